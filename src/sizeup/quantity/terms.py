@@ -48,7 +48,7 @@ class Term(msgspec.Struct, frozen=True, omit_defaults=True):
         return next((term for _, term in self.walk() if term.name == name), None)
 
 
-def leaf(name: str, amount: int | float | None, formula: str = "", *, unit: str = "bytes", source: str = "") -> Term:
+def leaf(name: str, amount: float | None, formula: str = "", *, unit: str = "bytes", source: str = "") -> Term:
     """A term without parts."""
     return Term(name=name, unit=unit, amount=amount, formula=formula, source=source)
 

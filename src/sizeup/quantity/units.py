@@ -17,7 +17,7 @@ _BYTE_UNITS = {
 _NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
-def format_bytes(count: int | float | None) -> str:
+def format_bytes(count: float | None) -> str:
     """Bytes for people: `4.58 GiB`, `162 MiB`, `68.6 KiB`, `24 B`; `unknown` for None."""
     if count is None:
         return "unknown"
@@ -29,7 +29,7 @@ def format_bytes(count: int | float | None) -> str:
     return f"{sign}{size:.0f} B"
 
 
-def format_count(count: int | float | None) -> str:
+def format_count(count: float | None) -> str:
     """A count for people, decimal: `8.03 B`, `304 M`, `61.4 K`, `12`."""
     if count is None:
         return "unknown"
