@@ -1,1 +1,1 @@
-""""""
+"""Search over plans, and their ranking against needs."""

@@ -1,1 +1,1 @@
-""""""
+"""Engines: what each allocates, how it is started, driven, simulated and read."""

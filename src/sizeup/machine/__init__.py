@@ -1,1 +1,1 @@
-""""""
+"""Machines: devices, links, budgets; probes; device facts."""

@@ -1,1 +1,1 @@
-""""""
+"""Models: tensors, blocks, mixers; anatomy, sources, catalogue."""

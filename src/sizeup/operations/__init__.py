@@ -1,1 +1,1 @@
-""""""
+"""One table of operations, from which every face is made."""

@@ -1,1 +1,1 @@
-""""""
+"""Techniques that change a model: quantize, prune, distil, fine-tune."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import chain
+from typing import TypeVar
 
 import msgspec
 
@@ -16,6 +17,7 @@ from sizeup.models.model import Block, FeedForward
 from sizeup.models.tensors import Tensor
 
 Tensors = tuple[Tensor, ...]
+Kind = TypeVar("Kind", bound=Hashable)
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -206,11 +208,11 @@ def block(name: str, *groups: Tensors | Part, stack: str = "text") -> Block:
 
 def stack_of(
     prefix: str,
-    kinds: Sequence[Hashable],
-    build: Callable[[Hashable], Iterable[Part]],
+    kinds: Sequence[Kind],
+    build: Callable[[Kind], Iterable[Part]],
     *,
     stack: str = "text",
-    label: Callable[[Hashable], str] = "{} layer".format,
+    label: Callable[[Kind], str] = "{} layer".format,
     first: int = 0,
 ) -> tuple[Block, ...]:
     """One block for each kind of layer.
@@ -218,7 +220,7 @@ def stack_of(
     kinds: the kind of every layer, in order; build: from a kind to its parts; label: from a kind to its name.
     Tensor names become `prefix.{layer}.name`; the first layer's number is `first`.
     """
-    numbers: dict[Hashable, list[int]] = {}
+    numbers: dict[Kind, list[int]] = {}
     for number, kind in enumerate(kinds, first):
         numbers.setdefault(kind, []).append(number)
     return tuple(

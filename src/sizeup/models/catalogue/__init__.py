@@ -1,1 +1,1 @@
-""""""
+"""The built-in catalogue of models that people run."""

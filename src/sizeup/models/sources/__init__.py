@@ -1,1 +1,1 @@
-""""""
+"""Where models are read from: folders, headers, hubs, Ollama."""
