@@ -145,6 +145,6 @@ def _suggestion(key: str) -> str:
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> list[str]:
     """The known words most like this one, best first; empty when none is close."""
-    from difflib import get_close_matches  # noqa: PLC0415  only needed for an error message
+    from difflib import get_close_matches
 
     return get_close_matches(word[:80], list(known), n=count, cutoff=0.6)
