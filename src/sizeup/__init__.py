@@ -1,3 +1,25 @@
-"""sizeup: what a language model will weigh, how fast it will run and how good it will be on your hardware."""
+"""sizeup: what a language model will weigh, how fast it will run and how good it will be on your hardware.
+
+    import sizeup
+
+    sizeup.show("Qwen/Qwen3-8B").parameters.total
+    sizeup.fit("Qwen/Qwen3-8B", machine="RTX 4090, 64 GB RAM").plans[0].speed.decode_tokens_per_s
+
+Every operation of the command line is a function here, with the same names and types; results are typed objects
+whose attributes are the keys of `--json`. Functions are made from the table of operations when first used.
+"""
 
 __version__ = "0.1.0"
+
+__all__ = ["__version__", "advise", "fit", "machine", "rules", "show"]  # noqa: F822 - made by __getattr__
+
+
+def __getattr__(name: str) -> object:
+    """The operation of that name as a function."""
+    if name in __all__:
+        from sizeup.operations.api import as_function
+
+        function = as_function(name)
+        globals()[name] = function
+        return function
+    raise AttributeError(f"module 'sizeup' has no attribute {name!r}")

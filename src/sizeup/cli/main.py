@@ -1,0 +1,125 @@
+"""The command line: parse, call the operation, render. Data goes to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+import msgspec
+
+from sizeup import __version__
+from sizeup.cli.options import parameters
+from sizeup.errors import SizeupError
+from sizeup.operations.table import OPERATIONS, Operation
+
+
+class Commands(click.Group):
+    """The operations as commands; each is imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Names in the order of the table."""
+        return [operation.name for operation in OPERATIONS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """The command of that name."""
+        operation = next((o for o in OPERATIONS if o.name == cmd_name), None)
+        return None if operation is None else command_of(operation)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(operation.name, operation.help) for operation in OPERATIONS])
+
+
+def command_of(operation: Operation) -> click.Command:
+    """The command of an operation: its request's fields as options, and those that all commands share."""
+    shared = [
+        click.Option(["--json", "as_json"], is_flag=True, help="Print the result as JSON, with a versioned schema."),
+        click.Option(["--explain"], is_flag=True, help="Print how every number came about."),
+        click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+    ]
+    return click.Command(
+        operation.name,
+        params=[*parameters(operation.request_type, operation.argument), *shared],
+        callback=lambda **options: _perform(operation, **options),
+        help=(import_module(operation.module).__doc__ or operation.help).strip(),
+        short_help=operation.help,
+    )
+
+
+def _perform(operation: Operation, *, as_json: bool, explain: bool, debug: bool, **fields: Any) -> int:
+    try:
+        request = msgspec.convert(fields, operation.request_type, strict=False)
+        result = operation.call(request)
+    except SizeupError as error:
+        return 1 if debug and _reraise(error) else report(error, as_json=as_json)
+    except msgspec.ValidationError as error:
+        click.echo(f"error: {error}", err=True)
+        return 2
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
+    else:
+        render = import_module(f"sizeup.cli.render_{operation.name.replace(' ', '_')}").render
+        click.echo("\n".join(render(result, explain=explain)))
+    return int(getattr(result, "exit_code", 0))
+
+
+def _reraise(error: SizeupError) -> bool:
+    raise error
+
+
+def report(error: SizeupError, *, as_json: bool = False) -> int:
+    """Print an error and its hint to stderr (and as JSON to stdout when JSON was asked for); return its exit code."""
+    if as_json:
+        body = {"schema": "sizeup.error/1", "error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        click.echo(msgspec.json.encode(body).decode())
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {error.message}", err=True)
+    if error.hint:
+        click.echo(f"\n{click.style('hint:', fg='cyan', bold=True)} {error.hint}", err=True)
+    return error.exit_code
+
+
+def _root(ctx: click.Context) -> int | None:
+    """Without a command, `sizeup` advises on this machine."""
+    if ctx.invoked_subcommand is not None:
+        return None
+    command = command_of(OPERATIONS[0])
+    with command.make_context("sizeup", [], parent=ctx) as child:
+        return int(command.invoke(child))
+
+
+ROOT = Commands(
+    "sizeup",
+    callback=click.pass_context(_root),
+    invoke_without_command=True,
+    params=[click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=lambda c, _, v: _version(c, v))],
+    help="What a language model will weigh, how fast it will run and how good it will be, on your hardware.",
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": None},
+)
+
+
+def _version(ctx: click.Context, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"sizeup {__version__}")
+        ctx.exit(0)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; the exit code: 0 yes, 1 failure, 2 usage, 3 no, 4 not found, 5 network, 6 missing part."""
+    try:
+        result = ROOT.main(list(arguments), prog_name="sizeup", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        click.echo("interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,66 @@
+"""The table of operations. CLI commands, the Python API, REST routes and JSON schemas are all made from it.
+
+A row names its module; the module is imported when the operation is used, so that a face starts fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import msgspec
+
+from sizeup.errors import BadInput
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """One thing sizeup can do.
+
+    name: `fit`; nested commands have a space: `machine calibrate`. help: one line.
+    module: where its request type, response type and function live.
+    request, function: their names there; the function takes one request and returns the response.
+    argument: the request's field that the command line takes as its positional argument.
+    """
+
+    name: str
+    help: str
+    module: str
+    request: str
+    function: str
+    argument: str | None = None
+
+    @property
+    def request_type(self) -> type[msgspec.Struct]:
+        """The request type; imports the operation's module."""
+        found: type[msgspec.Struct] = getattr(import_module(self.module), self.request)
+        return found
+
+    @property
+    def call(self) -> Callable[[Any], msgspec.Struct]:
+        """The function; imports the operation's module."""
+        found: Callable[[Any], msgspec.Struct] = getattr(import_module(self.module), self.function)
+        return found
+
+
+def _operation(name: str, help_: str, argument: str | None = None) -> Operation:
+    word = name.replace(" ", "_")
+    request = "".join(part.capitalize() for part in name.split()) + "Request"
+    return Operation(name, help_, f"sizeup.operations.{word}", request, word, argument)
+
+
+OPERATIONS = (
+    _operation("advise", "Which models run well on this machine, for a task."),
+    _operation("show", "A model's parameters, bytes and cache, each number explained.", "model"),
+    _operation("fit", "Whether a model fits and how fast it runs, by format and context.", "model"),
+    _operation("machine", "This machine, or one described: what is free and usable, and how it is known."),
+    _operation("rules", "Popular rules of thumb beside the exact figures.", "model"),
+)
+
+
+def find_operation(name: str) -> Operation:
+    """The operation of that name. Raises BadInput for an unknown one."""
+    for operation in OPERATIONS:
+        if operation.name == name:
+            return operation
+    raise BadInput(f"no such operation: {name!r}", hint=f"one of: {', '.join(o.name for o in OPERATIONS)}")
