@@ -184,10 +184,10 @@ class _Choice(msgspec.Struct, frozen=True):
 
     def _type(self, tensor: GgufTensor, kind: str, spot: Spot, *, tied: bool) -> str:
         if kind == "embedding" and self.embedding:
-            return self.embedding
-        if kind == "output" and self.output:
-            return self.output
-        if self.mix.name == "NVFP4":
+            wanted = self.embedding
+        elif kind == "output" and self.output:
+            wanted = self.output
+        elif self.mix.name == "NVFP4":
             wanted = self._nvfp4(tensor, kind)
         elif at_least_q8(tensor.name, spot.architecture):
             wanted = "Q8_0"
