@@ -1,0 +1,85 @@
+"""An estimate for architectures that nobody has described: the decoder that the usual sizes would make.
+
+Relative error of the total, measured on configurations whose anatomy is known (tests/models/test_generic.py): within
+the stated UNCERTAINTY for nine of ten; families with towers, latent attention or state spaces can be further off.
+"""
+
+from __future__ import annotations
+
+from sizeup.errors import SizeupError
+from sizeup.models.anatomy.family import Anatomy, sizes
+from sizeup.models.config import MAX_EXPERTS, Config
+from sizeup.models.shape import Shape, decoder
+
+UNCERTAINTY = 0.15
+
+_EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts", "n_experts")
+_PER_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_top_k", "num_selected_experts", "top_k")
+_EXPERT_WIDTH = ("moe_intermediate_size", "expert_intermediate_size", "expert_hidden_size", "intermediate_size")
+_SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+_NESTED = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
+_PLAIN_ACTIVATIONS = frozenset({"gelu", "gelu_new", "gelu_fast", "relu", "gelu_pytorch_tanh_plain", "relu2"})
+
+
+def looks_like_decoder(cfg: Config) -> bool:
+    """Whether it names the four sizes that a decoder can't do without."""
+    return all(
+        cfg.has(*names)
+        for names in (
+            ("hidden_size", "n_embd", "d_model"),
+            ("num_hidden_layers", "n_layer", "n_layers"),
+            ("num_attention_heads", "n_head", "n_heads"),
+            ("vocab_size",),
+        )
+    )
+
+
+def text_part(cfg: Config) -> Config:
+    """The part that describes the text decoder: nested in multimodal configurations, else the whole."""
+    nested = (cfg.data.get(name) for name in _NESTED)
+    for name, value in zip(_NESTED, nested, strict=True):
+        if isinstance(value, dict) and looks_like_decoder(cfg.sub(name)):
+            return cfg.sub(name)
+    return cfg
+
+
+def generic_anatomy(cfg: Config) -> Anatomy | None:
+    """The decoder of the usual sizes; None when the configuration doesn't name them."""
+    text = text_part(cfg)
+    if not looks_like_decoder(text):
+        return None
+    return decoder(_shape(text, tied=_tied(cfg, text)))
+
+
+def _tied(cfg: Config, text: Config) -> bool:
+    return text.bool("tie_word_embeddings", default=cfg.bool("tie_word_embeddings", default=False))
+
+
+def _shape(cfg: Config, *, tied: bool) -> Shape:
+    s = sizes(cfg)
+    experts = cfg.int(*_EXPERTS, min=0, max=MAX_EXPERTS, default=0)
+    activation = _activation(cfg)
+    return Shape(
+        layers=s.layers,
+        embedding=s.hidden,
+        heads=s.heads,
+        vocabulary=s.vocabulary,
+        kv_heads=s.kv_heads,
+        head_dim=s.head_dim,
+        ffn=s.ffn,
+        gated=activation not in _PLAIN_ACTIVATIONS,
+        experts=experts,
+        experts_per_token=cfg.int(*_PER_TOKEN, max=max(1, experts), default=min(2, experts)) if experts else 0,
+        expert_ffn=cfg.int(*_EXPERT_WIDTH, default=s.ffn) if experts else 0,
+        shared_experts=cfg.int(*_SHARED, min=0, max=MAX_EXPERTS, default=0) if experts else 0,
+        tied=tied,
+        qkv_bias=cfg.bool("attention_bias", "qkv_bias", "use_qkv_bias", default=False),
+        context=s.context,
+    )
+
+
+def _activation(cfg: Config) -> str:
+    try:
+        return cfg.str("hidden_act", "activation_function", "hidden_activation", "mlp_hidden_act", default="silu")
+    except SizeupError:
+        return "silu"
