@@ -1,0 +1,282 @@
+"""The metadata of a GGUF file that llama.cpp needs to build a model's graph, from the model's own description.
+
+Every key that an architecture may ask for is written for all of them: llama.cpp ignores those it doesn't know.
+What changes no size (epsilons, scales, rotary bases) gets a plain value. Keys: src/llama-arch.cpp; who reads which:
+load_hparams in src/llama-model.cpp and load_arch_hparams in src/models/*.cpp, llama.cpp 0c1e570 (October 2026).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from sizeup.engines.llamacpp.weightless import Value
+from sizeup.formats.gguf_tensors import GgufTensor
+from sizeup.models.mixers import Attention, LatentAttention, LinearAttention, ShortConvolution, StateSpace
+from sizeup.models.model import Block, FeedForward, Model
+
+#: Architectures in which a layer without attention is told by a zero among the KV heads.
+ZERO_HEADS = frozenset({"jamba", "plamo2", "granitehybrid", "nemotron_h", "nemotron_h_moe", "lfm2", "lfm2moe",
+                        "kimi-linear", "deci"})  # fmt: skip
+#: Architectures whose feed-forward length is zero in layers that have none.
+ZERO_WIDTHS = frozenset({"nemotron_h", "nemotron_h_moe", "deci"})
+SOFTMAX, SIGMOID, TOPK_SOFTMAX, SQRT_SOFTPLUS = 1, 2, 3, 4
+GATING = {"gpt-oss": TOPK_SOFTMAX, "deepseek4": SQRT_SOFTPLUS}
+
+Mixer = TypeVar("Mixer", Attention, LatentAttention, LinearAttention, ShortConvolution, StateSpace)
+
+
+class _Layers:
+    """The layers of a model in order: a block for each number, whatever stack llama.cpp puts in `blk.`."""
+
+    def __init__(self, model: Model) -> None:
+        decoders = [b for b in model.blocks if b.layers and b.stack == "text"]
+        encoders = [b for b in model.blocks if b.layers and b.stack == "encoder"]
+        self.decoders = [b for b in model.blocks if b.layers and b.stack == "decoder"]
+        numbered = {n: block for block in decoders or encoders or self.decoders for n in block.layers}
+        self.blocks: list[Block] = [numbered[n] for n in sorted(numbered)]
+
+    def first(self, kind: type[Mixer]) -> Mixer | None:
+        """The first mixer of this kind."""
+        return next((m for block in self.blocks for m in block.mixers if isinstance(m, kind)), None)
+
+    def each(self, value: Callable[[Block], int]) -> list[int]:
+        """A number for each layer."""
+        return [value(block) for block in self.blocks]
+
+    def feed_forward(self, has: Callable[[FeedForward], int]) -> int:
+        """The largest size of this sort among the feed-forwards; 0 when none has it."""
+        return max((has(b.feed_forward) for b in self.blocks if b.feed_forward), default=0)
+
+
+def metadata(architecture: str, model: Model, tensors: Sequence[GgufTensor]) -> dict[str, Value]:
+    """The metadata for a model whose GGUF tensors are `tensors`, in the architecture's name space."""
+    layers = _Layers(model)
+    sizes: dict[str, Value] = {
+        **_general(architecture, model, layers, tensors),
+        **_attention(architecture, layers),
+        **_windows(architecture, layers),
+        **_latent(layers),
+        **_feed_forward(architecture, layers, tensors),
+        **_recurrent(layers, tensors),
+        **_constants(),
+    }
+    return {
+        "general.architecture": architecture,
+        "general.name": model.name,
+        "general.type": "model",
+        "general.alignment": 32,
+        **{f"{architecture}.{key}": value for key, value in sizes.items()},
+        **_per_layer_constants(len(layers.blocks)),
+        "tokenizer.ggml.model": "no_vocab",
+        "tokenizer.ggml.token_type_count": _rows("token_types.weight", tensors) or 1,
+    }
+
+
+def _general(
+    architecture: str, model: Model, layers: _Layers, tensors: Sequence[GgufTensor]
+) -> dict[str, Value]:
+    numbers = {tensor.layer for tensor in tensors if tensor.layer >= 0}
+    extra = len({t.layer for t in tensors if ".nextn." in t.name})
+    values: dict[str, Value] = {
+        "vocab_size": _rows("token_embd.weight", tensors) or model.vocabulary,
+        "context_length": model.context or 2048,
+        "embedding_length": model.hidden,
+        "block_count": max(numbers, default=len(layers.blocks) - 1) + 1,
+    }
+    if extra:
+        values["nextn_predict_layers"] = extra
+    if layers.decoders:
+        values["block_count"] = len(layers.blocks)
+        values["decoder_block_count"] = sum(len(block.layers) for block in layers.decoders)
+    return values
+
+
+def _attention(architecture: str, layers: _Layers) -> dict[str, Value]:
+    """Heads, KV heads and head sizes; arrays where layers differ, 0 in layers without attention."""
+    found = [m for block in layers.blocks for m in block.mixers if isinstance(m, Attention) and not m.cross]
+    linear = layers.first(LinearAttention)
+    if layers.first(LatentAttention) or not found:
+        return {} if not linear or layers.first(LatentAttention) else {"attention.head_count": 0}
+    zero = architecture in ZERO_HEADS
+    keep = layers.each(lambda block: _of(block, lambda m: m.heads, missing=0 if architecture == "deci" else None))
+    kept = layers.each(lambda block: _of(block, lambda m: m.kv_heads, missing=0 if zero else None))
+    values: dict[str, Value] = {
+        "attention.head_count": _scalar(keep, max(m.heads for m in found)),
+        "attention.head_count_kv": _scalar(kept, max(m.kv_heads for m in found)),
+        "attention.causal": found[0].causal,
+    }
+    full = next((m for m in found if m.reach is None), found[0])
+    sliding = next((m for m in found if m.reach is not None), None)
+    values |= {"attention.key_length": full.head_dim, "attention.value_length": full.value_dim}
+    if sliding:
+        values |= {"attention.key_length_swa": sliding.head_dim, "attention.value_length_swa": sliding.value_dim}
+    return values
+
+
+def _of(block: Block, value: Callable[[Attention], int], *, missing: int | None) -> int:
+    """A size of the block's attention; -1 stands for `no attention here, take any` until `_scalar` fills it."""
+    for mixer in block.mixers:
+        if isinstance(mixer, Attention) and not mixer.cross:
+            return value(mixer)
+    return -1 if missing is None else missing
+
+
+def _scalar(values: Iterable[int], largest: int) -> Value:
+    """One number when all layers agree, else one for each layer; layers without an opinion take the largest."""
+    filled = [largest if value == -1 else value for value in values]
+    return filled[0] if len(set(filled)) == 1 else filled
+
+
+def _windows(architecture: str, layers: _Layers) -> dict[str, Value]:
+    reaches = [next((m.reach for m in b.mixers if isinstance(m, Attention) and m.reach), 0) for b in layers.blocks]
+    window = max(reaches, default=0)
+    shared = sum(any(isinstance(m, Attention) and m.shares_cache for m in b.mixers) for b in layers.blocks)
+    values: dict[str, Value] = {"attention.shared_kv_layers": shared} if shared else {}
+    if not window:
+        return values
+    values["attention.sliding_window_pattern"] = [bool(reach) for reach in reaches]
+    if architecture != "llama4":
+        values["attention.sliding_window"] = window
+    return values
+
+
+def _latent(layers: _Layers) -> dict[str, Value]:
+    """Latent attention is stored absorbed: one KV head of kv_rank + rope_dim for keys, kv_rank for values."""
+    latent = layers.first(LatentAttention)
+    if latent is None:
+        return {}
+    kda = layers.first(LinearAttention)
+    kv_heads = layers.each(lambda b: int(any(isinstance(m, LatentAttention) for m in b.mixers)))
+    values: dict[str, Value] = {
+        "attention.head_count": latent.heads,
+        "attention.head_count_kv": kv_heads if kda else 1,
+        "attention.key_length": latent.latent_elements,
+        "attention.value_length": latent.kv_rank,
+        "attention.key_length_mla": latent.head_dim,
+        "attention.value_length_mla": latent.value_dim,
+        "attention.kv_lora_rank": latent.kv_rank,
+        "rope.dimension_count": latent.rope_dim,
+    }
+    if latent.q_rank:
+        values["attention.q_lora_rank"] = latent.q_rank
+    if latent.indexer:
+        values |= {
+            "attention.indexer.head_count": latent.indexer.heads,
+            "attention.indexer.key_length": latent.indexer.head_dim,
+            "attention.indexer.top_k": latent.indexer.top_k,
+            "attention.indexer.types": layers.each(_has_indexer),
+        }
+    return values
+
+
+def _has_indexer(block: Block) -> int:
+    return int(
+        any(isinstance(m, LatentAttention) and m.indexer and not m.indexer.shares_choice for m in block.mixers)
+    )
+
+
+def _feed_forward(architecture: str, layers: _Layers, tensors: Sequence[GgufTensor]) -> dict[str, Value]:
+    experts = layers.feed_forward(lambda f: f.experts)
+    expert_width = layers.feed_forward(lambda f: f.expert_width)
+    shared = layers.feed_forward(lambda f: f.shared_width)
+    dense = layers.feed_forward(lambda f: f.width) or expert_width
+    missing = 0 if architecture in ZERO_WIDTHS else -1
+    widths = layers.each(lambda b: (b.feed_forward.width or b.feed_forward.expert_width) if b.feed_forward else missing)
+    if experts and architecture not in ZERO_WIDTHS:
+        widths = [dense]
+    values: dict[str, Value] = {"feed_forward_length": _scalar(widths or [dense], dense)}
+    if not experts:
+        return values
+    mixtures = layers.each(lambda b: int(bool(b.feed_forward and b.feed_forward.experts)))
+    biased = any(".exp_probs_b" in tensor.name for tensor in tensors)
+    values |= {
+        "expert_count": experts,
+        "expert_used_count": layers.feed_forward(lambda f: f.experts_per_token),
+        "expert_feed_forward_length": expert_width,
+        "expert_shared_count": max(1, shared // expert_width) if shared else 0,
+        "expert_shared_feed_forward_length": shared,
+        "expert_gating_func": GATING.get(architecture, SIGMOID if biased else SOFTMAX),
+        "leading_dense_block_count": mixtures.index(1),
+        "interleave_moe_layer_step": _step(mixtures),
+    }
+    return values
+
+
+def _step(mixtures: Sequence[int]) -> int:
+    """Every how many layers a mixture comes."""
+    numbers = [number for number, is_mixture in enumerate(mixtures) if is_mixture]
+    return numbers[1] - numbers[0] if len(numbers) > 1 else 1
+
+
+def _recurrent(layers: _Layers, tensors: Sequence[GgufTensor]) -> dict[str, Value]:
+    shape = {tensor.name.partition(".")[2].partition(".")[2]: tensor.shape for tensor in tensors if tensor.layer >= 0}
+    values: dict[str, Value] = {}
+    if space := layers.first(StateSpace):
+        rank = shape.get("ssm_dt.weight", (space.heads,))[-1]
+        values |= {
+            "ssm.conv_kernel": space.conv_kernel,
+            "ssm.inner_size": space.inner,
+            "ssm.state_size": space.state,
+            "ssm.time_step_rank": space.heads if space.version > 1 else rank,
+            "ssm.group_count": space.groups if space.version > 1 else 0,
+        }
+    if short := layers.first(ShortConvolution):
+        values["shortconv.l_cache"] = short.conv_kernel
+    if linear := layers.first(LinearAttention):
+        values |= _linear(linear, layers, shape)
+    return values
+
+
+def _linear(mixer: LinearAttention, layers: _Layers, shape: dict[str, tuple[int, ...]]) -> dict[str, Value]:
+    """Gated delta nets use the state-space keys; RWKV's ranks are read off its tensors."""
+    recurrent = layers.each(lambda b: int(any(isinstance(m, LinearAttention) for m in b.mixers)))
+    if mixer.kind == "rwkv":
+        return {
+            "attention.head_count": 0,
+            "wkv.head_size": mixer.key_dim,
+            "token_shift_count": 2,
+            "time_mix_extra_dim": shape.get("time_mix_w1.weight", (0, 0))[0] // 5,
+            "time_decay_extra_dim": shape.get("time_mix_decay_w1.weight", (0, 0))[0],
+            "attention.decay_lora_rank": shape.get("time_mix_w1.weight", (0, 0))[0],
+            "attention.iclr_lora_rank": shape.get("time_mix_a1.weight", (0, 0))[0],
+            "attention.value_residual_mix_lora_rank": shape.get("time_mix_v1.weight", (0, 0))[0],
+            "attention.gate_lora_rank": shape.get("time_mix_g1.weight", (0, 0))[0],
+        }
+    if mixer.kind == "kda":
+        return {"kda.head_dim": mixer.key_dim, "ssm.conv_kernel": mixer.conv_kernel}
+    inner = mixer.heads * mixer.value_dim
+    keys = (mixer.conv_channels - inner) // 2
+    return {
+        "attention.recurrent_layers": recurrent,
+        "ssm.conv_kernel": mixer.conv_kernel,
+        "ssm.inner_size": inner,
+        "ssm.state_size": mixer.key_dim,
+        "ssm.time_step_rank": mixer.heads,
+        "ssm.group_count": max(1, keys // mixer.key_dim),
+    }
+
+
+def _constants() -> dict[str, Value]:
+    """Keys that must be there and change no size."""
+    return {
+        "attention.layer_norm_rms_epsilon": 1e-5,
+        "attention.layer_norm_epsilon": 1e-5,
+        "attention.group_norm_epsilon": 1e-5,
+        "attention.relative_buckets_count": 32,
+        "attention.clamp_kqv": 1.0,
+        "use_parallel_residual": True,
+        "logit_scale": 1.0,
+        "residual_scale": 1.0,
+        "embedding_length_per_layer_input": 0,
+        "rope.dimension_sections": [0, 0, 0, 0],
+        "attention.max_alibi_bias": 8.0,
+    }
+
+
+def _per_layer_constants(layers: int) -> dict[str, Value]:
+    return {f"xielu.{name}": [1.0] * layers for name in ("alpha_n", "alpha_p", "beta", "eps")}
+
+
+def _rows(name: str, tensors: Sequence[GgufTensor]) -> int:
+    return next((tensor.shape[0] for tensor in tensors if tensor.name == name), 0)

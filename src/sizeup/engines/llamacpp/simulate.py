@@ -1,0 +1,174 @@
+"""Simulate: what llama.cpp's own allocator takes for a model and a list of settings, without its weights.
+
+This module prepares the job and reads the answers; the process in between is started by `sizeup.measure.simulation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from sizeup.engines.llamacpp.setting import LlamaSetting
+from sizeup.errors import BadFile, MissingPart, SizeupError
+
+#: How a row of the ledger names what this module does; raised when a change alters its numbers.
+METHOD = "llama.cpp no_alloc/1"
+
+
+class Buffer(msgspec.Struct, frozen=True):
+    """One buffer type of one device and what llama.cpp would put there, in bytes.
+
+    name: llama.cpp's (`CPU`, `CPU_REPACK`, `CUDA0`, `CUDA_Host`). host: whether it is the computer's own memory.
+    model: weights. context: KV cache and recurrent state. compute: the graph's intermediate results.
+    """
+
+    name: str
+    device: str
+    host: bool
+    model: int
+    context: int
+    compute: int
+
+    @property
+    def total(self) -> int:
+        """All that this buffer type holds."""
+        return self.model + self.context + self.compute
+
+
+class Graph(msgspec.Struct, frozen=True):
+    """What llama.cpp says of its compute graph; None when it said nothing."""
+
+    nodes: int | None = None
+    splits: int | None = None
+
+
+class SimulatedFootprint(msgspec.Struct, frozen=True):
+    """What one setting takes, by llama.cpp's own reckoning.
+
+    output: the buffer of logits and embeddings, outside the breakdown (to 0.01 MiB); None when the log had none.
+    refused: why llama.cpp doesn't accept the setting; then there are no buffers.
+    """
+
+    setting: LlamaSetting
+    engine: str
+    version: str
+    buffers: tuple[Buffer, ...] = ()
+    output: int | None = None
+    graph: Graph = Graph()
+    seconds: float = 0.0
+    refused: str = ""
+
+    @property
+    def weights(self) -> int:
+        """Bytes of weights on all devices."""
+        return sum(buffer.model for buffer in self.buffers)
+
+    @property
+    def cache(self) -> int:
+        """Bytes of KV cache and recurrent state on all devices."""
+        return sum(buffer.context for buffer in self.buffers)
+
+    @property
+    def compute(self) -> int:
+        """Bytes of compute buffers on all devices, the output buffer apart."""
+        return sum(buffer.compute for buffer in self.buffers)
+
+    @property
+    def total(self) -> int:
+        """All of it, the output buffer included."""
+        return self.weights + self.cache + self.compute + (self.output or 0)
+
+
+def load_parameters(setting: LlamaSetting) -> dict[str, Any]:
+    """The fields of llama_model_params that decide where weights go."""
+    return {
+        "n_gpu_layers": -1 if setting.gpu_layers is None else setting.gpu_layers,
+        "use_extra_bufts": setting.repack,
+        "load_mtp": setting.mtp,
+        "main_gpu": setting.main_gpu,
+    }
+
+
+def context_parameters(setting: LlamaSetting) -> dict[str, Any]:
+    """The fields of llama_context_params that decide sizes."""
+    outputs = setting.parallel if setting.outputs is None else setting.outputs
+    return {
+        "n_ctx": setting.context,
+        "n_batch": setting.batch,
+        "n_ubatch": setting.ubatch or setting.batch,
+        "n_seq_max": setting.parallel,
+        "n_rs_seq": setting.recurrent_snapshots,
+        "n_outputs_max": outputs,
+        "type_k": setting.cache_k.lower(),
+        "type_v": setting.cache_v.lower(),
+        "flash_attn_type": setting.flash_attention,
+        "kv_unified": setting.unified,
+        "swa_full": setting.full_swa,
+        "offload_kqv": setting.offload_kv,
+        "embeddings": setting.embeddings,
+    }
+
+
+def job(path: str, settings: Sequence[LlamaSetting]) -> dict[str, Any]:
+    """The worker's job: settings that load alike, for the GGUF file at `path`."""
+    return {
+        "gguf": path,
+        "model": load_parameters(settings[0]),
+        "contexts": [context_parameters(setting) for setting in settings],
+    }
+
+
+def batches(settings: Sequence[LlamaSetting]) -> list[tuple[int, ...]]:
+    """Which settings share a file and a load: their places in the list, grouped."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for place, setting in enumerate(settings):
+        key = (setting.format, setting.imatrix, *load_parameters(setting).values())
+        groups.setdefault(key, []).append(place)
+    return [tuple(places) for places in groups.values()]
+
+
+def read_answers(answers: Iterable[dict[str, Any]], settings: Sequence[LlamaSetting]) -> list[SimulatedFootprint]:
+    """The worker's answers as footprints, in the order of `settings`; those left unanswered are missing at the end.
+
+    Raises BadFile when llama.cpp refuses the file, MissingPart when llama-cpp-python is missing, and SizeupError for
+    any other failure of the worker.
+    """
+    engine, version = "llama.cpp", ""
+    found: dict[int, SimulatedFootprint] = {}
+    for answer in answers:
+        match answer.get("event"):
+            case "engine":
+                engine, version = answer["engine"], answer["version"]
+            case "context":
+                place = answer["index"]
+                found[place] = _footprint(answer, settings[place], engine, version)
+            case "failed":
+                place = answer["index"]
+                found[place] = SimulatedFootprint(settings[place], engine, version, refused=answer["message"])
+            case "error":
+                raise _failure(answer)
+    return [found[place] for place in sorted(found)]
+
+
+def _footprint(answer: dict[str, Any], setting: LlamaSetting, engine: str, version: str) -> SimulatedFootprint:
+    return SimulatedFootprint(
+        setting=setting,
+        engine=engine,
+        version=version,
+        buffers=msgspec.convert(answer["buffers"], tuple[Buffer, ...]),
+        output=answer.get("output"),
+        graph=msgspec.convert(answer.get("graph", {}), Graph),
+        seconds=answer["seconds"],
+    )
+
+
+def _failure(answer: dict[str, Any]) -> SizeupError:
+    message = answer.get("message", "the worker gave no reason")
+    match answer.get("kind"):
+        case "missing":
+            return MissingPart(message, hint="install llama-cpp-python there, or name its Python: SIZEUP_LLAMACPP_PYTHON")
+        case "file":
+            return BadFile(message, hint="check the file, or try another llama.cpp version")
+    return SizeupError(f"simulation failed: {message}", hint="try another llama-cpp-python version")
