@@ -10,8 +10,14 @@ from typing import Any
 
 import msgspec
 
+from sizeup.engines.llamacpp.metadata import metadata
+from sizeup.engines.llamacpp.names import gguf_tensors, mix_hparams
 from sizeup.engines.llamacpp.setting import LlamaSetting
+from sizeup.engines.llamacpp.weightless import Value
 from sizeup.errors import BadFile, MissingPart, SizeupError
+from sizeup.formats.gguf_tensors import GgufTensor
+from sizeup.formats.mixes import mix_types
+from sizeup.models.model import Model
 
 #: How a row of the ledger names what this module does; raised when a change alters its numbers.
 METHOD = "llama.cpp no_alloc/1"
@@ -79,6 +85,17 @@ class SimulatedFootprint(msgspec.Struct, frozen=True):
     def total(self) -> int:
         """All of it, the output buffer included."""
         return self.weights + self.cache + self.compute + (self.output or 0)
+
+
+def file_content(model: Model, setting: LlamaSetting) -> tuple[dict[str, Value], list[GgufTensor]]:
+    """The metadata and the tensors, with their types, of the GGUF file of this model in the setting's format."""
+    written = gguf_tensors(model)
+    plain = [tensor.gguf for tensor in written]
+    hparams = mix_hparams(model)
+    if setting.format:
+        types = mix_types(setting.format, plain, hparams=hparams, imatrix=setting.imatrix)
+        plain = [msgspec.structs.replace(tensor, stored=kind) for tensor, kind in zip(plain, types, strict=True)]
+    return metadata(hparams.architecture, model, plain), plain
 
 
 def load_parameters(setting: LlamaSetting) -> dict[str, Any]:
