@@ -32,9 +32,12 @@ class Tensor(msgspec.Struct, frozen=True):
     """One tensor, or `copies` of them that differ only in the expert's number.
 
     name: as in the checkpoint, with `{layer}` for the layer number and `{copy}` for the expert's.
-    shape: as stored in the checkpoint: (out_features, in_features) for a linear layer.
+    shape: of one copy, as stored in the checkpoint: (out_features, in_features) for a linear layer.
     part: what it does within its role, engine-neutral: q, k, v, o, qkv, q_a, q_b, kv_a, kv_b, gate, up,
         down, gate_up, router, norm, in, out, conv, …; the bias of a projection has the projection's part.
+    fused: how the copies lie in one stored tensor: `stacked` (shape (copies, *shape)) or `rows` (joined along the first
+        dimension: (copies · shape[0], *shape[1:])); empty when each is stored under its own name. `shape` is always
+        that of one copy, so that `active` counts.
     active: how many of the copies one token uses (routed experts); None means all.
     tied_to: the name of the tensor that holds its values; a tied tensor is read, but neither stored nor counted.
     stored: storage format as `sizeup.formats.lookup` knows it; None means the model's own.
@@ -48,6 +51,16 @@ class Tensor(msgspec.Struct, frozen=True):
     active: int | None = None
     tied_to: str = ""
     stored: str | None = None
+    fused: str = ""
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of the tensor in the checkpoint under each of its names."""
+        if self.fused == "stacked":
+            return (self.copies, *self.shape)
+        if self.fused == "rows":
+            return (self.copies * self.shape[0], *self.shape[1:])
+        return self.shape
 
     @property
     def elements(self) -> int:

@@ -83,7 +83,7 @@ def attention(
 
 
 def latent_attention(mixer: LatentAttention, hidden: int, *, name: str = "self_attn", bias: bool = False) -> Part:
-    """Multi-head latent attention with DeepSeek's names: compressed queries (or full ones), compressed keys and values."""
+    """Multi-head latent attention with DeepSeek's names: queries compressed or full, keys and values compressed."""
     tensors: list[Tensor] = []
     queries = mixer.heads * mixer.head_dim
     if mixer.q_rank is None:
@@ -178,7 +178,8 @@ def mixture(
 ) -> Part:
     """A mixture of experts: a router, routed experts, and perhaps shared experts that every token passes.
 
-    correction: name of the router's correction bias, a buffer that balances load. shared_gate: name of the shared expert's own gate (1, hidden).
+    correction: name of the router's correction bias, a buffer that balances load.
+    shared_gate: name of the shared expert's own gate (1, hidden).
     """
     tensors = list(linear(router, count, hidden, "router", "router"))
     if correction:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 
+from sizeup.errors import NotFound
+from sizeup.models.anatomy.defaults import filled
 from sizeup.models.anatomy.family import Anatomy
 from sizeup.models.config import Config
 
-#: module → the model types it describes; the function has the model type's name, or the one after the colon.
+#: module → the model types it describes; the function has the model type's name (`-` becomes `_`), or the one after
+#: the colon.
 FAMILIES = {
     "dense": "llama mistral qwen2 qwen3 gemma gemma2",
     "deepseek": "deepseek_v2 deepseek_v3 kimi_k2:deepseek_v3",
@@ -33,9 +36,28 @@ def known_types() -> list[str]:
 
 
 def anatomy_of(model_type: str) -> Callable[[Config], Anatomy] | None:
-    """The function that describes a model type, or None when there is none."""
+    """What describes a model type, or None when nothing does. It fills the class's defaults in first."""
     if model_type not in INDEX:
         return None
+    describe = _function(model_type)
+    return lambda cfg: describe(filled(cfg, model_type))
+
+
+def nested_anatomy(cfg: Config, prefix: str, assumed: str = "") -> Anatomy:
+    """The anatomy of a text model inside another model, its tensors under `prefix` and its head outside.
+
+    assumed: its model type when the nested configuration names none. Raises NotFound for a type without an anatomy.
+    """
+    model_type = cfg.str("model_type", default=assumed)
+    if model_type not in INDEX:
+        raise NotFound(
+            f"{cfg.path or 'the configuration'} names model type {model_type[:80]!r}, which has no anatomy",
+            hint="docs/adding-an-architecture.md says how to add one",
+        )
+    return _function(model_type)(filled(cfg, model_type, nested=True), prefix)
+
+
+def _function(model_type: str) -> Callable[..., Anatomy]:
     module, function = INDEX[model_type]
-    found: Callable[[Config], Anatomy] = getattr(import_module(f"sizeup.models.anatomy.{module}"), function)
+    found: Callable[..., Anatomy] = getattr(import_module(f"sizeup.models.anatomy.{module}"), function)
     return found

@@ -1,0 +1,252 @@
+"""Compare the anatomy of every model type with transformers: tensor names, shapes, ties, buffers and the total.
+
+    python scripts/compare_anatomy.py DUMP                         # summary, and each difference in one line
+    python scripts/compare_anatomy.py DUMP --only llama,gemma3 -v  # every tensor that is missing, extra or reshaped
+    python scripts/compare_anatomy.py DUMP --markdown docs/coverage.md
+    python scripts/compare_anatomy.py DUMP --golden tests/data/transformers.tsv
+    python scripts/compare_anatomy.py --live --only llama          # builds the classes now; needs transformers
+
+DUMP is a folder that scripts/dump_transformers.py has written; with it, neither torch nor transformers is needed.
+`--markdown` writes the coverage table, `--golden` the summary that the tests hold the anatomies to. The exit status
+is 1 when a type that has an anatomy differs, or when one that the golden file lists has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sizeup.errors import SizeupError
+from sizeup.models.anatomy.registry import anatomy_of
+from sizeup.models.config import Config
+from sizeup.models.model import Block
+
+GOLDEN = Path(__file__).parents[1] / "tests" / "data" / "transformers.tsv"
+MAPPINGS = (
+    "causal-lm",
+    "image-text-to-text",
+    "seq2seq",
+    "speech-seq2seq",
+    "multimodal-lm",
+    "masked-lm",
+    "base",
+    "truth",
+)
+Shapes = dict[str, tuple[int, ...]]
+
+
+class Checkpoint(NamedTuple):
+    """What a model keeps on disk: stored tensors by name, tied names, persistent buffers, parameters."""
+
+    tensors: Shapes
+    ties: dict[str, str]
+    buffers: frozenset[str]
+    parameters: int
+
+    def digest(self) -> str:
+        """A short hash of the sorted names and shapes, tied names included."""
+        lines = [f"{name} {list(shape)}" for name, shape in self.tensors.items()]
+        lines += [f"{name} = {source}" for name, source in self.ties.items()]
+        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+class Result(NamedTuple):
+    """How one class came out. road: `anatomy`, `worker` (it can be built, nobody described it) or `none`."""
+
+    mapping: str
+    model_type: str
+    class_name: str
+    road: str
+    differences: tuple[str, ...]
+    reason: str
+    built: Checkpoint | None
+
+    @property
+    def key(self) -> str:
+        """Its name in the golden file."""
+        return f"{self.mapping}/{self.model_type}"
+
+    @property
+    def exact(self) -> bool:
+        """Whether the anatomy agrees in everything."""
+        return self.road == "anatomy" and not self.differences and not self.reason
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dump", type=Path, nargs="?", help="folder written by scripts/dump_transformers.py")
+    parser.add_argument("--live", action="store_true", help="build the classes now instead of reading a dump")
+    parser.add_argument("--mapping", action="append", choices=MAPPINGS)
+    parser.add_argument("--only", default="", help="only these model types (or file names), comma-separated")
+    parser.add_argument("-v", "--verbose", action="store_true", help="every difference instead of the first")
+    parser.add_argument("--markdown", type=Path, help="write the coverage table here")
+    parser.add_argument("--golden", type=Path, help="write the exact types here, for the tests")
+    options = parser.parse_args()
+    if not options.live and options.dump is None:
+        parser.error("give a folder written by scripts/dump_transformers.py, or --live")
+    records = live_records(options) if options.live else dump_records(options)
+    results = [compare(record) for record in records]
+    report(results, verbose=options.verbose)
+    if options.markdown:
+        options.markdown.write_text(coverage(results))
+    if options.golden:
+        options.golden.write_text(golden(results))
+    return 1 if regressions(results) else 0
+
+
+def dump_records(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The records of the dump that the options select."""
+    only = {item for item in options.only.split(",") if item}
+    for mapping in options.mapping or MAPPINGS:
+        for file in sorted((options.dump / mapping).glob("*.json.gz")):
+            stem = file.name.removesuffix(".json.gz")
+            if only and stem not in only and mapping != "truth":
+                continue
+            record = json.loads(gzip.decompress(file.read_bytes()))
+            if only and not {stem, record["model_type"]} & only:
+                continue
+            yield record | {"key": stem}
+
+
+def live_records(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The records of classes that are built now."""
+    import dump_transformers
+
+    options.out = Path()
+    options.mapping = [name for name in options.mapping or DEFAULT_MAPPINGS if name != "truth"]
+    for _, request in dump_transformers._default_tasks(options):  # noqa: SLF001
+        try:
+            yield dump_transformers.build(request)
+        except Exception as error:
+            yield request | {"error": f"{type(error).__name__}: {error}"}
+
+
+def compare(record: dict[str, Any]) -> Result:
+    """Lay the anatomy of a record's configuration beside what transformers built."""
+    mapping, model_type = record["mapping"], record["model_type"]
+    base = (mapping, record.get("key", model_type), record.get("class", ""))
+    describe = anatomy_of(model_type)
+    if "error" in record:
+        road = "anatomy" if describe else "none"
+        return Result(*base, road, (), f"transformers doesn't build it: {record['error']}", None)
+    built = built_checkpoint(record)
+    if describe is None:
+        return Result(*base, "worker", (), "no anatomy", built)
+    config = record.get("given") or record["config"] | {"architectures": [record["class"]]}
+    try:
+        described = described_checkpoint(describe(Config(config, base[1])).blocks)
+    except SizeupError as error:
+        return Result(*base, "anatomy", (error.message,), "", built)
+    return Result(*base, "anatomy", tuple(differences(described, built)), "", built)
+
+
+def built_checkpoint(record: dict[str, Any]) -> Checkpoint:
+    """What transformers built."""
+    shapes = {name: tuple(shape) for name, shape in record["tensors"].items()}
+    return Checkpoint(shapes, record["ties"], frozenset(record["buffers"]), record["parameters"])
+
+
+def described_checkpoint(blocks: tuple[Block, ...]) -> Checkpoint:
+    """What an anatomy describes, without the layers that the class doesn't build."""
+    tensors: Shapes = {}
+    ties: dict[str, str] = {}
+    buffers = set()
+    for block in (block for block in blocks if block.stack != "mtp"):
+        for name, tensor in block.expand():
+            if name in tensors or name in ties:
+                raise SizeupError(f"{name} comes twice")
+            if tensor.tied_to:
+                ties[name] = tensor.tied_to
+                continue
+            tensors[name] = tensor.stored_shape
+            if tensor.role == "buffer":
+                buffers.add(name)
+    return Checkpoint(tensors, ties, frozenset(buffers), sum(b.parameters for b in blocks if b.stack != "mtp"))
+
+
+def differences(described: Checkpoint, built: Checkpoint) -> Iterator[str]:
+    """Everything in which the two differ, in words."""
+    for name in sorted(built.tensors.keys() - described.tensors.keys()):
+        tied = " (described as tied)" if name in described.ties else ""
+        yield f"missing {name} {list(built.tensors[name])}{tied}"
+    for name in sorted(described.tensors.keys() - built.tensors.keys()):
+        tied = f" (tied to {built.ties[name]})" if name in built.ties else ""
+        yield f"extra {name} {list(described.tensors[name])}{tied}"
+    for name in sorted(described.tensors.keys() & built.tensors.keys()):
+        if described.tensors[name] != built.tensors[name]:
+            yield f"{name} is {list(described.tensors[name])}, not {list(built.tensors[name])}"
+    for name in sorted(described.ties.items() ^ built.ties.items()):
+        where = "transformers" if built.ties.get(name[0]) == name[1] else "the anatomy"
+        yield f"only {where} ties {name[0]} to {name[1]}"
+    for name in sorted(described.buffers ^ built.buffers):
+        where = "transformers" if name in built.buffers else "the anatomy"
+        yield f"only {where} has {name} as a buffer"
+    if described.parameters != built.parameters:
+        yield f"{described.parameters:,} parameters, not {built.parameters:,}"
+    if described.parameters != sum(math.prod(s) for n, s in described.tensors.items() if n not in described.buffers):
+        yield "its blocks don't add up to its tensors"
+
+
+def report(results: list[Result], *, verbose: bool) -> None:
+    """One line for each class that isn't exact, then the counts."""
+    for result in results:
+        if result.exact:
+            continue
+        words = result.differences or (result.reason,)
+        shown = words if verbose else words[:1]
+        more = "" if verbose or len(words) == 1 else f"  (+{len(words) - 1})"
+        for line in shown:
+            print(f"{result.key:45} {result.road:8} {line[:200]}{more}")
+    for mapping in dict.fromkeys(result.mapping for result in results):
+        mine = [result for result in results if result.mapping == mapping]
+        exact = sum(result.exact for result in mine)
+        differ = sum(bool(result.differences) for result in mine)
+        print(
+            f"{mapping}: {exact} of {len(mine)} exact, {differ} differ, {len(mine) - exact - differ} without",
+            file=sys.stderr,
+        )
+    types = {result.model_type for result in results if result.exact and result.mapping != "truth"}
+    print(f"{len(types)} model types exact by anatomy", file=sys.stderr)
+
+
+def regressions(results: list[Result]) -> list[str]:
+    """The keys that have an anatomy which differs, or that the golden file lists and that aren't exact now."""
+    listed = set()
+    if GOLDEN.exists():
+        listed = {line.split("\t")[0] for line in GOLDEN.read_text().splitlines() if not line.startswith("#")}
+    return [result.key for result in results if result.differences or (result.key in listed and not result.exact)]
+
+
+def golden(results: list[Result]) -> str:
+    """One line for each exact class: key, class, tensors, parameters, hash of names, shapes and ties."""
+    lines = ["# mapping/model_type, class, tensors, parameters, hash; by scripts/compare_anatomy.py --golden"]
+    lines += [
+        f"{r.key}\t{r.class_name}\t{len(r.built.tensors)}\t{r.built.parameters}\t{r.built.digest()}"
+        for r in sorted(results, key=lambda result: result.key)
+        if r.exact and r.built and r.mapping != "truth"
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def coverage(results: list[Result]) -> str:
+    """The coverage table for the docs."""
+    lines = ["| mapping | model type | class | road | result | reason |", "| --- | --- | --- | --- | --- | --- |"]
+    for result in results:
+        if result.mapping == "truth":
+            continue
+        outcome = "exact" if result.exact else "differs" if result.differences else "not compared"
+        reason = (result.differences or (result.reason,))[0].replace("|", "\\|")
+        names = f"| {result.mapping} | `{result.model_type}` | `{result.class_name}`"
+        lines.append(f"{names} | {result.road} | {outcome} | {reason} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
