@@ -76,6 +76,11 @@ DTYPES: tuple[tuple[str, int, int, str], ...] = (
     ("F6_E2M3", 4, 3, "6 bit float, four in three bytes"),
     ("F6_E3M2", 4, 3, "6 bit float, four in three bytes"),
     ("F4", 2, 1, "4 bit float e2m1, two in a byte"),
+    ("I2", 4, 1, "2 bit integer, four in a byte: how quantized checkpoints pack them into words"),
+    ("I3", 8, 3, "3 bit integer, packed without gaps"),
+    ("I4", 2, 1, "4 bit integer, two in a byte"),
+    ("I5", 8, 5, "5 bit integer, packed without gaps"),
+    ("I6", 4, 3, "6 bit integer, packed without gaps"),
 )
 
 # Other spellings, lower case, with `-` and `.` already turned into `_` and `torch_` dropped.

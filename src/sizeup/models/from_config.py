@@ -6,12 +6,14 @@ from typing import Any
 
 from sizeup.errors import BadInput, NotFound
 from sizeup.formats import lookup
+from sizeup.formats.checkpoint_configs import scheme_from_config
 from sizeup.models.anatomy.family import Anatomy
 from sizeup.models.anatomy.registry import anatomy_of
 from sizeup.models.config import Config
 from sizeup.models.generic import UNCERTAINTY, generic_anatomy, text_part
 from sizeup.models.model import Model
 from sizeup.models.model_type import model_type_of, nearest_types
+from sizeup.models.quantized import quantized_blocks
 
 ASSUMED_DTYPE = "bf16"
 EXACT_ROADS = "exact roads: the model's safetensors or GGUF header, or the transformers worker"
@@ -30,15 +32,19 @@ def model_from_config(config: dict[str, Any] | Config, name: str = "", origin: s
     anatomy = describe(cfg) if describe else _estimate(cfg, family)
     dtype = storage_dtype(cfg)
     notes = () if dtype else (f"the configuration names no storage format: {ASSUMED_DTYPE} assumed",)
+    scheme = scheme_from_config(cfg.data)
+    if scheme and not scheme.exact:
+        notes = (*notes, f"{scheme.method} files are modelled by bits and groups only")
     return Model(
         name=name or cfg.optional_str("_name_or_path") or family,
         family=family,
-        blocks=anatomy.blocks,
+        blocks=quantized_blocks(anatomy.blocks, scheme, anatomy.hidden) if scheme else anatomy.blocks,
         hidden=anatomy.hidden,
         vocabulary=anatomy.vocabulary,
         context=anatomy.context,
         road="anatomy" if describe else "generic",
         dtype=dtype or ASSUMED_DTYPE,
+        scheme=scheme.name if scheme else None,
         architecture=(cfg.strs("architectures") or ("",))[0],
         origin=origin or cfg.origin,
         uncertainty=0.0 if describe else UNCERTAINTY,

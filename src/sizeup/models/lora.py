@@ -1,4 +1,4 @@
-"""Trainable parameters of low-rank adapters (LoRA), on targets named as peft names them.
+r"""Trainable parameters of low-rank adapters (LoRA), on targets named as peft names them.
 
 A target is a name such as `q_proj` (the last parts of a module's name), several of them, `all-linear`, or a regular
 expression that matches whole module names (`.*\\.layers\\.[0-9]\\..*_proj`).
