@@ -13,7 +13,9 @@ def amount(term: Term) -> str:
         value = term.value
     except ValueError:
         return "unknown"
-    return format_bytes(value) if term.unit == "bytes" else f"{value:,.6g}" if isinstance(value, float) else f"{value:,}"
+    return (
+        format_bytes(value) if term.unit == "bytes" else f"{value:,.6g}" if isinstance(value, float) else f"{value:,}"
+    )
 
 
 def term_lines(term: Term, *, depth: int | None = None) -> list[str]:

@@ -95,7 +95,11 @@ ROOT = Commands(
     "sizeup",
     callback=click.pass_context(_root),
     invoke_without_command=True,
-    params=[click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=lambda c, _, v: _version(c, v))],
+    params=[
+        click.Option(
+            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=lambda c, _, v: _version(c, v)
+        )
+    ],
     help="What a language model will weigh, how fast it will run and how good it will be, on your hardware.",
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": None},
 )

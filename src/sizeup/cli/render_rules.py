@@ -32,4 +32,6 @@ def _error(rule: Rule) -> str:
         shown = f"{rule.error + 1:.3g}× too much"
     else:
         shown = f"{rule.error:+.0%}" if abs(rule.error) >= 0.01 else f"{rule.error:+.1%}"
-    return text.good(shown) if abs(rule.error) < 0.05 else text.warn(shown) if abs(rule.error) < 0.3 else text.bad(shown)
+    return (
+        text.good(shown) if abs(rule.error) < 0.05 else text.warn(shown) if abs(rule.error) < 0.3 else text.bad(shown)
+    )

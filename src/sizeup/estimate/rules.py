@@ -97,7 +97,9 @@ def _misses_of_cache(model: Model) -> str:
 def _adam_rules(model: Model) -> tuple[Rule, ...]:
     """Adam in mixed precision: 4 (fp32 weights) + 4 (gradients) + 8 (two moments) bytes a parameter, and 2 for a copy."""
     static = 16 * model.parameters
-    why = "16 is right for what stays (fp32 weights, gradients, two moments); activations come on top and often dominate"
+    why = (
+        "16 is right for what stays (fp32 weights, gradients, two moments); activations come on top and often dominate"
+    )
     return (
         _rule("Adam: 16 bytes a parameter", "16·P", "bytes", 16 * model.parameters, static, why),
         _rule("Adam: 18 bytes a parameter", "18·P", "bytes", 18 * model.parameters, static,
@@ -117,5 +119,3 @@ def _blog_rule(model: Model) -> Rule:
     if (hidden, model.layers, model.vocabulary) == (512, 12, 50_000):
         misses += "; the blog prints 61,423,616 for this shape, with 3,932,160 for attention: not its own formula"
     return _rule("blog breakdown", "2·V·d + L·(d² + 2·d²)", "parameters", value, model.parameters, misses)
-
-

@@ -20,7 +20,9 @@ class RulesRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to compare."""
 
     model: Annotated[str | dict[str, Any], Meta(description="A catalogue name, Hub id, path, Ollama tag.")] = ""
-    shape: Annotated[str, Meta(description="A hypothetical model: layers=12,embedding=512,heads=8,vocabulary=50000.")] = ""
+    shape: Annotated[
+        str, Meta(description="A hypothetical model: layers=12,embedding=512,heads=8,vocabulary=50000.")
+    ] = ""
     context: Annotated[str | int, Meta(description="Tokens for the cache rule: 8192, 32k.")] = "8k"
     offline: Annotated[bool, Meta(description="Never use the network.")] = False
 
