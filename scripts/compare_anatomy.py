@@ -29,16 +29,8 @@ from sizeup.models.config import Config
 from sizeup.models.model import Block
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "data" / "transformers.tsv"
-MAPPINGS = (
-    "causal-lm",
-    "image-text-to-text",
-    "seq2seq",
-    "speech-seq2seq",
-    "multimodal-lm",
-    "masked-lm",
-    "base",
-    "truth",
-)
+TASKS = ("causal-lm", "image-text-to-text", "seq2seq", "speech-seq2seq", "multimodal-lm", "masked-lm", "base")
+MAPPINGS = (*TASKS, "truth")
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -120,7 +112,7 @@ def live_records(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     import dump_transformers
 
     options.out = Path()
-    options.mapping = [name for name in options.mapping or DEFAULT_MAPPINGS if name != "truth"]
+    options.mapping = [name for name in options.mapping or TASKS if name != "truth"]
     for _, request in dump_transformers._default_tasks(options):  # noqa: SLF001
         try:
             yield dump_transformers.build(request)
