@@ -38,9 +38,16 @@ def simulate_file(path: Path, settings: Sequence[LlamaSetting], *, timeout: floa
 
 def _answers(work: dict[str, Any], timeout: float) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [worker_python(), str(WORKER)], input=json.dumps(work), text=True, capture_output=True, timeout=timeout, check=False
+        [worker_python(), str(WORKER)],
+        input=json.dumps(work),
+        text=True,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
     )
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     if not any(answer["event"] in {"done", "error"} for answer in answers):
-        answers.append({"event": "error", "message": f"the worker ended with status {done.returncode}: {done.stderr[-800:]}"})
+        answers.append(
+            {"event": "error", "message": f"the worker ended with status {done.returncode}: {done.stderr[-800:]}"}
+        )
     return answers

@@ -21,7 +21,7 @@ def worker_python() -> str:
     named = os.environ.get(VARIABLE)
     if named:
         if not Path(named).is_file():
-            raise MissingPart(f"{VARIABLE} is {named!r}, and there is no such file", hint=f"correct or unset {VARIABLE}")
+            raise MissingPart(f"{VARIABLE} names {named!r}, which isn't there", hint=f"correct or unset {VARIABLE}")
         return named
     if find_spec("llama_cpp"):
         return sys.executable

@@ -53,7 +53,7 @@ def metadata(architecture: str, model: Model, tensors: Sequence[GgufTensor]) -> 
     """The metadata for a model whose GGUF tensors are `tensors`, in the architecture's name space."""
     layers = _Layers(model)
     sizes: dict[str, Value] = {
-        **_general(architecture, model, layers, tensors),
+        **_general(model, layers, tensors),
         **_attention(architecture, layers),
         **_windows(architecture, layers),
         **_latent(layers),
@@ -73,9 +73,7 @@ def metadata(architecture: str, model: Model, tensors: Sequence[GgufTensor]) -> 
     }
 
 
-def _general(
-    architecture: str, model: Model, layers: _Layers, tensors: Sequence[GgufTensor]
-) -> dict[str, Value]:
+def _general(model: Model, layers: _Layers, tensors: Sequence[GgufTensor]) -> dict[str, Value]:
     numbers = {tensor.layer for tensor in tensors if tensor.layer >= 0}
     extra = len({t.layer for t in tensors if ".nextn." in t.name})
     values: dict[str, Value] = {
@@ -171,9 +169,7 @@ def _latent(layers: _Layers) -> dict[str, Value]:
 
 
 def _has_indexer(block: Block) -> int:
-    return int(
-        any(isinstance(m, LatentAttention) and m.indexer and not m.indexer.shares_choice for m in block.mixers)
-    )
+    return int(any(isinstance(m, LatentAttention) and m.indexer and not m.indexer.shares_choice for m in block.mixers))
 
 
 def _feed_forward(architecture: str, layers: _Layers, tensors: Sequence[GgufTensor]) -> dict[str, Value]:

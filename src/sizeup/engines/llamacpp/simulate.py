@@ -185,7 +185,7 @@ def _failure(answer: dict[str, Any]) -> SizeupError:
     message = answer.get("message", "the worker gave no reason")
     match answer.get("kind"):
         case "missing":
-            return MissingPart(message, hint="install llama-cpp-python there, or name its Python: SIZEUP_LLAMACPP_PYTHON")
+            return MissingPart(message, hint="SIZEUP_LLAMACPP_PYTHON names a Python that has it")
         case "file":
             return BadFile(message, hint="check the file, or try another llama.cpp version")
     return SizeupError(f"simulation failed: {message}", hint="try another llama-cpp-python version")
