@@ -32,7 +32,7 @@ def choose(names: Sequence[str], tag: str, origin: str) -> str:
     """
     models = first_parts(names)
     for wanted in [tag] if tag and tag.lower() != "latest" else DEFAULT_TAGS:
-        pattern = re.compile(rf"(?<![A-Za-z0-9]){re.escape(wanted)}[.-]", re.IGNORECASE)
+        pattern = re.compile(rf"(?<![A-Za-z0-9]){re.escape(wanted)}[./-]", re.IGNORECASE)
         matches = [name for name in models if pattern.search(name)]
         if matches:
             return min(matches, key=lambda name: (len(name.rpartition("/")[2]), name))

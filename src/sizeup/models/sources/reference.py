@@ -45,7 +45,7 @@ class OllamaName(msgspec.Struct, frozen=True):
 
 
 def hub_name(reference: str, endpoint: str = "") -> HubName | None:
-    """`org/name`, `org/name@revision`, `org/name:TAG`, with `hf.co/`, `https://huggingface.co/` or the endpoint before it.
+    """`org/name`, `org/name@revision`, `org/name:TAG`; also after `hf.co/`, `https://huggingface.co/` or the endpoint.
 
     None when the reference is not a Hub name. Raises BadInput for a URL at the Hub that names no model.
     """
@@ -72,7 +72,7 @@ def file_url(reference: str) -> str | None:
 
 
 def ollama_name(reference: str) -> OllamaName | None:
-    """`llama3.1:8b`, `user/model`, `hf.co/org/name:Q4_K_M`, `host/namespace/model:tag`, with `ollama:` before it or not.
+    """`llama3.1:8b`, `user/model`, `hf.co/org/name:Q4_K_M`, `host/namespace/model:tag`; also after `ollama:`.
 
     None when the reference can't be an Ollama name.
     """
@@ -111,7 +111,7 @@ def _from_path(rest: str) -> HubName | None:
     path = rest.split("?", 1)[0].split("#", 1)[0].strip("/")
     found = re.fullmatch(rf"({_PART}/{_PART})/(?:resolve|blob|tree|raw)/([^/]+)(?:/(.+))?", path)
     if not found:
-        return _from_name(path)
+        return HubName(path) if re.fullmatch(_PART, path) else _from_name(path)
     file = found[3] or ""
     if not _REVISION.fullmatch(found[2]) or ".." in found[2] or ".." in file.split("/"):
         return None

@@ -7,9 +7,10 @@ gap or overlap, as the reference implementation demands, so a header that lies a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -82,10 +83,8 @@ def read_sharded_path(index: str | os.PathLike[str], *, data_required: bool = Tr
             f"{len(missing)} of {len(parsed.shards)} shards are missing beside {path}, first {missing[0]}",
             hint="finish the download",
         )
-    return merge_shards(
-        parsed,
-        lambda shards: [read_safetensors_path(path.parent / shard, data_required=data_required) for shard in shards],
-    )
+    headers = [read_safetensors_path(path.parent / shard, data_required=data_required) for shard in parsed.shards]
+    return merge_shards(parsed.shards, headers, parsed.weight_map)
 
 
 def parse_index(raw: bytes, origin: str) -> Index:
@@ -114,25 +113,25 @@ def claimed_total(data: dict[str, Any]) -> int | None:
     return int(size)
 
 
-def merge_shards(index: Index, read: Callable[[list[str]], Iterable[Header]]) -> Header:
-    """One header for the shards, which `read` fetches in the order of the names it is given.
+def merge_shards(
+    shards: Sequence[str], headers: Sequence[Header], weight_map: Mapping[str, str] = MappingProxyType({})
+) -> Header:
+    """One header for the shards.
 
     A tensor that lies in two shards counts where the index puts it. Raises BadFile when the index names a tensor
     that its shard lacks, and when the index is silent on a tensor that lies in two shards.
     """
-    shards = index.shards
-    headers = list(read(shards))
     tensors: dict[str, StoredTensor] = {}
     for place, (shard, header) in enumerate(zip(shards, headers, strict=True)):
         for tensor in header.tensors:
-            if index.weight_map.get(tensor.name, shard) != shard:
+            if weight_map.get(tensor.name, shard) != shard:
                 continue
             if tensor.name in tensors:
-                raise BadFile(f"{tensor.name} lies in two shards, and the index names neither", hint=AGAIN)
+                raise BadFile(f"{tensor.name[:80]} lies in two shards, and no index says which counts", hint=AGAIN)
             tensors[tensor.name] = msgspec.structs.replace(tensor, file=place)
-    for name, shard in index.weight_map.items():
+    for name, shard in weight_map.items():
         if name not in tensors:
-            raise BadFile(f"the index puts {name} into {shard}, which has no such tensor", hint=AGAIN)
+            raise BadFile(f"the index puts {name[:80]} into {shard}, which has no such tensor", hint=AGAIN)
     found = tuple(tensors.values())
     return Header(
         "safetensors", found, headers[0].metadata, tuple(header.files[0] for header in headers),
