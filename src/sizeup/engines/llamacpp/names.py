@@ -8,11 +8,11 @@ gguf-py/gguf/constants.py, transformations those of conversion/*.py, llama.cpp 0
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 
 import msgspec
 
 from sizeup.engines.llamacpp.architectures import architecture_of
+from sizeup.engines.llamacpp.memo import by_model
 from sizeup.formats.gguf_tensors import GgufTensor
 from sizeup.formats.mixes import MixHparams
 from sizeup.models.mixers import Attention, LatentAttention
@@ -46,13 +46,9 @@ class Written(msgspec.Struct, frozen=True):
         return GgufTensor(self.name, self.shape, self.stored)
 
 
+@by_model
 def gguf_tensors(model: Model) -> tuple[Written, ...]:
     """Every tensor of the GGUF file, in the model's order. Tied heads, buffers and towers are left out."""
-    return _gguf_tensors(model)
-
-
-@lru_cache(maxsize=64)
-def _gguf_tensors(model: Model) -> tuple[Written, ...]:
     if model.road == "gguf header":
         return tuple(_from_header(model))
     architecture = architecture_of(model)
@@ -63,6 +59,7 @@ def _gguf_tensors(model: Model) -> tuple[Written, ...]:
     return tuple(written)
 
 
+@by_model
 def mix_hparams(model: Model) -> MixHparams:
     """What the mixes ask of this model: layers, heads of the first layer, experts."""
     attention = next((m for b in model.blocks for m in b.mixers if isinstance(m, Attention | LatentAttention)), None)

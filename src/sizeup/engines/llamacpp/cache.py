@@ -1,0 +1,236 @@
+"""What llama.cpp keeps between tokens: KV cache and recurrent state, to the byte, layer by layer.
+
+Source: create_memory in src/llama-model.cpp, src/llama-kv-cache{,-iswa,-dsa,-msa}.cpp, src/llama-memory-{recurrent,
+hybrid}.cpp, src/llama-hparams.cpp, llama.cpp 0.5.0 (0c1e570).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from sizeup.engines.llamacpp.backends import CPU, Backend
+from sizeup.engines.llamacpp.memo import by_model
+from sizeup.engines.llamacpp.names import mix_hparams
+from sizeup.engines.llamacpp.setting import UNQUANTIZED, LlamaSetting
+from sizeup.engines.llamacpp.weights import HOST, Assignment
+from sizeup.errors import BadInput
+from sizeup.estimate.cache import row_bytes, state_bytes
+from sizeup.formats.storage import STORAGES, ceil_div
+from sizeup.models.gguf_windows import RULES
+from sizeup.models.mixers import Attention, LatentAttention, LinearAttention, ShortConvolution, StateSpace
+from sizeup.models.model import Block, Model
+
+#: Cells of a cache come in multiples of this (GGML_PAD in llama_context and llama_kv_cache_iswa).
+CELLS = 256
+#: Architectures that run without any memory between calls.
+_WITHOUT_MEMORY = frozenset({
+    "bert", "jina-bert-v2", "jina-bert-v3", "nomic-bert", "nomic-bert-moe", "neo-bert", "eurobert", "modern-bert",
+    "gemma-embedding", "dream", "llada", "llada-moe", "rnd1", "wavtokenizer-dec",
+})  # fmt: skip
+
+
+class LayerMemory(msgspec.Struct, frozen=True):
+    """What one layer keeps: elements a token (keys, values, indexer) and elements a sequence (convolution, state).
+
+    window: cells it needs at most beyond a batch; None means all. key_head, value_head: size of one head, which
+    quantized caches must be able to hold in whole blocks.
+    """
+
+    keys: int = 0
+    values: int = 0
+    window: int | None = None
+    indexer_keys: int = 0
+    indexer_values: int = 0
+    convolution: int = 0
+    state: int = 0
+    key_head: int = 0
+    value_head: int = 0
+    latent: bool = False
+
+
+@by_model
+def layer_memories(model: Model) -> tuple[LayerMemory, ...]:
+    """What each layer of the text stack keeps, in order; empty for architectures without memory."""
+    architecture = mix_hparams(model).architecture
+    if architecture in _WITHOUT_MEMORY:
+        return ()
+    windowed = architecture in RULES
+    stacks = {b.stack for b in model.blocks if b.layers}
+    stack = "text" if "text" in stacks else "decoder" if "decoder" in stacks else "encoder"
+    numbered = {
+        number: _memory(block, windowed=windowed)
+        for block in model.blocks
+        if block.stack == stack
+        for number in block.layers
+    }
+    return tuple(numbered[number] for number in sorted(numbered))
+
+
+def _memory(block: Block, *, windowed: bool) -> LayerMemory:
+    kept = LayerMemory()
+    for mixer in block.mixers:
+        match mixer:
+            case Attention(cross=False):
+                kept = msgspec.structs.replace(
+                    kept,
+                    keys=mixer.key_elements,
+                    values=mixer.value_elements,
+                    window=mixer.reach if windowed else None,
+                    key_head=mixer.head_dim,
+                    value_head=mixer.value_dim,
+                )
+            case LatentAttention():
+                indexer = mixer.indexer
+                kept = msgspec.structs.replace(
+                    kept,
+                    keys=mixer.latent_elements,
+                    window=mixer.window if windowed else None,
+                    indexer_keys=indexer.head_dim if indexer and not indexer.shares_choice else 0,
+                    key_head=mixer.latent_elements,
+                    latent=True,
+                )
+            case StateSpace() | LinearAttention() | ShortConvolution():
+                kept = msgspec.structs.replace(kept, convolution=mixer.conv_elements, state=mixer.state_elements)
+    return kept
+
+
+class CacheSizes(msgspec.Struct, frozen=True):
+    """Cells of the caches: of layers that see everything, of layers with a window; streams: separate caches."""
+
+    full: int
+    windowed: int
+    streams: int
+    window: int | None
+
+    def cells(self, layer: LayerMemory) -> int:
+        """Cells of one layer in one stream."""
+        return self.windowed if layer.window is not None else self.full
+
+
+def cache_sizes(model: Model, setting: LlamaSetting) -> CacheSizes:
+    """Cells for each sequence or for all.
+
+    full: context padded to 256 (divided by the sequences and padded again when they don't share a cache).
+    windowed: min(full, window · sequences that share + ubatch), padded to 256; full with `--swa-full`.
+    """
+    context = _pad(setting.context)
+    streams = 1 if setting.unified else setting.parallel
+    full = _pad(context // streams)
+    window = next((m.window for m in layer_memories(model) if m.window is not None), None)
+    if window is None or setting.full_swa:
+        return CacheSizes(full, full, streams, window)
+    shared = setting.parallel if setting.unified else 1
+    return CacheSizes(full, _pad(min(full, window * shared + setting.ubatch_tokens)), streams, window)
+
+
+def _pad(cells: int) -> int:
+    return ceil_div(cells, CELLS) * CELLS
+
+
+def context_tokens(setting: LlamaSetting) -> int:
+    """n_ctx as llama.cpp rounds it: a multiple of 256, and of 256 for each sequence with a cache of its own."""
+    if setting.unified:
+        return _pad(setting.context)
+    return _pad(_pad(setting.context) // setting.parallel) * setting.parallel
+
+
+class PlacedCache(msgspec.Struct, frozen=True):
+    """Bytes of the cache by place: each GPU's keys and values, and recurrent states; the same on the host."""
+
+    kv: tuple[int, ...]
+    state: tuple[int, ...]
+    host_kv: int
+    host_state: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self.kv) + sum(self.state) + self.host_kv + self.host_state
+
+
+def layer_bytes(
+    layer: LayerMemory, sizes: CacheSizes, setting: LlamaSetting, backend: Backend = CPU, widest: int = 0
+) -> tuple[int, int]:
+    """(KV bytes, state bytes) of one layer in a buffer of that backend.
+
+    KV: cells · streams · row(elements) for keys, values and indexer, each tensor padded to the backend's alignment.
+    State: (convolution + state) · 4 bytes · sequences · (1 + snapshots).
+    widest: the most value elements of any layer, to which all are padded without flash attention.
+    Raises BadInput for a cache type whose blocks don't divide a row.
+    """
+    cells = sizes.cells(layer) * sizes.streams
+    values = max(layer.values, widest) if layer.values else 0
+    kv = (
+        _tensor(layer.keys, cells, setting.cache_k, backend)
+        + _tensor(values, cells, setting.cache_v, backend)
+        + _tensor(layer.indexer_keys, cells, setting.cache_k, backend)
+        + _tensor(layer.indexer_values, cells, setting.cache_v, backend)
+    )
+    rows = setting.parallel * (1 + setting.recurrent_snapshots)
+    state = sum(
+        ceil_div(state_bytes(elements, rows), backend.alignment) * backend.alignment
+        for elements in (layer.convolution, layer.state)
+    )
+    return kv, state
+
+
+def _tensor(elements: int, cells: int, dtype: str, backend: Backend) -> int:
+    """Bytes of one cache tensor: rows of `elements`, the last row padded where the backend reads past its end."""
+    if not elements:
+        return 0
+    size = cells * row_bytes(elements, dtype)
+    storage = STORAGES[dtype.upper()]
+    if backend.row_padding and storage.block_elements > 1 and elements % backend.row_padding:
+        size += storage.row_bytes(backend.row_padding - elements % backend.row_padding)
+    return ceil_div(size, backend.alignment) * backend.alignment
+
+
+def check_cache_types(model: Model, setting: LlamaSetting) -> None:
+    """Raises BadInput where llama.cpp refuses the cache types for this model, naming both and the way out."""
+    layers = layer_memories(model)
+    if any(layer.latent for layer in layers) and setting.cache_k.lower() != setting.cache_v.lower():
+        raise BadInput(
+            f"latent attention keeps one cache: cache_k {setting.cache_k} and cache_v {setting.cache_v} differ",
+            hint="give both the same type",
+        )
+    if setting.flash_attention == "off":
+        return
+    for option, dtype, heads in (
+        ("cache_k", setting.cache_k, {layer.key_head for layer in layers if layer.keys}),
+        ("cache_v", setting.cache_v, {layer.value_head for layer in layers if layer.values}),
+    ):
+        block = STORAGES[dtype.upper()].block_elements
+        wrong = next((head for head in sorted(heads) if head % block), None)
+        if wrong is not None:
+            raise BadInput(
+                f"{option} {dtype} has blocks of {block}, which don't divide a head of {wrong}",
+                hint=f"set {option} to f16",
+            )
+
+
+def uses_flash_attention(setting: LlamaSetting) -> bool:
+    """Whether attention runs fused: asked for, or left to llama.cpp, which then takes it wherever it can."""
+    return setting.flash_attention != "off" or setting.cache_v.lower() not in UNQUANTIZED
+
+
+def placed_cache(
+    model: Model, setting: LlamaSetting, assignment: Assignment, backends: tuple[Backend, ...]
+) -> PlacedCache:
+    """The bytes of cache on each GPU and on the host: each layer's beside its weights, or all on the host (`-nkvo`)."""
+    layers = layer_memories(model)
+    check_cache_types(model, setting)
+    sizes = cache_sizes(model, setting)
+    widest = 0 if uses_flash_attention(setting) else max((m.values for m in layers), default=0)
+    kv, state, host_kv, host_state = [0] * len(backends), [0] * len(backends), 0, 0
+    known: dict[tuple[LayerMemory, Backend], tuple[int, int]] = {}
+    for number, layer in enumerate(layers):
+        place = assignment.layers[number] if setting.offload_kv and number < len(assignment.layers) else HOST
+        backend = CPU if place == HOST else backends[place]
+        sized = known.get((layer, backend))
+        if sized is None:
+            sized = known[layer, backend] = layer_bytes(layer, sizes, setting, backend, widest)
+        if place == HOST:
+            host_kv, host_state = host_kv + sized[0], host_state + sized[1]
+        else:
+            kv[place], state[place] = kv[place] + sized[0], state[place] + sized[1]
+    return PlacedCache(tuple(kv), tuple(state), host_kv, host_state)
