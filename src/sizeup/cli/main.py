@@ -52,7 +52,8 @@ def command_of(operation: Operation) -> click.Command:
 
 def _perform(operation: Operation, *, as_json: bool, explain: bool, debug: bool, **fields: Any) -> int:
     try:
-        request = msgspec.convert(fields, operation.request_type, strict=False)
+        given = {name: value for name, value in fields.items() if value is not None}
+        request = msgspec.convert(given, operation.request_type, strict=False)
         result = operation.call(request)
     except SizeupError as error:
         return 1 if debug and _reraise(error) else report(error, as_json=as_json)

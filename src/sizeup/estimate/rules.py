@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sizeup.estimate.cache import cache_term
+from sizeup.estimate.memory_of_context import cache_term
 from sizeup.models.mixers import Attention, LatentAttention
 from sizeup.models.model import Model
 from sizeup.quantity.units import format_tokens
