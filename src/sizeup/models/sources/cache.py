@@ -1,4 +1,4 @@
-"""This program's own cache of configurations and headers from the Hub.
+"""Configurations and headers from the Hub, kept by this program.
 
     <cache>/hub/<host>/<org>--<name>/refs/<revision>       the commit a branch last pointed to
     <cache>/hub/<host>/<org>--<name>/<commit>/<entry>      facts, configurations, headers: a commit never changes

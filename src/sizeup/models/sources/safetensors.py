@@ -7,6 +7,7 @@ gap or overlap, as the reference implementation demands, so a header that lies a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -221,3 +222,31 @@ def _check_coverage(tensors: tuple[StoredTensor, ...], start: int, source: ByteS
             hint="finish the download, or download it again",
         )
     return source.size == end
+
+
+def model_files(names: Sequence[str]) -> list[str]:
+    """The files that make up the model when no index says: `model.safetensors`, else all numbered shards, else one.
+
+    Adapters, and the second copy of the weights that some repositories keep as `consolidated*`, are left out unless
+    there is nothing else. Raises BadFile when several files could be the model.
+    """
+    if "model.safetensors" in names:
+        return ["model.safetensors"]
+    models = sorted(name for name in names if not name.startswith("adapter_")) or sorted(names)
+    models = [name for name in models if not name.startswith("consolidated")] or models
+    shards = [name for name in models if re.search(r"-\d{5}-of-\d{5}\.safetensors$", name)]
+    if shards:
+        _refuse_missing_shards(shards)
+        return shards
+    if len(models) > 1:
+        raise BadFile(f"several files could be the model: {', '.join(models[:6])}", hint="give the path of one")
+    return models
+
+
+def _refuse_missing_shards(shards: Sequence[str]) -> None:
+    """Numbered shards must be one whole set."""
+    stem, count = re.sub(r"-\d{5}-of-\d{5}\.safetensors$", "", shards[0]), int(shards[0][-17:-12])
+    wanted = {f"{stem}-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)}
+    if wanted != set(shards):
+        odd = sorted(wanted ^ set(shards))[0]
+        raise BadFile(f"the shards are not one whole set: {odd} is missing or too many", hint="finish the download")
