@@ -45,7 +45,7 @@ def build(folder: Path = FOLDER / "devices") -> bytes:
     systems: dict[str, Any] = {}
     names: dict[str, list[str]] = {}
     system_names: dict[str, str] = {}
-    cpuids: dict[str, str] = {}
+    hardware_ids: dict[str, str] = {}
     sources: dict[str, Any] = {}
     choices: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*.toml")):
@@ -56,8 +56,8 @@ def build(folder: Path = FOLDER / "devices") -> bytes:
         for raw in data.get("device", []):
             record = {**data.get("defaults", {}), **raw}
             aliases = record.pop("aliases", [])
-            for cpuid in record.pop("cpuids", []):
-                add(cpuids, cpuid, record["id"], "cpuid")
+            for number in (*record.pop("cpuids", []), *record.pop("pci_ids", [])):
+                add(hardware_ids, number, record["id"], "hardware number")
             add(devices, record["id"], checked(record), "device id")
             for key in dict.fromkeys(normalise(name) for name in (record["id"], record["name"], *aliases)):
                 add(names, key, [record["id"]], "device name")
@@ -78,7 +78,7 @@ def build(folder: Path = FOLDER / "devices") -> bytes:
         raise ValueError(f"both a device and a system: {sorted(both)}")
     file = {
         "devices": devices, "systems": systems, "names": names,
-        "system_names": system_names, "cpuids": cpuids, "sources": sources,
+        "system_names": system_names, "hardware_ids": hardware_ids, "sources": sources,
     }  # fmt: skip
     return msgspec.json.encode(file) + b"\n"
 

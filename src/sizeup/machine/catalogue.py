@@ -97,7 +97,7 @@ class _File(msgspec.Struct, frozen=True):
     systems: dict[str, System]
     names: dict[str, tuple[str, ...]]
     system_names: dict[str, str]
-    cpuids: dict[str, str]
+    hardware_ids: dict[str, str]
     sources: dict[str, Source]
 
 
@@ -145,9 +145,14 @@ def candidates(name: str) -> tuple[Entry, ...]:
     return tuple(entry(device_id) for device_id in _catalogue().names.get(normalise(name), ()))
 
 
-def cpu_entry(cpuid: str) -> Entry | None:
-    """The CPU platform of `vendor-family-model` as /proc/cpuinfo prints them (`AuthenticAMD-25-33`), or None."""
-    device_id = _catalogue().cpuids.get(cpuid)
+def entry_of_hardware(*numbers: str) -> Entry | None:
+    """The record of the first hardware number that is known, or None.
+
+    Numbers are `vendor:device[:revision]` of PCI in hexadecimal (`1002:744c:c8`), `vendor-family-model` of a CPU as
+    /proc/cpuinfo prints them (`AuthenticAMD-25-33`), or `ARM-implementer-part`.
+    """
+    known = _catalogue().hardware_ids
+    device_id = next((known[number] for number in numbers if number in known), None)
     return None if device_id is None else entry(device_id)
 
 
@@ -221,7 +226,7 @@ def nearest(name: str) -> str:
     import difflib
 
     file = _catalogue()
-    close = difflib.get_close_matches(normalise(name), [*file.names, *file.system_names], n=4, cutoff=0.5)
+    close = difflib.get_close_matches(normalise(name), [*file.names, *file.system_names], n=4, cutoff=0.6)
     known = dict.fromkeys(_known_name(file, key) for key in close)
     if not known:
         return "describe it in a TOML file (docs/machine-file.md)"
