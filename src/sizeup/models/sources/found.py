@@ -70,6 +70,21 @@ def facts_of_gguf(header: Header) -> Facts:
     )
 
 
+def template_of(value: Any) -> str | None:
+    """A chat template: a text, or a list of named ones, of which `default` or the first counts."""
+    if isinstance(value, list):
+        named = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}
+        value = named.get("default") or next(iter(named.values()), None)
+    return value if isinstance(value, str) and value else None
+
+
+def is_pickled(file: str) -> bool:
+    """Whether a file name is that of pickled weights."""
+    return file.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl")) and not file.endswith(
+        ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt")
+    )
+
+
 def _is_base_model(key: str) -> bool:
     return key.startswith("general.base_model.") and key.endswith(".repo_url")
 

@@ -18,7 +18,7 @@ from sizeup.models.sources import gguf, safetensors
 from sizeup.models.sources.cache import RepositoryCache
 from sizeup.models.sources.cursor import FIRST_WINDOW
 from sizeup.models.sources.environment import HubSettings
-from sizeup.models.sources.found import Facts
+from sizeup.models.sources.found import Facts, is_pickled, template_of
 from sizeup.models.sources.header import Header
 from sizeup.models.sources.http import Client, Reply, checked_url
 from sizeup.models.sources.reference import HubName
@@ -61,7 +61,7 @@ class Hub:
     ) -> None:
         self.settings = settings
         self.network = network and not settings.offline
-        self.progress = progress or (lambda done, count, what: None)
+        self.progress = progress
         self._client = client or Client(timeout_seconds=settings.timeout_seconds, user_agent=settings.user_agent)
         self._asked = network
 
@@ -180,7 +180,8 @@ class Hub:
             try:
                 for done, future in enumerate(as_completed(running), 1):
                     future.result()
-                    self.progress(done, len(files), running[future])
+                    if self.progress:
+                        self.progress(done, len(files), running[future])
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -222,9 +223,8 @@ def repository_of(data: dict[str, Any], name: HubName) -> Repository:
 
 
 def _facts(data: dict[str, Any], files: dict[str, int | None]) -> Facts:
-    card = data.get("cardData") if isinstance(data.get("cardData"), dict) else {}
-    config = data.get("config") if isinstance(data.get("config"), dict) else {}
-    tokenizer = config.get("tokenizer_config") if isinstance(config.get("tokenizer_config"), dict) else {}
+    card, config = _object(data.get("cardData")), _object(data.get("config"))
+    tokenizer = _object(config.get("tokenizer_config"))
     tags = _texts(data.get("tags"))
     licences = [tag.removeprefix("license:") for tag in tags if tag.startswith("license:")]
     pickled = [size or 0 for file, size in files.items() if is_pickled(file)]
@@ -234,24 +234,9 @@ def _facts(data: dict[str, Any], files: dict[str, int | None]) -> Facts:
         languages=_texts(card.get("language")),
         base_models=_texts(card.get("base_model")),
         tags=tags,
-        gated=data.get("gated") not in {None, False, "false"},
+        gated=data.get("gated") not in (None, False, "false"),
         created=data["createdAt"] if isinstance(data.get("createdAt"), str) else None,
         pickled_bytes=sum(pickled) if pickled else None,
-    )
-
-
-def template_of(value: Any) -> str | None:
-    """A chat template: a text, or a list of named ones, of which `default` or the first counts."""
-    if isinstance(value, list):
-        named = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}
-        value = named.get("default") or next(iter(named.values()), None)
-    return value if isinstance(value, str) and value else None
-
-
-def is_pickled(file: str) -> bool:
-    """Whether a file name is that of pickled weights."""
-    return file.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl")) and not file.endswith(
-        ("training_args.bin", "optimizer.bin", "optimizer.pt", "scheduler.pt")
     )
 
 
@@ -300,6 +285,10 @@ def _not_json(reply: Reply) -> NetworkError:
         f"{reply.url} sent {kind} instead of a repository's description",
         hint="check HF_ENDPOINT, the proxy, or a network login",
     )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _texts(value: Any) -> tuple[str, ...]:

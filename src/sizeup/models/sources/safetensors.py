@@ -248,5 +248,5 @@ def _refuse_missing_shards(shards: Sequence[str]) -> None:
     stem, count = re.sub(r"-\d{5}-of-\d{5}\.safetensors$", "", shards[0]), int(shards[0][-17:-12])
     wanted = {f"{stem}-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)}
     if wanted != set(shards):
-        odd = sorted(wanted ^ set(shards))[0]
+        odd = min(wanted ^ set(shards))
         raise BadFile(f"the shards are not one whole set: {odd} is missing or too many", hint="finish the download")
