@@ -179,7 +179,7 @@ def test_converter_keeps_vectors_and_routers_in_single_precision():
     assert converted_type(GgufTensor("blk.0.attn_q.weight", (64, 64), stored="Q8_0")) == "Q8_0"
 
 
-@pytest.mark.parametrize("name", ["blk.x.attn_v.weight", "blk..", "", "blk.999999999999999999999.attn_v.weight", "🦙"])
+@pytest.mark.parametrize("name", ["blk.x.attn_v.weight", "blk..", "", f"blk.{'9' * 5000}.attn_v.weight", "🦙"])
 def test_strange_names_do_no_harm(name):
     tensor = GgufTensor(name, (256, 256))
     assert kind_of(name)

@@ -25,9 +25,9 @@ class GgufTensor(msgspec.Struct, frozen=True):
     @property
     def layer(self) -> int:
         """The layer number in `blk.N.`, or -1 outside the layers."""
-        prefix, _, rest = self.name.partition(".")
-        number = rest.partition(".")[0]
-        return int(number) if prefix == "blk" and number.isdecimal() else -1
+        parts = self.name.split(".", 2)
+        numbered = len(parts) == 3 and parts[0] == "blk" and parts[1].isdecimal() and len(parts[1]) < 10
+        return int(parts[1]) if numbered else -1
 
     @property
     def row(self) -> int:
@@ -40,9 +40,14 @@ class GgufTensor(msgspec.Struct, frozen=True):
         return max(1, len(self.shape) - next((i for i, extent in enumerate(self.shape) if extent != 1), 0))
 
     @property
-    def order(self) -> tuple[int, bytes]:
+    def order(self) -> tuple[int, str]:
         """The quantizer's order: tensors outside the layers first, then layer by layer, each by name."""
-        return self.layer, self.name.encode()
+        return self.layer, self.name
+
+    @property
+    def inner(self) -> str:
+        """The name without `blk.N.`: the same for a tensor of every layer."""
+        return self.name.split(".", 2)[2] if self.layer >= 0 else self.name
 
 
 # Which part of a name tells the tensor's kind; the first match counts.
@@ -131,8 +136,6 @@ def converted_type(tensor: GgufTensor, output_type: str = "BF16") -> str:
     if tensor.stored:
         return tensor.stored
     name = tensor.name
-    stem = name.removesuffix(".weight")
-    if len(tensor.shape) <= 1 or stem == name or name.endswith("_norm.weight"):
+    if len(tensor.shape) <= 1 or not name.endswith(".weight") or name.endswith("_norm.weight"):
         return "F32"
-    inner = stem.split(".", 2)[2] if tensor.layer >= 0 else stem
-    return "F32" if inner in _SINGLE else output_type
+    return "F32" if tensor.inner.removesuffix(".weight") in _SINGLE else output_type

@@ -166,6 +166,11 @@ _FFN_DOWN_FALCON: dict[str, Rule] = _FFN_DOWN | {
 _FFN_UP_GATE: dict[str, Rule] = {"IQ3_XS": _when(lambda spot: spot.middle, "IQ3_XXS")}
 
 
+def depends_on_place(kind: str, mix: str) -> bool:
+    """Whether tensors of this kind may get different types in different layers."""
+    return kind in {"attention_v", "ffn_down"} or (mix in _FFN_UP_GATE and kind in {"ffn_up", "ffn_gate"})
+
+
 def output_type(spot: Spot, row_fits: bool) -> str:
     """The type of the output head, or of an embedding that serves as one.
 

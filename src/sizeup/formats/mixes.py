@@ -15,8 +15,16 @@ import msgspec
 from sizeup.errors import BadInput
 from sizeup.formats.ggml import fallback, is_quantized
 from sizeup.formats.gguf_tensors import GgufTensor, at_least_q8, converted_type, kind_of, may_quantize
-from sizeup.formats.mix_rules import DEFAULTS, NEEDS_IMATRIX, Spot, embedding_type, matrix_type, output_type
-from sizeup.formats.storage import STORAGES, nearest
+from sizeup.formats.mix_rules import (
+    DEFAULTS,
+    NEEDS_IMATRIX,
+    Spot,
+    depends_on_place,
+    embedding_type,
+    matrix_type,
+    output_type,
+)
+from sizeup.formats.storage import STORAGES, Shape, nearest
 
 # Other spellings, and the community's mixes with a better embedding and output head (bartowski's model cards:
 # "uses Q8_0 for embed and output weights").
@@ -154,17 +162,35 @@ class _Choice(msgspec.Struct, frozen=True):
 
     def types(self, tensors: list[GgufTensor]) -> Iterator[str]:
         """The types of tensors that are already in the quantizer's order."""
-        kinds = [kind_of(tensor.name) for tensor in tensors]
-        tied = "output" not in kinds
-        counts = {"attention_v": kinds.count("attention_v")}
+        traits = self._traits(tensors)
+        attention = sum(kind == "attention_v" for _, kind, _ in traits)
+        tied = all(kind != "output" for _, kind, _ in traits)
         seen: dict[str, int] = {}
-        for tensor, kind in zip(tensors, kinds, strict=True):
-            if not may_quantize(tensor, self.hparams.architecture):
+        chosen: dict[tuple[str, Shape, int, int], str] = {}
+        for tensor, (inner, kind, touched) in zip(tensors, traits, strict=True):
+            if not touched:
                 yield converted_type(tensor, self.source)
                 continue
-            spot = self._spot(tensor, nth=seen.get(kind, 0), of=counts.get(kind, self.hparams.block_count))
-            seen[kind] = spot.nth + 1
-            yield self._type(tensor, kind, spot, tied=tied)
+            nth = seen.get(kind, 0)
+            seen[kind] = nth + 1
+            place = (nth, tensor.layer) if depends_on_place(kind, self.mix.name) else (0, 0)
+            key = (inner, tensor.shape, *place)
+            if key not in chosen:
+                spot = self._spot(tensor, nth=nth, of=attention if kind == "attention_v" else self.hparams.block_count)
+                chosen[key] = self._type(tensor, kind, spot, tied=tied)
+            yield chosen[key]
+
+    def _traits(self, tensors: list[GgufTensor]) -> list[tuple[str, str, bool]]:
+        """Name without the layer, kind, and whether the quantizer touches it; every layer has the same few names."""
+        known: dict[tuple[str, int], tuple[str, str, bool]] = {}
+        traits = []
+        for tensor in tensors:
+            inner = tensor.inner
+            key = (inner, tensor.dimensions)
+            if key not in known:
+                known[key] = (inner, kind_of(tensor.name), may_quantize(tensor, self.hparams.architecture))
+            traits.append(known[key])
+        return traits
 
     def _spot(self, tensor: GgufTensor, *, nth: int, of: int) -> Spot:
         hparams = self.hparams
