@@ -37,12 +37,12 @@ def read_path(path: Path, *, tag: str = "", headers: bool = True) -> Found:
         return _found_safetensors(path.parent, safetensors.read_sharded_path(path), path)
     if name.endswith(".safetensors"):
         return _found_safetensors(path.parent, safetensors.read_safetensors_path(path), path)
-    if name.endswith(".json"):
+    if name.endswith(".json") and not name.endswith(".index.json"):
         data = read_config(path).data
         return Found(str(path), "config", str(path), _name_of(path), config=data, facts=folder_facts(path.parent))
-    if is_pickled(name):
+    if is_pickled(name) or name.endswith(".index.json"):
         raise BadFile(
-            f"{path} is pickled, and pickled files are never opened",
+            f"{path} is, or lists, pickled weights, which are never opened",
             hint="give the config.json beside it, or convert the weights to safetensors",
         )
     raise BadFile(f"{path} is not a model file", hint="give a config.json, a .safetensors, a .gguf or a folder")
