@@ -18,6 +18,7 @@ GGML_TYPES = {
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 _NAMED = {"type_k": GGML_TYPES, "type_v": GGML_TYPES, "flash_attn_type": FLASH_ATTENTION}
 BREAKDOWN_SYMBOL = "_Z26llama_get_memory_breakdownPK13llama_context"
+RESERVE_SYMBOL = "_Z19llama_graph_reserveP13llama_contextjjj"
 MIB = 1 << 20
 _MOST_BUFFER_TYPES = 1024
 
@@ -136,7 +137,7 @@ class Memory:
         except AttributeError as error:
             raise RuntimeError("this llama.cpp gives no account of its memory (llama_get_memory_breakdown)") from error
         self._breakdown.restype, self._breakdown.argtypes = _Map, [ctypes.c_void_p]
-        base = _ggml_base(binding._lib)  # noqa: SLF001
+        base = _ggml(binding._lib, "ggml-base")  # noqa: SLF001
         self._name = _typed(base, "ggml_backend_buft_name", ctypes.c_char_p)
         self._host = _typed(base, "ggml_backend_buft_is_host", ctypes.c_bool)
         self._device = _typed(base, "ggml_backend_buft_get_device", ctypes.c_void_p)
@@ -168,9 +169,35 @@ class Memory:
         }
 
 
-def _ggml_base(library: Any) -> Any:
+class _Plan(ctypes.Structure):
+    """The head of ggml_cplan (ggml-cpu.h); the rest is only room for what the library writes."""
+
+    _fields_ = (("work_size", ctypes.c_size_t), ("rest", ctypes.c_void_p * 7))
+
+
+class WorkBuffer:
+    """What the CPU backend allocates while it computes, beside the graph's own buffer: quantized activations mostly.
+
+    The graph is built anew by llama_graph_reserve (src/llama-ext.h) and planned by ggml_graph_plan (ggml-cpu.h).
+    """
+
+    def __init__(self, binding: Any) -> None:
+        self._binding = binding
+        self._reserve = getattr(binding._lib, RESERVE_SYMBOL)  # noqa: SLF001
+        self._reserve.restype = ctypes.c_void_p
+        self._reserve.argtypes = [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32]
+        self._plan = _ggml(binding._lib, "ggml-cpu").ggml_graph_plan  # noqa: SLF001
+        self._plan.restype, self._plan.argtypes = _Plan, [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+
+    def bytes(self, context: Any, tokens: int, sequences: int, outputs: int) -> int:
+        """Bytes for a graph of so many tokens, sequences and outputs, with the context's own threads."""
+        threads = self._binding.llama_n_threads_batch(context)
+        return int(self._plan(self._reserve(context, tokens, sequences, outputs), threads, None).work_size)
+
+
+def _ggml(library: Any, stem: str) -> Any:
     folder = Path(library._name).parent  # noqa: SLF001  where the library was loaded from
-    found = (folder / name for name in ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll"))
+    found = (folder / name for name in (f"lib{stem}.so", f"lib{stem}.dylib", f"{stem}.dll"))
     path = next((path for path in found if path.exists()), None)
     return ctypes.CDLL(str(path)) if path else library
 

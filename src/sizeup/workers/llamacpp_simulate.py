@@ -2,16 +2,19 @@
 
 One job comes in as a JSON object on standard input, answers go out as JSON lines:
 
-    job      {"gguf": path, "model": {llama_model_params …}, "contexts": [{llama_context_params …}, …]}
+    job      {"gguf": path, "model": {llama_model_params …}, "contexts": [{llama_context_params …}, …],
+              "work": whether to plan the CPU's work buffer too, which allocates the compute buffer for real}
     answers  {"event": "engine", "engine", "version", "system"}
              {"event": "model", "seconds", "parameters", "bytes", "description"}
              {"event": "context", "index", "seconds", "buffers": [{"name", "device", "host", "model", "context",
-              "compute"}], "output", "graph", "tokens"}
+              "compute"}], "output", "work", "metadata", "graph", "tokens"}
              {"event": "failed", "index", "message"}     one context is refused; the others go on
              {"event": "error", "kind", "message"}       the whole job
              {"event": "done"}
 
-The output buffer is not in llama.cpp's account and comes from its log, to 0.01 MiB.
+The output buffer is not in llama.cpp's account and comes from its log, to 0.01 MiB. metadata: what this process
+itself grew by, which is what a real load takes for its vocabulary, tensor descriptions and graph; None where the
+system doesn't say.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from sizeup.workers.llamacpp_binding import Log, Memory, answer, fill, load, say
+from sizeup.workers.llamacpp_binding import Log, Memory, WorkBuffer, answer, fill, load, say
+from sizeup.workers.process_memory import anonymous_bytes
 
 LOAD_MODE_NONE = 0
 
@@ -59,24 +63,55 @@ def load_dry(binding: Any, job: dict[str, Any], log: Log) -> Any:
     return model
 
 
-def simulate(binding: Any, memory: Memory, model: Any, index: int, values: dict[str, Any], log: Log) -> None:
-    """Create one context and say what it would take."""
-    log.clear()
-    started = time.perf_counter()
-    context = binding.llama_init_from_model(model, fill(binding.llama_context_default_params(), values))
-    if not context:
-        say("failed", index=index, message=log.failure())
-        return
-    say(
-        "context",
-        index=index,
-        seconds=time.perf_counter() - started,
-        buffers=memory.of(context),
-        output=log.buffer_bytes("output"),
-        graph=log.graph(),
-        tokens=binding.llama_n_ctx(context),
-    )
-    binding.llama_free(context)
+class Simulator:
+    """A model loaded dry, and what is needed to ask about its contexts."""
+
+    def __init__(self, binding: Any, job: dict[str, Any], log: Log) -> None:
+        self._binding, self._log = binding, log
+        self._memory = Memory(binding)
+        self._work = WorkBuffer(binding) if job.get("work") else None
+        self._before = anonymous_bytes()
+        self._model = load_dry(binding, job, log)
+
+    def close(self) -> None:
+        """Let the model go."""
+        self._binding.llama_model_free(self._model)
+
+    def context(self, index: int, values: dict[str, Any]) -> None:
+        """Create one context and say what it would take."""
+        binding, log = self._binding, self._log
+        log.clear()
+        started = time.perf_counter()
+        context = binding.llama_init_from_model(self._model, fill(binding.llama_context_default_params(), values))
+        if not context:
+            say("failed", index=index, message=log.failure())
+            return
+        say(
+            "context",
+            index=index,
+            seconds=time.perf_counter() - started,
+            buffers=self._memory.of(context),
+            output=log.buffer_bytes("output"),
+            metadata=self._grown(),
+            work=self._planned(context, values),
+            graph=log.graph(),
+            tokens=binding.llama_n_ctx(context),
+        )
+        binding.llama_free(context)
+
+    def _grown(self) -> int | None:
+        """What the process grew by, without the recurrent states, which are allocated even here."""
+        now = anonymous_bytes()
+        if now is None or self._before is None:
+            return None
+        return now - self._before - (self._log.buffer_bytes("RS") or 0)
+
+    def _planned(self, context: Any, values: dict[str, Any]) -> int | None:
+        if self._work is None:
+            return None
+        sequences = values.get("n_seq_max", 1)
+        tokens = min(self._binding.llama_n_ctx(context), self._binding.llama_n_ubatch(context))
+        return self._work.bytes(context, tokens, sequences, min(tokens, values.get("n_outputs_max") or tokens))
 
 
 def run(job: dict[str, Any]) -> None:
@@ -87,14 +122,13 @@ def run(job: dict[str, Any]) -> None:
     log = Log(binding)
     binding.llama_backend_init()
     say("engine", engine="llama.cpp", version=__version__, system=binding.llama_print_system_info().decode())
-    memory = Memory(binding)
-    model = load_dry(binding, job, log)
+    simulator = Simulator(binding, job, log)
     for index, values in enumerate(job["contexts"]):
         try:
-            simulate(binding, memory, model, index, values, log)
+            simulator.context(index, values)
         except (ValueError, KeyError) as error:
             say("failed", index=index, message=str(error))
-    binding.llama_model_free(model)
+    simulator.close()
 
 
 if __name__ == "__main__":

@@ -54,6 +54,8 @@ class SimulatedFootprint(msgspec.Struct, frozen=True):
     """What one setting takes, by llama.cpp's own reckoning.
 
     output: the buffer of logits and embeddings, outside the breakdown (to 0.01 MiB); None when the log had none.
+    work: the CPU's work buffer while it computes; None when it wasn't asked for.
+    metadata: vocabulary, tensor descriptions and graph, as the dry run's own process grew; None where unknown.
     refused: why llama.cpp doesn't accept the setting; then there are no buffers.
     """
 
@@ -62,6 +64,8 @@ class SimulatedFootprint(msgspec.Struct, frozen=True):
     version: str
     buffers: tuple[Buffer, ...] = ()
     output: int | None = None
+    work: int | None = None
+    metadata: int | None = None
     graph: Graph = Graph()
     seconds: float = 0.0
     refused: str = ""
@@ -83,8 +87,64 @@ class SimulatedFootprint(msgspec.Struct, frozen=True):
 
     @property
     def total(self) -> int:
-        """All of it, the output buffer included."""
+        """All buffers, the output buffer included."""
         return self.weights + self.cache + self.compute + (self.output or 0)
+
+    @property
+    def plain_weights(self) -> int:
+        """Bytes of weights that the host keeps as the file has them: mapped from it, or read."""
+        return sum(buffer.model for buffer in self.buffers if buffer.host)
+
+    @property
+    def repacked(self) -> int:
+        """Bytes of weights that the CPU keeps in another order than the file's, always in memory of their own."""
+        return sum(buffer.model for buffer in self.buffers if buffer.device == "CPU" and not buffer.host)
+
+
+class Resident(msgspec.Struct, frozen=True):
+    """What the process should hold on the host once it has computed, by kind, in bytes.
+
+    mapped: pages of the file; the system may take them back. The others are memory of the process's own.
+    """
+
+    mapped: int
+    weights: int
+    repacked: int
+    cache: int
+    compute: int
+    output: int
+    work: int
+    metadata: int
+
+    @property
+    def anonymous(self) -> int:
+        """All but the mapped pages."""
+        return self.total - self.mapped
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(msgspec.structs.astuple(self))
+
+
+def resident(simulated: SimulatedFootprint, file_bytes: int) -> Resident:
+    """The host's memory that a simulation amounts to, for a file of `file_bytes`.
+
+    With mmap llama.cpp maps the whole file and faults all of it in (MAP_POPULATE, src/llama-mmap.cpp); the weights
+    it repacks stay mapped beside their copy. Without it nothing is mapped.
+    """
+    mapped = simulated.setting.mmap and simulated.plain_weights > 0
+    host = [buffer for buffer in simulated.buffers if buffer.host]
+    return Resident(
+        mapped=file_bytes if mapped else 0,
+        weights=0 if mapped else simulated.plain_weights,
+        repacked=simulated.repacked,
+        cache=sum(buffer.context for buffer in host),
+        compute=sum(buffer.compute for buffer in host),
+        output=simulated.output or 0,
+        work=simulated.work or 0,
+        metadata=simulated.metadata or 0,
+    )
 
 
 def file_content(model: Model, setting: LlamaSetting) -> tuple[dict[str, Value], list[GgufTensor]]:
@@ -128,12 +188,17 @@ def context_parameters(setting: LlamaSetting) -> dict[str, Any]:
     }
 
 
-def job(path: str, settings: Sequence[LlamaSetting]) -> dict[str, Any]:
-    """The worker's job: settings that load alike, for the GGUF file at `path`."""
+def job(path: str, settings: Sequence[LlamaSetting], threads: int | None = None) -> dict[str, Any]:
+    """The worker's job: settings that load alike, for the GGUF file at `path`.
+
+    threads: also plan the CPU's work buffer, for so many threads.
+    """
+    extra = {} if threads is None else {"n_threads": threads, "n_threads_batch": threads}
     return {
         "gguf": path,
         "model": load_parameters(settings[0]),
-        "contexts": [context_parameters(setting) for setting in settings],
+        "contexts": [context_parameters(setting) | extra for setting in settings],
+        "work": threads is not None,
     }
 
 
@@ -165,7 +230,7 @@ def read_answers(answers: Iterable[dict[str, Any]], settings: Sequence[LlamaSett
                 place = answer["index"]
                 found[place] = SimulatedFootprint(settings[place], engine, version, refused=answer["message"])
             case "error":
-                raise _failure(answer)
+                raise worker_failure(answer)
     return [found[place] for place in sorted(found)]
 
 
@@ -176,16 +241,19 @@ def _footprint(answer: dict[str, Any], setting: LlamaSetting, engine: str, versi
         version=version,
         buffers=msgspec.convert(answer["buffers"], tuple[Buffer, ...]),
         output=answer.get("output"),
+        work=answer.get("work"),
+        metadata=answer.get("metadata"),
         graph=msgspec.convert(answer.get("graph", {}), Graph),
         seconds=answer["seconds"],
     )
 
 
-def _failure(answer: dict[str, Any]) -> SizeupError:
+def worker_failure(answer: dict[str, Any]) -> SizeupError:
+    """The error for a worker's `error` answer."""
     message = answer.get("message", "the worker gave no reason")
     match answer.get("kind"):
         case "missing":
             return MissingPart(message, hint="SIZEUP_LLAMACPP_PYTHON names a Python that has it")
         case "file":
             return BadFile(message, hint="check the file, or try another llama.cpp version")
-    return SizeupError(f"simulation failed: {message}", hint="try another llama-cpp-python version")
+    return SizeupError(f"the llama.cpp worker failed: {message}", hint="try another llama-cpp-python version")
