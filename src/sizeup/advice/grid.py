@@ -1,0 +1,121 @@
+"""The grid of a model on a machine: formats × contexts, the best plan in it, the largest context, and what would help."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sizeup.advice.plans import Plan, make_plan
+from sizeup.engines.llamacpp.setting import LlamaSetting
+from sizeup.machine.budget import Budget, machine_budget
+from sizeup.machine.device import Machine
+from sizeup.models.model import Model
+from sizeup.quantity.units import format_bytes, format_tokens
+from sizeup.techniques.quantization_loss import divergence
+
+FORMATS = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K")
+CONTEXTS = (4096, 8192, 32768, 131072)
+#: Context that a person who names none is taken to want.
+USUAL_CONTEXT = 8192
+#: Speed below which a plan is no better for being of higher quality.
+USABLE_TOKENS_PER_S = 5.0
+#: Divergence from the unquantized model (nats a token) above which a smaller model is usually the better choice.
+ACCEPTABLE_DIVERGENCE = 0.12
+_SMALLEST_CONTEXT = 256
+
+
+def grid(
+    model: Model,
+    machine: Machine,
+    setting: LlamaSetting,
+    formats: tuple[str, ...] | None = None,
+    contexts: tuple[int, ...] | None = None,
+) -> tuple[Plan, ...]:
+    """A plan for each format and context. None: the usual ones; a GGUF keeps its own format.
+
+    Contexts beyond the model's own are left out, unless they are asked for.
+    """
+    if formats is None:
+        formats = ("",) if model.road == "gguf header" else FORMATS
+    if contexts is None:
+        limit = model.context or max(CONTEXTS)
+        contexts = tuple(c for c in CONTEXTS if c <= limit) or (limit,)
+    budget = machine_budget(machine)
+    return tuple(
+        make_plan(model, _with(setting, format_, context), machine, budget) for format_ in formats for context in contexts
+    )
+
+
+def _with(setting: LlamaSetting, format_: str, context: int) -> LlamaSetting:
+    return msgspec.structs.replace(setting, format=format_, context=context * setting.parallel)
+
+
+def best_plan(plans: tuple[Plan, ...]) -> Plan:
+    """The plan to take: it fits, is usable, holds the usual context; then quality, then context, then speed.
+
+    When nothing fits, the nearest miss.
+    """
+    return max(plans, key=_merit)
+
+
+def _merit(plan: Plan) -> tuple[float, ...]:
+    rank = {"yes": 2.0, "tight": 1.0, "no": 0.0}[plan.fits.verdict]
+    if rank == 0.0:
+        return (rank, plan.fits.probability, plan.fits.headroom_bytes)
+    usable = plan.tokens_per_s >= USABLE_TOKENS_PER_S
+    enough = plan.context // plan.setting.parallel >= USUAL_CONTEXT
+    loss = _loss(plan)
+    good = loss <= ACCEPTABLE_DIVERGENCE
+    quality = -round(loss, 2) if usable else plan.tokens_per_s
+    return (rank, float(good), float(enough), float(usable), quality, plan.context, plan.tokens_per_s)
+
+
+def _loss(plan: Plan) -> float:
+    found = divergence(plan.setting.format, 8_000_000_000) if plan.setting.format else 0.0
+    return ACCEPTABLE_DIVERGENCE if found is None else found
+
+
+def largest_context(model: Model, machine: Machine, setting: LlamaSetting, gpu_layers: int | None) -> int | None:
+    """The largest context that fits in this format, up to the model's own, in steps of 256; None when none does."""
+    budget = machine_budget(machine)
+    free = msgspec.structs.replace(setting, gpu_layers=gpu_layers, cpu_moe_layers=0)
+
+    def holds(context: int) -> bool:
+        return make_plan(model, _with(free, free.format, context), machine, budget).fits.verdict == "yes"
+
+    low, high = 1, (model.context or 1 << 20) // _SMALLEST_CONTEXT
+    if not holds(_SMALLEST_CONTEXT):
+        return None
+    if holds(high * _SMALLEST_CONTEXT):
+        return high * _SMALLEST_CONTEXT
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle * _SMALLEST_CONTEXT) else (low, middle)
+    return low * _SMALLEST_CONTEXT
+
+
+def remedies(model: Model, machine: Machine, nearest: Plan) -> tuple[str, ...]:
+    """What would make it fit: less memory wanted, or more memory there."""
+    budget = machine_budget(machine)
+    found = []
+    smaller = msgspec.structs.replace(nearest.setting, gpu_layers=None, cpu_moe_layers=0)
+    for format_ in FORMATS if model.road != "gguf header" else ():
+        plan = make_plan(model, msgspec.structs.replace(smaller, format=format_, context=4096), machine, budget)
+        if plan.fits.verdict == "yes":
+            found.append(f"--format {format_} --context 4k fits ({format_bytes(plan.footprint.total_bytes)})")
+            break
+    found += _cheaper_cache(model, machine, smaller, budget)
+    missing = max(0, -nearest.fits.headroom_bytes)
+    found.append(f"{format_bytes(missing)} more memory on {nearest.fits.device} (the nearest miss: {_words(nearest)})")
+    return tuple(found)
+
+
+def _cheaper_cache(model: Model, machine: Machine, setting: LlamaSetting, budget: Budget) -> list[str]:
+    if setting.cache_k != "f16":
+        return []
+    quantized = msgspec.structs.replace(setting, cache_k="q8_0", cache_v="q8_0", flash_attention="on")
+    plan = make_plan(model, quantized, machine, budget)
+    return ["--kv q8_0 --flash-attention on fits"] if plan.fits.verdict == "yes" else []
+
+
+def _words(plan: Plan) -> str:
+    return f"{plan.format} at {format_tokens(plan.context)} takes {format_bytes(plan.footprint.total_bytes)}"

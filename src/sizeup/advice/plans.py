@@ -1,0 +1,105 @@
+"""A plan: one way to run a model on a machine, with its footprint, whether it fits, how fast it is, and its command."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sizeup.engines.llamacpp.command import server_command
+from sizeup.engines.llamacpp.footprint import assignment_of
+from sizeup.engines.llamacpp.placement import place
+from sizeup.engines.llamacpp.setting import ALL_LAYERS, VERSION, LlamaSetting
+from sizeup.engines.llamacpp.traffic import stages
+from sizeup.estimate.fitting import Fits, fits
+from sizeup.estimate.footprint import Footprint
+from sizeup.estimate.speed import decode_speed
+from sizeup.machine.budget import Budget, machine_budget
+from sizeup.machine.device import Machine
+from sizeup.models.model import Model
+from sizeup.quantity import Interval
+
+#: Relative standard deviation of a footprint's total.
+SPREAD = 0.015
+
+
+class Speed(msgspec.Struct, frozen=True):
+    """How fast a plan runs; None with the reason when the machine doesn't tell enough.
+
+    decode_tokens_per_s: of one sequence, with half of the context in the cache.
+    """
+
+    decode_tokens_per_s: Interval | None
+    because: str
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One way to run a model on a machine.
+
+    placement: where the layers are, in words. setting: all that the engine is told. command: how to start it.
+    """
+
+    engine: str
+    engine_version: str
+    format: str
+    context: int
+    cache_type: str
+    placement: str
+    fits: Fits
+    footprint: Footprint
+    speed: Speed
+    setting: LlamaSetting
+    command: str
+
+    @property
+    def tokens_per_s(self) -> float:
+        """The expected speed, 0 when unknown: for ranking."""
+        interval = self.speed.decode_tokens_per_s
+        return interval.value if interval else 0.0
+
+
+def make_plan(model: Model, setting: LlamaSetting, machine: Machine, budget: Budget | None = None) -> Plan:
+    """Place the setting on the machine, and say what comes of it."""
+    budget = budget or machine_budget(machine)
+    placed = place(model, setting, machine, budget)
+    shared = {
+        device.device: device.total_bytes
+        for device, gpu in zip(placed.footprint.devices, budget.gpus, strict=False)
+        if gpu.shared_bytes
+    }
+    chosen = placed.setting
+    return Plan(
+        engine="llama.cpp",
+        engine_version=VERSION,
+        format=chosen.format or (model.scheme or model.dtype),
+        context=chosen.context,
+        cache_type=chosen.cache_k if chosen.cache_k == chosen.cache_v else f"{chosen.cache_k}/{chosen.cache_v}",
+        placement=describe_placement(model, chosen, machine),
+        fits=fits(placed.footprint, SPREAD + model.uncertainty, shared),
+        footprint=placed.footprint,
+        speed=speed_of(model, chosen, machine, budget),
+        setting=chosen,
+        command=" ".join(server_command(chosen, f"{model.name.rpartition('/')[2]}-{chosen.format or 'model'}.gguf")),
+    )
+
+
+def speed_of(model: Model, setting: LlamaSetting, machine: Machine, budget: Budget) -> Speed:
+    """Decode speed with half of the context filled."""
+    places = assignment_of(model, setting, machine, budget)
+    try:
+        found = stages(model, setting, machine, places, setting.context // 2)
+    except ValueError as unknown:
+        return Speed(None, str(unknown))
+    read = sum(stage.weight_bytes + stage.cache_bytes for stage in found)
+    return Speed(decode_speed(found), f"{read / 1e9:.2f} GB read for each token at {setting.context // 2:,} tokens")
+
+
+def describe_placement(model: Model, setting: LlamaSetting, machine: Machine) -> str:
+    """Where the layers are: `all on GPU`, `20 of 48 layers on GPU`, `experts of 12 layers on CPU`, `CPU`."""
+    if not machine.gpus or setting.gpu_layers == 0:
+        return "CPU"
+    gpus = "GPU" if len(machine.gpus) == 1 else f"{len(machine.gpus)} GPUs"
+    whole = setting.gpu_layers in {None, ALL_LAYERS} or (setting.gpu_layers or 0) > model.layers
+    if not whole:
+        return f"{setting.gpu_layers} of {model.layers + 1} layers on {gpus}"
+    if setting.cpu_moe_layers:
+        return f"all on {gpus}, experts of {setting.cpu_moe_layers} layers on CPU"
+    return f"all on {gpus}"
