@@ -60,7 +60,7 @@ GGML_REMOVED: dict[int, str] = {
     38: "IQ4_NL_8_8",
 }
 
-# (name, block_elements, block_bytes, what it is): safetensors dtypes that GGML lacks.
+# (name, block_elements, block_bytes, what it is): safetensors dtypes that GGML lacks, and integers packed in words.
 DTYPES: tuple[tuple[str, int, int, str], ...] = (
     ("BOOL", 1, 1, "a byte for each truth value"),
     ("U8", 1, 1, "unsigned integer"),
@@ -97,5 +97,6 @@ ALIASES: dict[str, str] = {
     "fp4": "F4", "f4_e2m1": "F4", "e2m1": "F4", "float4_e2m1fn_x2": "F4",
     "int64": "I64", "long": "I64", "int32": "I32", "int": "I32", "int16": "I16", "short": "I16", "int8": "I8",
     "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "byte": "U8",
+    "int2": "I2", "int3": "I3", "int4": "I4", "int5": "I5", "int6": "I6", "uint2": "I2", "uint4": "I4", "u4": "I4",
     "bool8": "BOOL", "complex64": "C64",
 }  # fmt: skip
