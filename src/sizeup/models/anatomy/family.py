@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import msgspec
 
-from sizeup.models.anatomy.parts import Tensors, block, head, norm, weight
+from sizeup.models.anatomy.parts import Part, Tensors, block, head, norm, norm_tensors, stack_of, weight
 from sizeup.models.config import MAX_LAYERS, Config
 from sizeup.models.mixers import Attention
 from sizeup.models.model import Block
+
+
+FULL = "full_attention"
+SLIDING = "sliding_attention"
+CHUNKED = "chunked_attention"
+LINEAR = "linear_attention"
+DENSE = "dense"
+SPARSE = "sparse"
+LABELS = {
+    SLIDING: "sliding-window",
+    CHUNKED: "chunked",
+    LINEAR: "linear-attention",
+    SPARSE: "mixture",
+    "mamba": "state-space",
+    "conv": "convolution",
+    "recurrent": "recurrent",
+    "hybrid": "hybrid",
+}
+PRE_NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
 class Anatomy(msgspec.Struct, frozen=True):
@@ -53,19 +75,74 @@ def sizes(cfg: Config) -> Sizes:
     )
 
 
-def full_attention(s: Sizes, *, window: int | None = None, softcap: float | None = None) -> Attention:
-    """Grouped-query attention of those sizes, over everything or over a sliding window."""
-    return Attention(s.heads, s.kv_heads, s.head_dim, s.head_dim, window=window, softcap=softcap)
+def full_attention(s: Sizes, **twists: Any) -> Attention:
+    """Grouped-query attention of those sizes; twists: further fields of the mixer (window, chunk, sinks, softcap)."""
+    return Attention(s.heads, s.kv_heads, s.head_dim, s.head_dim, **twists)
 
 
-def layer_kinds(cfg: Config, layers: int, default: str = "full_attention") -> list[str]:
-    """The configuration's `layer_types`, one for each layer; all `default` when it has none."""
-    kinds = cfg.strs("layer_types")
+def windowed(cfg: Config, s: Sizes, kind: str, **twists: Any) -> Attention:
+    """Full attention, or over `sliding_window` tokens when the kind says so."""
+    return full_attention(s, window=cfg.optional_int("sliding_window") if kind == SLIDING else None, **twists)
+
+
+def layer_kinds(
+    cfg: Config, layers: int, default: str | Sequence[str] = FULL, *names: str, known: Sequence[str] = ()
+) -> list[str]:
+    """The kind of every layer, as the configuration lists them (`layer_types`, or the names given).
+
+    default: without a list, the kind of all layers, or a pattern that repeats. known: the kinds there may be.
+    """
+    names = names or ("layer_types",)
+    kinds = cfg.strs(*names)
     if kinds is None:
-        return [default] * layers
+        pattern = [default] if isinstance(default, str) else list(default)
+        return [pattern[layer % len(pattern)] for layer in range(layers)]
     if len(kinds) != layers:
-        raise cfg.bad("layer_types", f"{len(kinds)} entries", f"one for each of {layers} layers")
+        raise cfg.bad(names[0], f"a list of {len(kinds)}", f"a list with one entry for each of {layers} layers")
+    for kind in kinds:
+        if known and kind not in known:
+            raise cfg.bad(names[0], kind, f"a list of {', '.join(known)}")
     return list(kinds)
+
+
+def every(layers: int, period: int, kind: str, others: str, offset: int = 0) -> list[str]:
+    """`kind` in the layers `offset`, `offset` + period, …, and `others` in the rest."""
+    return [kind if layer % period == offset % period else others for layer in range(layers)]
+
+
+def decoder(
+    cfg: Config,
+    prefix: str,
+    *,
+    mix: Callable[[str], Part],
+    feed_forward: Callable[[str], Part],
+    s: Sizes | None = None,
+    kinds: Sequence[str] = (),
+    halves: Sequence[str] = (),
+    norms: Sequence[str] = PRE_NORMS,
+    norm_bias: bool = False,
+    layers_name: str = "layers",
+    **frame: Any,
+) -> Anatomy:
+    """A stack of layers of two halves, what mixes tokens and a feed-forward, with norms around them.
+
+    kinds: what mixes tokens in every layer; all `full_attention` when left out. halves: the feed-forward of every
+    layer; all `dense` when left out. mix, feed_forward: from such a name to the part. norms: those of a layer.
+    frame: what `text_frame` takes.
+    """
+    s = s or sizes(cfg)
+    pairs = tuple(zip(kinds or [FULL] * s.layers, halves or [DENSE] * s.layers, strict=True))
+
+    def layer(pair: tuple[str, str]) -> list[Part]:
+        return [mix(pair[0]), feed_forward(pair[1]), *(norm(name, s.hidden, bias=norm_bias) for name in norms)]
+
+    layers = stack_of(f"{prefix}.{layers_name}", pairs, layer, label=layer_label)
+    return text_frame(cfg, s, layers, prefix=prefix, norm_bias=norm_bias, **frame)
+
+
+def layer_label(pair: tuple[str, str]) -> str:
+    """A layer's name for people: `sliding-window mixture layer`."""
+    return " ".join(word for word in (LABELS.get(pair[0], ""), LABELS.get(pair[1], ""), "layer") if word)
 
 
 def text_frame(
@@ -81,14 +158,15 @@ def text_frame(
     head_bias: bool = False,
     tied: bool = False,
     positions: Tensors = (),
+    before: Tensors = (),
     extra: tuple[Block, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> Anatomy:
     """Embedding, layers, final norm and head of a text decoder.
 
     tied: whether the head shares the embedding's values when the configuration doesn't say
-    (`tie_word_embeddings`; transformers' class default). positions: learned position tables.
-    extra: blocks after the head (multi-token prediction).
+    (`tie_word_embeddings`). positions: learned position tables, and norms over embeddings. final_norm: empty when it
+    has no weights. before: further tensors in front of the head. extra: blocks after it (multi-token prediction).
     """
     table = f"{prefix}.{embedding}.weight"
     tied_to = table if cfg.bool("tie_word_embeddings", default=tied) else ""
@@ -97,7 +175,8 @@ def text_frame(
         *layers,
         block(
             "output",
-            norm(f"{prefix}.{final_norm}", s.hidden, bias=norm_bias),
+            norm_tensors(f"{prefix}.{final_norm}", s.hidden, bias=norm_bias) if final_norm else (),
+            before,
             head(head_name, s.vocabulary, s.hidden, tied_to=tied_to, bias=head_bias),
         ),
         *extra,

@@ -39,6 +39,12 @@ def linear(name: str, outputs: int, inputs: int, role: str, part: str = "", *, b
     return (matrix, Tensor(f"{name}.bias", (outputs,), role, part)) if bias else (matrix,)
 
 
+def conv1d(name: str, outputs: int, inputs: int, role: str, part: str = "", *, bias: bool = True) -> Tensors:
+    """A projection stored transposed, (inputs, outputs), as GPT-2's `Conv1D` does."""
+    matrix = Tensor(f"{name}.weight", (inputs, outputs), role, part)
+    return (matrix, Tensor(f"{name}.bias", (outputs,), role, part)) if bias else (matrix,)
+
+
 def norm(name: str, size: int, *, bias: bool = False, part: str = "norm") -> Part:
     """A norm over `size` channels: RMS norm without a bias, layer norm with one."""
     return Part(norm_tensors(name, size, bias=bias, part=part))
@@ -59,11 +65,14 @@ def attention(
     qkv_bias: bool = False,
     output_bias: bool = False,
     qk_norm: str | None = None,
+    qk_norm_names: Sequence[str] = ("q_norm", "k_norm"),
     output_gate: bool = False,
+    extra: Tensors = (),
 ) -> Part:
     """Attention with separate query, key, value and output projections.
 
     qk_norm: None, `head` (RMS norm over one head) or `full` (over all heads of the projection).
+    extra: further tensors of the module, named relative to the layer (sinks, gates).
     output_gate: the query projection is twice as wide and its second half gates the output (Qwen3-Next).
     A mixer that shares another layer's cache has no key and value projections.
     """
@@ -76,10 +85,34 @@ def attention(
     tensors += linear(o, hidden, mixer.heads * mixer.value_dim, "attention", "o", bias=output_bias)
     if qk_norm:
         q_size, k_size = (mixer.head_dim, mixer.head_dim) if qk_norm == "head" else (queries, keys)
-        tensors += norm_tensors(f"{name}.q_norm", q_size, part="q_norm")
+        tensors += norm_tensors(f"{name}.{qk_norm_names[0]}", q_size, part="q_norm")
         if not mixer.shares_cache:
-            tensors += norm_tensors(f"{name}.k_norm", k_size, part="k_norm")
-    return Part(tuple(tensors), (mixer,))
+            tensors += norm_tensors(f"{name}.{qk_norm_names[1]}", k_size, part="k_norm")
+    return Part((*tensors, *extra), (mixer,))
+
+
+def fused_attention(
+    mixer: Attention,
+    hidden: int,
+    *,
+    qkv: str = "self_attn.qkv_proj",
+    output: str = "self_attn.o_proj",
+    bias: bool = False,
+    output_bias: bool = False,
+    transposed: bool = False,
+    extra: Tensors = (),
+) -> Part:
+    """Attention whose query, key and value projections are rows of one matrix.
+
+    transposed: matrices are stored (in, out), as GPT-2's one-dimensional convolutions are.
+    """
+    width = mixer.heads * mixer.head_dim + mixer.key_elements + mixer.value_elements
+    layer = conv1d if transposed else linear
+    tensors = (
+        *layer(qkv, width, hidden, "attention", "qkv", bias=bias),
+        *layer(output, hidden, mixer.heads * mixer.value_dim, "attention", "o", bias=output_bias),
+    )
+    return Part((*tensors, *extra), (mixer,))
 
 
 def latent_attention(mixer: LatentAttention, hidden: int, *, name: str = "self_attn", bias: bool = False) -> Part:
@@ -106,18 +139,27 @@ def gated_mlp(
     *,
     name: str = "mlp",
     names: Sequence[str] = ("gate_proj", "up_proj", "down_proj"),
+    fused: str = "",
     bias: bool = False,
     activation: str = "silu",
     role: str = "mlp",
 ) -> Part:
-    """A gated feed-forward: down(activation(gate(x)) · up(x))."""
+    """A gated feed-forward: down(activation(gate(x)) · up(x)).
+
+    fused: the name of the one matrix that holds gate and up, in place of their two names.
+    """
+    forward = FeedForward(activation=activation, width=width)
+    if fused:
+        down = f"{name}.{names[-1]}"
+        together = linear(f"{name}.{fused}", 2 * width, hidden, role, "gate_up", bias=bias)
+        return Part((*together, *linear(down, hidden, width, role, "down", bias=bias)), feed_forward=forward)
     gate, up, down = (f"{name}.{projection}" for projection in names)
     tensors = (
         *linear(gate, width, hidden, role, "gate", bias=bias),
         *linear(up, width, hidden, role, "up", bias=bias),
         *linear(down, hidden, width, role, "down", bias=bias),
     )
-    return Part(tensors, feed_forward=FeedForward(activation=activation, width=width))
+    return Part(tensors, feed_forward=forward)
 
 
 def plain_mlp(
@@ -129,12 +171,14 @@ def plain_mlp(
     bias: bool = True,
     activation: str = "gelu",
     role: str = "mlp",
+    transposed: bool = False,
 ) -> Part:
-    """A plain feed-forward: down(activation(up(x)))."""
+    """A plain feed-forward: down(activation(up(x))). transposed: matrices are stored (in, out)."""
     up, down = (f"{name}.{projection}" if name else projection for projection in names)
+    layer = conv1d if transposed else linear
     tensors = (
-        *linear(up, width, hidden, role, "up", bias=bias),
-        *linear(down, hidden, width, role, "down", bias=bias),
+        *layer(up, width, hidden, role, "up", bias=bias),
+        *layer(down, hidden, width, role, "down", bias=bias),
     )
     return Part(tensors, feed_forward=FeedForward(activation=activation, gated=False, width=width))
 
@@ -161,6 +205,34 @@ def experts(
     )
 
 
+def fused_experts(
+    hidden: int,
+    width: int,
+    count: int,
+    per_token: int,
+    *,
+    gate_up: str = "mlp.experts.gate_up_proj",
+    down: str = "mlp.experts.down_proj",
+    transposed: bool = False,
+    bias: bool = False,
+) -> Tensors:
+    """Routed experts stacked in one tensor for gate and up and one for down, (experts, out, in).
+
+    transposed: (experts, in, out). bias: biases stacked likewise, under the same names with `_bias`.
+    """
+    shapes = {gate_up: (2 * width, hidden), down: (hidden, width)}
+    tensors = [
+        Tensor(name, shape[::-1] if transposed else shape, "routed_expert", part, count, per_token, fused="stacked")
+        for (name, shape), part in zip(shapes.items(), ("gate_up", "down"), strict=True)
+    ]
+    if bias:
+        tensors += [
+            Tensor(f"{name}_bias", shape[:1], "routed_expert", part, count, per_token, fused="stacked")
+            for (name, shape), part in zip(shapes.items(), ("gate_up", "down"), strict=True)
+        ]
+    return tuple(tensors)
+
+
 def mixture(
     hidden: int,
     width: int,
@@ -168,23 +240,27 @@ def mixture(
     per_token: int,
     *,
     router: str = "mlp.gate",
+    router_bias: bool = False,
     correction: str | None = None,
+    correction_role: str = "buffer",
     shared: Part | None = None,
     shared_gate: str | None = None,
     name: str = "mlp.experts.{copy}",
     names: Sequence[str] = ("gate_proj", "up_proj", "down_proj"),
     gated: bool = True,
     activation: str = "silu",
+    routed: Tensors = (),
 ) -> Part:
     """A mixture of experts: a router, routed experts, and perhaps shared experts that every token passes.
 
-    correction: name of the router's correction bias, a buffer that balances load.
+    correction: name of the router's correction bias, which balances load: a buffer, or a parameter of `router`.
+    routed: the experts' tensors, where they aren't stored one by one.
     shared_gate: name of the shared expert's own gate (1, hidden).
     """
-    tensors = list(linear(router, count, hidden, "router", "router"))
+    tensors = list(linear(router, count, hidden, "router", "router", bias=router_bias))
     if correction:
-        tensors += weight(correction, (count,), "buffer", "router_correction")
-    tensors += experts(hidden, width, count, per_token, name=name, names=names, gated=gated)
+        tensors += weight(correction, (count,), correction_role, "router_correction")
+    tensors += routed or experts(hidden, width, count, per_token, name=name, names=names, gated=gated)
     if shared:
         tensors += shared.tensors
     if shared_gate:

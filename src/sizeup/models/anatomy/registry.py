@@ -13,8 +13,17 @@ from sizeup.models.config import Config
 #: module → the model types it describes; the function has the model type's name (`-` becomes `_`), or the one after
 #: the colon.
 FAMILIES = {
-    "dense": "llama mistral qwen2 qwen3 gemma gemma2",
+    "dense": "llama emu3:llama emu3_text_model:llama granite:llama helium:llama internlm3:llama iquestcoder:llama "
+    "mistral ministral:mistral ministral3:mistral qwen2 qwen3 seed_oss smollm3 ernie4_5 cwm granite_swa hyperclovax "
+    "stablelm cohere cohere2 cohere_compass_text olmo olmo2 olmo3 exaone4 hunyuan_v1_dense bitnet diffllama phi3 "
+    "glm glm4",
+    "gemma": "gemma gemma2 gemma3_text vaultgemma",
     "deepseek": "deepseek_v2 deepseek_v3 kimi_k2:deepseek_v3",
+    "seq2seq": (
+        "bart mbart plbart:bart mvp:bart pegasus blenderbot:pegasus blenderbot-small marian m2m_100 "
+        "bigbird_pegasus led pegasus_x nllb-moe prophetnet fsmt whisper speech_to_text trocr"
+    ),
+    "t5": "t5 mt5:t5 umt5 longt5 switch_transformers pop2piano",
 }
 
 
