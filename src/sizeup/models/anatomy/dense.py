@@ -148,7 +148,7 @@ def hyperclovax(cfg: Config, prefix: str = "model") -> Anatomy:
 
 
 def stablelm(cfg: Config, prefix: str = "model") -> Anatomy:
-    """Llama with layer norms that have biases, perhaps a norm for every query and key head, perhaps halves in parallel."""
+    """Llama with layer norms that have biases; perhaps a norm for every query and key head, and parallel halves."""
     s = sizes(cfg)
     per_head: Tensors = ()
     if cfg.bool("qk_layernorm", default=False):

@@ -12,7 +12,6 @@ from sizeup.models.config import MAX_LAYERS, Config
 from sizeup.models.mixers import Attention
 from sizeup.models.model import Block
 
-
 FULL = "full_attention"
 SLIDING = "sliding_attention"
 CHUNKED = "chunked_attention"
@@ -62,10 +61,10 @@ class Sizes(msgspec.Struct, frozen=True):
 def sizes(cfg: Config) -> Sizes:
     """Read the usual names and their older aliases. head_dim defaults to hidden / heads, kv_heads to heads."""
     hidden = cfg.int("hidden_size", "n_embd", "d_model")
-    heads = cfg.int("num_attention_heads", "n_head", "n_heads")
+    heads = cfg.int("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads")
     return Sizes(
         hidden=hidden,
-        layers=cfg.int("num_hidden_layers", "n_layer", "n_layers", max=MAX_LAYERS),
+        layers=cfg.int("num_hidden_layers", "n_layer", "n_layers", "num_layers", max=MAX_LAYERS),
         heads=heads,
         kv_heads=cfg.int("num_key_value_heads", "num_kv_heads", default=heads),
         head_dim=cfg.int("head_dim", default=max(1, hidden // heads)),
@@ -157,27 +156,34 @@ def text_frame(
     head_name: str = "lm_head",
     head_bias: bool = False,
     tied: bool = False,
+    may_tie: bool = True,
     positions: Tensors = (),
     before: Tensors = (),
+    width: int = 0,
+    extra_rows: int = 0,
     extra: tuple[Block, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> Anatomy:
     """Embedding, layers, final norm and head of a text decoder.
 
     tied: whether the head shares the embedding's values when the configuration doesn't say
-    (`tie_word_embeddings`). positions: learned position tables, and norms over embeddings. final_norm: empty when it
-    has no weights. before: further tensors in front of the head. extra: blocks after it (multi-token prediction).
+    (`tie_word_embeddings`); may_tie: whether its class ties at all. positions: learned position tables, and norms over
+    embeddings. final_norm: empty when it has no weights. width: of embedding and head, when they aren't as wide as the
+    layers. extra_rows: of the embedding beyond the vocabulary. before: further tensors in front of the head.
+    extra: blocks after it (multi-token prediction).
     """
     table = f"{prefix}.{embedding}.weight"
-    tied_to = table if cfg.bool("tie_word_embeddings", default=tied) else ""
+    tied_to = table if may_tie and cfg.bool("tie_word_embeddings", default=tied) else ""
     blocks = (
-        block("embedding", weight(table, (s.vocabulary, s.hidden), "embedding", "tokens"), positions),
+        block(
+            "embedding", weight(table, (s.vocabulary + extra_rows, width or s.hidden), "embedding", "tokens"), positions
+        ),
         *layers,
         block(
             "output",
             norm_tensors(f"{prefix}.{final_norm}", s.hidden, bias=norm_bias) if final_norm else (),
             before,
-            head(head_name, s.vocabulary, s.hidden, tied_to=tied_to, bias=head_bias),
+            head(head_name, s.vocabulary, width or s.hidden, tied_to=tied_to, bias=head_bias),
         ),
         *extra,
     )

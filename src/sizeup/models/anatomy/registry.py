@@ -17,6 +17,9 @@ FAMILIES = {
     "mistral ministral:mistral ministral3:mistral qwen2 qwen3 seed_oss smollm3 ernie4_5 cwm granite_swa hyperclovax "
     "stablelm cohere cohere2 cohere_compass_text olmo olmo2 olmo3 exaone4 hunyuan_v1_dense bitnet diffllama phi3 "
     "glm glm4",
+    "plain": "arcee nemotron jais2 apertus nanochat starcoder2 phi persimmon opt biogpt xglm moshi modernbert-decoder",
+    "gpt": "gpt2 gpt-sw3:gpt2 openai-gpt gpt_bigcode gpt_neo gptj codegen gpt_neox gpt_neox_japanese bloom falcon "
+    "mpt ctrl cpmant",
     "gemma": "gemma gemma2 gemma3_text vaultgemma",
     "deepseek": "deepseek_v2 deepseek_v3 kimi_k2:deepseek_v3",
     "seq2seq": (
@@ -32,7 +35,7 @@ def _index() -> dict[str, tuple[str, str]]:
     for module, entries in FAMILIES.items():
         for entry in entries.split():
             model_type, _, function = entry.partition(":")
-            index[model_type] = (module, function or model_type.replace("-", "_"))
+            index[model_type] = (module, (function or model_type).replace("-", "_"))
     return index
 
 
