@@ -21,7 +21,6 @@ class HubSettings(msgspec.Struct, frozen=True):
     endpoint: `HF_ENDPOINT`.
     token: `HF_TOKEN`, else the file `HF_TOKEN_PATH`, else `HF_HOME/token`; none under
         `HF_HUB_DISABLE_IMPLICIT_TOKEN`.
-    cache: `HF_HUB_CACHE`, else `HF_HOME/hub`. Only ever read.
     offline: `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`.
     user_agent: bare under `HF_HUB_DISABLE_TELEMETRY` or `DO_NOT_TRACK`, else with the version.
     own_cache: where this program keeps configurations and headers: `SIZEUP_HOME/cache`, else the user's cache folder.
@@ -30,7 +29,6 @@ class HubSettings(msgspec.Struct, frozen=True):
 
     endpoint: str
     token: str
-    cache: Path
     offline: bool
     user_agent: str
     own_cache: Path
@@ -40,11 +38,9 @@ class HubSettings(msgspec.Struct, frozen=True):
     def from_environment(cls, env: Mapping[str, str] | None = None) -> HubSettings:
         """Read the environment. Raises BadInput for a token that can't be sent."""
         env = os.environ if env is None else env
-        home = hub_home(env)
         return cls(
             endpoint=(env.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/"),
-            token=_token(env, home),
-            cache=_path(env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE")) or home / "hub",
+            token=_token(env, hub_home(env)),
             offline=any(_is_yes(env.get(name)) for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")),
             user_agent=_user_agent(env),
             own_cache=_own_cache(env),

@@ -31,6 +31,7 @@ MAX_KEY_BYTES = 2**16
 MAX_NAME_BYTES = 1024
 MAX_DIMENSIONS = 4
 MAX_NESTING = 4
+ALIGNMENTS = frozenset(2**power for power in range(21))
 
 _STRING, _ARRAY = 8, 9
 _NUMBERS = {
@@ -231,7 +232,7 @@ class _Reader:
 
     def _alignment(self, metadata: dict[str, Value]) -> int:
         alignment = metadata.get("general.alignment", 32)
-        if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1) or alignment > 2**20:
+        if not isinstance(alignment, int) or alignment is True or alignment not in ALIGNMENTS:
             raise self._bad(f"has general.alignment {alignment!r}, which must be a power of two up to 2^20")
         return alignment
 

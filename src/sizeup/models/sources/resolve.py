@@ -86,7 +86,7 @@ def _climb(text: str, rungs: list[Rung], *, headers: bool) -> Found:
     steps: list[Step] = []
     errors: list[SizeupError] = []
     second: Found | None = None
-    for place, ask in rungs:
+    for number, (place, ask) in enumerate(rungs, 1):
         try:
             found = ask()
         except SizeupError as error:
@@ -96,7 +96,7 @@ def _climb(text: str, rungs: list[Rung], *, headers: bool) -> Found:
         if found is None:
             steps.append(Step(place, "not there"))
             continue
-        if headers and found.header is None and second is None and place is not rungs[-1][0]:
+        if headers and found.header is None and second is None and number < len(rungs):
             steps.append(Step(place, "a configuration, no weights"))
             second = found
             continue
