@@ -40,7 +40,7 @@ def model_from_safetensors(header: Header, config: dict[str, Any] | Config | Non
     cfg = config if config is None or isinstance(config, Config) else Config(config, "the configuration")
     plan = _plan(cfg)
     scheme = scheme_from_config(cfg.data) if cfg else None
-    logical = unpack(header.tensors, _hints(cfg, scheme))
+    logical = unpack(header.tensors, packing_hints(scheme))
     reader = _Reader(plan, cfg, logical)
     blocks = blocks_of(reader.placed(), reader.describe)
     notes = (*_plan_notes(plan), *reader.notes)
@@ -88,9 +88,9 @@ def _plan_notes(plan: Model | None) -> tuple[str, ...]:
     return tuple(note for note in plan.notes if "storage format" not in note)
 
 
-def _hints(cfg: Config | None, scheme: CheckpointScheme | None) -> PackingHints:
+def packing_hints(scheme: CheckpointScheme | None) -> PackingHints:
     """Bits and group of the first packed layout that a scheme names."""
-    layouts = [group.layout for group in scheme.groups if group.layout] if scheme and cfg else []
+    layouts = [group.layout for group in scheme.groups if group.layout] if scheme else []
     bits = next((getattr(layout, "bits", 0) for layout in layouts if getattr(layout, "bits", 0)), 4)
     group = next((getattr(layout, "group", 0) for layout in layouts if getattr(layout, "group", 0) > 0), 64)
     return PackingHints(bits, group)
@@ -225,7 +225,7 @@ class _Reader:
 
     def describe(self, stack: str, layer: int, tensors: tuple[Tensor, ...]) -> LayerKind:
         """The kind of a layer: the anatomy's, else told from its tensors."""
-        block = self.match.layer_block(stack, layer, tensors)
+        block = self.match.layer_block(stack, layer)
         if block is not None:
             return LayerKind(block.name, block.mixers, block.feed_forward)
         if stack in {"vision", "audio", "projector"}:

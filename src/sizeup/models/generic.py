@@ -56,7 +56,7 @@ def _tied(cfg: Config, text: Config) -> bool:
 
 
 def _shape(cfg: Config, *, tied: bool) -> Shape:
-    s = sizes(cfg)
+    s = sizes(_averaged(cfg))
     experts = cfg.int(*_EXPERTS, min=0, max=MAX_EXPERTS, default=0)
     activation = _activation(cfg)
     return Shape(
@@ -76,6 +76,17 @@ def _shape(cfg: Config, *, tied: bool) -> Shape:
         qkv_bias=cfg.bool("attention_bias", "qkv_bias", "use_qkv_bias", default=False),
         context=s.context,
     )
+
+
+def _averaged(cfg: Config) -> Config:
+    """Sizes that differ from layer to layer (a list of them) replaced by their average."""
+    data = dict(cfg.data)
+    for name in ("intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim"):
+        values = data.get(name)
+        if isinstance(values, list):
+            sizes_by_layer = [size for size in cfg.ints(name, min=0) or () if size]
+            data[name] = round(sum(sizes_by_layer) / len(sizes_by_layer)) if sizes_by_layer else None
+    return Config(data, cfg.origin, cfg.path)
 
 
 def _activation(cfg: Config) -> str:

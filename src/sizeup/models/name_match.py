@@ -89,9 +89,12 @@ class NameMatch:
         """Tensors of the anatomy that no name was found for, tied ones left out."""
         return [match for name, match in self._known.items() if name not in self._stored and not match.tensor.tied_to]
 
-    def layer_block(self, stack: str, layer: int, tensors: tuple[Tensor, ...]) -> Block | None:
+    def has(self, name: str) -> bool:
+        """Whether the anatomy has a tensor of exactly that name."""
+        return name in self._known
+
+    def layer_block(self, stack: str, layer: int) -> Block | None:
         """The anatomy's block of a layer; None when the anatomy doesn't have the layer."""
-        del tensors
         return self._layer_blocks.get((stack, layer))
 
 
