@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from sizeup.advice.formats import is_native_mxfp4
 from sizeup.advice.plans import Plan, make_plan
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.machine.budget import Budget, machine_budget
@@ -35,14 +36,23 @@ def grid(
     Contexts beyond the model's own are left out, unless they are asked for.
     """
     if formats is None:
-        formats = ("",) if model.road == "gguf header" else FORMATS
+        formats = formats_of_grid(model)
     if contexts is None:
         limit = model.context or max(CONTEXTS)
         contexts = tuple(c for c in CONTEXTS if c <= limit) or (limit,)
     budget = machine_budget(machine)
     return tuple(
-        make_plan(model, _with(setting, format_, context), machine, budget) for format_ in formats for context in contexts
+        make_plan(model, _with(setting, format_, context), machine, budget)
+        for format_ in formats
+        for context in contexts
     )
+
+
+def formats_of_grid(model: Model) -> tuple[str, ...]:
+    """The formats to lay out: a file's own, the one a model was trained in, or the usual ones."""
+    if model.road == "gguf header":
+        return ("",)
+    return ("F16", "MXFP4_MOE") if is_native_mxfp4(model) else FORMATS
 
 
 def _with(setting: LlamaSetting, format_: str, context: int) -> LlamaSetting:
@@ -70,7 +80,9 @@ def _merit(plan: Plan) -> tuple[float, ...]:
 
 
 def _loss(plan: Plan) -> float:
-    found = divergence(plan.setting.format, 8_000_000_000) if plan.setting.format else 0.0
+    if plan.setting.format in {"", "MXFP4_MOE"}:
+        return 0.0
+    found = divergence(plan.setting.format, 8_000_000_000)
     return ACCEPTABLE_DIVERGENCE if found is None else found
 
 
@@ -98,7 +110,7 @@ def remedies(model: Model, machine: Machine, nearest: Plan) -> tuple[str, ...]:
     budget = machine_budget(machine)
     found = []
     smaller = msgspec.structs.replace(nearest.setting, gpu_layers=None, cpu_moe_layers=0)
-    for format_ in FORMATS if model.road != "gguf header" else ():
+    for format_ in (name for name in formats_of_grid(model) if name):
         plan = make_plan(model, msgspec.structs.replace(smaller, format=format_, context=4096), machine, budget)
         if plan.fits.verdict == "yes":
             found.append(f"--format {format_} --context 4k fits ({format_bytes(plan.footprint.total_bytes)})")

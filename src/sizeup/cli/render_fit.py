@@ -43,7 +43,9 @@ def _grid(report: FitReport) -> Iterator[str]:
         for name in formats
     ]
     yield from text.table(rows, header=header, align="<>" + "<" * len(contexts))
-    yield text.dim("✓ fits   ~ tight   ✗ doesn't; tokens/s of one sequence, bytes to spare on the tightest device")
+    yield text.dim(
+        "✓ fits  ~ tight  ✗ doesn't  ᶜ partly on the CPU; tokens/s of one sequence, memory to spare on the tightest device"
+    )
 
 
 def _cell(plan: Plan) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from sizeup.cli import text
 from sizeup.models.count import role_name
 from sizeup.operations.show import Shown
-from sizeup.quantity import Term
 from sizeup.quantity.units import format_bytes, format_count, format_tokens
 
 
@@ -54,8 +53,6 @@ def _tree(shown: Shown, *, explain: bool) -> Iterator[str]:
     yield from text.table(rows, align="<>><")
 
 
-
-
 def _definitions(shown: Shown, *, explain: bool) -> Iterator[str]:
     """Active parameters under each definition, where they differ; by role when explaining."""
     parameters = shown.parameters
@@ -86,8 +83,13 @@ def _bytes(shown: Shown) -> Iterator[str]:
 def _cache(shown: Shown) -> Iterator[str]:
     cache = shown.cache
     kinds = [f"{kind.count} × {', '.join(kind.mixers)}" for kind in shown.layers if kind.mixers and kind.stack != "mtp"]
-    yield text.heading("Cache (fp16, one sequence)", f"{format_bytes(cache.bytes_per_token)} a token; {'; '.join(kinds)}")
-    rows = [[format_tokens(int(tokens)) for tokens in cache.bytes_by_context], list(map(format_bytes, cache.bytes_by_context.values()))]
+    yield text.heading(
+        "Cache (fp16, one sequence)", f"{format_bytes(cache.bytes_per_token)} a token; {'; '.join(kinds)}"
+    )
+    rows = [
+        [format_tokens(int(tokens)) for tokens in cache.bytes_by_context],
+        list(map(format_bytes, cache.bytes_by_context.values())),
+    ]
     yield from (f"  {line}" for line in text.table(zip(*rows, strict=True), align=">>"))
 
 

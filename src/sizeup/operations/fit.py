@@ -23,7 +23,9 @@ class FitRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Which model, and how it should run."""
 
     model: Annotated[str | dict[str, Any], Meta(description="A catalogue name, Hub id, path, Ollama tag.")] = ""
-    shape: Annotated[str, Meta(description="A hypothetical model: layers=12,embedding=512,heads=8,vocabulary=50000.")] = ""
+    shape: Annotated[
+        str, Meta(description="A hypothetical model: layers=12,embedding=512,heads=8,vocabulary=50000.")
+    ] = ""
     machine: Annotated[str, Meta(description="'2x RTX 4090, 64 GB RAM', a TOML file; default: this machine.")] = ""
     engine: Annotated[Literal["llama.cpp"], Meta(description="The engine that runs it.")] = "llama.cpp"
     format: Annotated[str, Meta(description="One format (Q4_K_M, Q8_0, F16); default: a grid of them.")] = ""

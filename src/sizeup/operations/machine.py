@@ -42,7 +42,11 @@ class MachineReport(msgspec.Struct, frozen=True):
 
 def machine(request: MachineRequest) -> MachineReport:
     """Probe or read the machine."""
-    found = load_machine(request.machine or None)
+    return report_on(load_machine(request.machine or None))
+
+
+def report_on(found: Machine) -> MachineReport:
+    """What may be used on each device of a machine."""
     budget = machine_budget(found)
     kinds = [device.kind for device in found.devices]
     usable = tuple(

@@ -157,7 +157,9 @@ def _cache(model: Model) -> CacheFacts:
     contexts = [tokens for tokens in CONTEXTS if model.context is None or tokens <= model.context]
     if model.context and model.context not in contexts:
         contexts.append(model.context)
-    return CacheFacts(bytes_per_token(model), {str(tokens): int(cache_term(model, tokens).value) for tokens in contexts})
+    return CacheFacts(
+        bytes_per_token(model), {str(tokens): int(cache_term(model, tokens).value) for tokens in contexts}
+    )
 
 
 def _layer_kind(block: Block) -> LayerKind:

@@ -72,3 +72,12 @@ def parse_tokens(text: str | int) -> int:
     if count < 1:
         raise BadInput(f"not a number of tokens: {text!r}", hint="write it as 8192 or 32k")
     return count
+
+
+def parse_count(text: str) -> int:
+    """A decimal count: `8B` → 8·10⁹, `500M`, `1.5B`, `7000000`. Raises BadInput otherwise."""
+    match = _NUMBER.fullmatch(text.replace(",", "").replace("_", ""))
+    step = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}.get(match[2].lower()) if match else None
+    if match is None or step is None:
+        raise BadInput(f"not a count: {text!r}", hint="write it as 8B or 500M")
+    return round(float(match[1]) * step)

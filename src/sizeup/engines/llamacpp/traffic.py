@@ -23,7 +23,11 @@ def stages(model: Model, setting: LlamaSetting, machine: Machine, places: Assign
     table = layer_table(model, setting.format, setting.imatrix, setting.mtp, CPU, ())
     shares = _expert_shares(model)
     memories = layer_memories(model)
-    weight, cache, layers = [0.0] * (len(machine.gpus) + 1), [0] * (len(machine.gpus) + 1), [0] * (len(machine.gpus) + 1)
+    weight, cache, layers = (
+        [0.0] * (len(machine.gpus) + 1),
+        [0] * (len(machine.gpus) + 1),
+        [0] * (len(machine.gpus) + 1),
+    )
     for number, place in enumerate(places.layers[: model.layers]):
         weight[place] += _all(table.dense[number])
         at_host = place == HOST or number < setting.cpu_moe_layers
@@ -40,7 +44,9 @@ def stages(model: Model, setting: LlamaSetting, machine: Machine, places: Assign
     found = []
     for place, device in [*enumerate(machine.gpus), (HOST, machine.cpu)]:
         if weight[place] or layers[place]:
-            found.append(_stage(device, round(weight[place]), cache[place], layers[place], round(flops * weight[place] / whole)))
+            found.append(
+                _stage(device, round(weight[place]), cache[place], layers[place], round(flops * weight[place] / whole))
+            )
     return tuple(found)
 
 

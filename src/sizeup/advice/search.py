@@ -1,0 +1,194 @@
+"""The search for picks: models of the catalogue, each in the best format that fits and is fast enough here.
+
+Candidates are ranked by the lower end of their quality, so that evidence counts: a score beats a guess. Quality falls
+with every smaller format, so they are tried best first: a model enters with the largest format that
+could fit at all (a bound that costs nothing), is placed exactly, and when it doesn't fit or is too slow comes back with
+the next smaller one. What is reached first is the best that really runs.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from itertools import count
+
+import msgspec
+
+from sizeup.advice.formats import formats_for, loss_of
+from sizeup.advice.needs import Needs, serves
+from sizeup.advice.plans import Plan, make_plan
+from sizeup.advice.quality import Quality, after_quantization, quality
+from sizeup.engines.llamacpp.setting import LlamaSetting
+from sizeup.errors import SizeupError
+from sizeup.machine.budget import Budget, machine_budget
+from sizeup.machine.device import Machine
+from sizeup.models.active import active_parameters
+from sizeup.models.catalogue.entry import Entry, entries
+from sizeup.models.from_config import model_from_config
+from sizeup.models.model import Model
+
+#: Plans placed exactly before the search gives up.
+MOST_PLANS = 90
+
+
+class Pick(msgspec.Struct, frozen=True):
+    """One recommendation: a model, how to run it, how good and fast it is, and why it is in the list.
+
+    title: `best quality`, `fastest`, or empty. quality: after quantization.
+    """
+
+    model: str
+    title: str
+    quality: Quality
+    plan: Plan
+    parameters: int
+    active_parameters: int
+    licence: str | None
+    released: str | None
+    ollama_tag: str | None
+    because: str
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A model that could serve, and its quality before quantization."""
+
+    entry: Entry
+    model: Model
+    quality: Quality
+
+
+def candidates(needs: Needs) -> tuple[list[Candidate], dict[str, int]]:
+    """The models that could serve the needs, and how many were left out for each reason."""
+    found: list[Candidate] = []
+    left_out: dict[str, int] = {}
+    for entry in entries():
+        reason = serves(entry, needs)
+        if reason is None:
+            candidate = _candidate(entry, needs)
+            if isinstance(candidate, Candidate):
+                found.append(candidate)
+                continue
+            reason = candidate
+        left_out[reason] = left_out.get(reason, 0) + 1
+    return found, left_out
+
+
+def _candidate(entry: Entry, needs: Needs) -> Candidate | str:
+    try:
+        model = model_from_config(entry.config, name=entry.id, origin="catalogue")
+    except SizeupError:
+        return "its configuration can't be read"
+    if needs.max_parameters is not None and model.parameters > needs.max_parameters:
+        return f"it has more than {needs.max_parameters:,} parameters"
+    found = quality(entry, model.parameters, model.active_parameters, needs.task)
+    return Candidate(entry, model, found) if found.evidence != "none" else "no evidence of its quality"
+
+
+def search(needs: Needs, machine: Machine, most: int) -> tuple[list[Pick], dict[str, int]]:
+    """At most `most` picks, best quality first; those of the second half are each faster than all before.
+
+    Also: how many models were left out, by reason.
+    """
+    found, left_out = candidates(needs)
+    budget = machine_budget(machine)
+    picks: list[Pick] = []
+    shapes: set[tuple[str, int]] = set()
+    always = max(1, most // 2)
+    for candidate, plan, after in _best_first(found, needs, machine, budget):
+        shape = (candidate.model.family, candidate.model.parameters)
+        fastest = max((pick.plan.tokens_per_s for pick in picks), default=0.0)
+        if shape in shapes or (len(picks) >= always and plan.tokens_per_s <= fastest * 1.1):
+            continue
+        shapes.add(shape)
+        picks.append(_pick(candidate, plan, after))
+        if len(picks) == most:
+            break
+    return _titled(picks), left_out
+
+
+def _best_first(
+    found: list[Candidate], needs: Needs, machine: Machine, budget: Budget
+) -> Iterator[tuple[Candidate, Plan, Quality]]:
+    """Plans that fit and are fast enough, in order of quality."""
+    order = count()
+    heap: list[tuple[float, int, int, Candidate, Quality]] = []
+
+    def enter(candidate: Candidate, first: int) -> None:
+        place = _first_possible(candidate.model, needs, machine, budget, first)
+        if place is not None:
+            loss = loss_of(candidate.model, formats_for(candidate.model)[place][0])
+            after = after_quantization(candidate.quality, loss)
+            heapq.heappush(heap, (-after.low, next(order), place, candidate, after))
+
+    for candidate in found:
+        enter(candidate, 0)
+    placed = 0
+    while heap and placed < MOST_PLANS:
+        _, _, place, candidate, after = heapq.heappop(heap)
+        placed += 1
+        plan = _plan(candidate.model, formats_for(candidate.model)[place][0], needs, machine, budget)
+        if plan and plan.fits.verdict == "yes" and plan.tokens_per_s >= needs.min_speed:
+            yield candidate, plan, after
+        else:
+            enter(candidate, place + 1)
+
+
+def _plan(model: Model, format_: str, needs: Needs, machine: Machine, budget: Budget) -> Plan | None:
+    setting = LlamaSetting(
+        format=format_, context=needs.context * needs.users, parallel=needs.users, unified=needs.users == 1
+    )
+    try:
+        return make_plan(model, setting, machine, budget)
+    except SizeupError:
+        return None
+
+
+def _first_possible(model: Model, needs: Needs, machine: Machine, budget: Budget, first: int) -> int | None:
+    """The largest format from `first` on that bounds don't rule out: all memory together, and reading at full speed."""
+    memory = budget.total_bytes()
+    read = active_parameters(model).multiplied
+    formats = formats_for(model)
+    for place in range(first, len(formats)):
+        bytes_each = formats[place][1] / 8
+        if model.parameters * bytes_each <= memory and _fastest(machine, budget, read * bytes_each) >= needs.min_speed:
+            return place
+    return None
+
+
+def _fastest(machine: Machine, budget: Budget, read: float) -> float:
+    """An upper bound of tokens/s: as much of what a token reads as the GPUs hold at their bandwidth, the rest at the host's.
+
+    A device of unknown bandwidth counts as infinitely fast.
+    """
+    seconds, left = 0.0, read
+    for gpu, device in zip(budget.gpus, machine.gpus, strict=True):
+        here = min(left, gpu.usable_bytes if gpu.usable_bytes is not None else left)
+        seconds += here / device.bandwidth if device.bandwidth else 0.0
+        left -= here
+    seconds += left / machine.cpu.bandwidth if machine.cpu.bandwidth else 0.0
+    return 1 / seconds if seconds else float("inf")
+
+
+def _pick(candidate: Candidate, plan: Plan, after: Quality) -> Pick:
+    entry = candidate.entry
+    return Pick(
+        model=entry.id,
+        title="",
+        quality=after,
+        plan=plan,
+        parameters=candidate.model.parameters,
+        active_parameters=candidate.model.active_parameters,
+        licence=entry.licence,
+        released=entry.released,
+        ollama_tag=entry.ollama_tag,
+        because=after.because,
+    )
+
+
+def _titled(picks: list[Pick]) -> list[Pick]:
+    """Name the best and the fastest."""
+    if not picks:
+        return picks
+    fastest = max(range(len(picks)), key=lambda i: picks[i].plan.tokens_per_s)
+    titles = {fastest: "fastest", 0: "best quality"}
+    return [msgspec.structs.replace(pick, title=titles.get(i, "")) for i, pick in enumerate(picks)]
