@@ -75,7 +75,10 @@ def host_budget(machine: Machine) -> DeviceBudget:
     if cpu.memory_bytes is None:
         return DeviceBudget(cpu.name, leaf(cpu.name, None, "the size of the memory is unknown"))
     memory, limit = cpu.memory_bytes, machine.limits.memory_bytes
-    parts = [leaf("memory", memory, f"{format_bytes(memory)} in all", source=_source(cpu, "memory_bytes")), _host_use(cpu)]
+    parts = [
+        leaf("memory", memory, f"{format_bytes(memory)} in all", source=_source(cpu, "memory_bytes")),
+        _host_use(cpu),
+    ]
     free = sum(part.value for part in parts)
     if limit is not None:
         left = max(0, limit - (machine.limits.memory_used_bytes or 0))
@@ -122,9 +125,13 @@ def _unified_budget(gpu: Device, host: Term) -> DeviceBudget:
     shared = int(host.value)
     if allowed is not None and allowed < shared:
         formula = f"the driver lets the GPU take {format_bytes(allowed)}"
-        parts.append(leaf("beyond the driver's limit", allowed - shared, formula, source=_source(gpu, "memory_limit_bytes")))
+        parts.append(
+            leaf("beyond the driver's limit", allowed - shared, formula, source=_source(gpu, "memory_limit_bytes"))
+        )
         shared = allowed
-    return DeviceBudget(gpu.name, total(gpu.name, parts, "carve-out and shared memory"), shared_bytes=min(shared, own + shared))
+    return DeviceBudget(
+        gpu.name, total(gpu.name, parts, "carve-out and shared memory"), shared_bytes=min(shared, own + shared)
+    )
 
 
 def _own_memory(gpu: Device, memory: int, free: int | None) -> list[Term]:
@@ -132,10 +139,14 @@ def _own_memory(gpu: Device, memory: int, free: int | None) -> list[Term]:
     parts = [leaf("memory", memory, f"{format_bytes(memory)} in all", source=_source(gpu, "memory_bytes"))]
     if free is not None:
         used = max(0, memory - free)
-        parts.append(leaf("in use", -used, "taken now by the driver and by programs", source=_source(gpu, "free_bytes")))
+        parts.append(
+            leaf("in use", -used, "taken now by the driver and by programs", source=_source(gpu, "free_bytes"))
+        )
     else:
         held = max(DRIVER_LEAST, int(DRIVER_SHARE * memory))
-        parts.append(leaf("driver", -held, "max(150 MiB, 1.5 %) that a driver usually keeps", source="sizeup: DRIVER_SHARE"))
+        parts.append(
+            leaf("driver", -held, "max(150 MiB, 1.5 %) that a driver usually keeps", source="sizeup: DRIVER_SHARE")
+        )
         if gpu.display:
             parts.append(leaf("desktop", -DISPLAY_IN_USE, "a desktop on its screen", source="sizeup: DISPLAY_IN_USE"))
     left = sum(part.value for part in parts)
@@ -147,10 +158,14 @@ def _own_memory(gpu: Device, memory: int, free: int | None) -> list[Term]:
 def _host_use(cpu: Device) -> Term:
     if cpu.free_bytes is not None and cpu.memory_bytes is not None:
         used = max(0, cpu.memory_bytes - cpu.free_bytes)
-        return leaf("in use", -used, "taken now by programs, without droppable cache", source=_source(cpu, "free_bytes"))
+        return leaf(
+            "in use", -used, "taken now by programs, without droppable cache", source=_source(cpu, "free_bytes")
+        )
     memory = cpu.memory_bytes or 0
     used = min(HOST_IN_USE, int(HOST_IN_USE_LARGEST_SHARE * memory))
-    return leaf("operating system", -used, "min(2 GiB, a quarter): a system with a light desktop", source="sizeup: HOST_IN_USE")
+    return leaf(
+        "operating system", -used, "min(2 GiB, a quarter): a system with a light desktop", source="sizeup: HOST_IN_USE"
+    )
 
 
 def _reserve(amount: int, available: float, why: str) -> Term:

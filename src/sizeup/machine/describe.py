@@ -94,7 +94,9 @@ def _soc_memory(soc: GpuWish, said: int | None) -> int:
     memory = soc.memory_bytes or said
     if memory is None:
         if len(choices) != 1:
-            raise BadInput(f"{soc.entry.name} comes with {sizes}", hint=f"say how much: '{soc.entry.name} {sizes.split(', ')[0]}'")
+            raise BadInput(
+                f"{soc.entry.name} comes with {sizes}", hint=f"say how much: '{soc.entry.name} {sizes.split(', ')[0]}'"
+            )
         return choices[0]
     if choices and memory not in choices:
         raise BadInput(f"{soc.entry.name} doesn't come with {format_bytes(memory)}", hint=f"it has {sizes}")
@@ -106,7 +108,9 @@ def _gpu(wish: GpuWish, host_memory: int, host: HostWish, notes: list[str]) -> D
     if wish.entry.kind != "unified":
         device = wish.entry.device()
         if wish.free_bytes is not None and wish.free_bytes > (device.memory_bytes or wish.free_bytes):
-            raise BadInput(f"more free than {device.name} has: {format_bytes(wish.free_bytes)}", hint="give what is free")
+            raise BadInput(
+                f"more free than {device.name} has: {format_bytes(wish.free_bytes)}", hint="give what is free"
+            )
         return msgspec.structs.replace(device, free_bytes=wish.free_bytes, display=host.display)
     device = wish.entry.device(host_memory)
     share = wish.entry.gpu_share
@@ -115,9 +119,14 @@ def _gpu(wish: GpuWish, host_memory: int, host: HostWish, notes: list[str]) -> D
     else:
         limit, source = int(host_memory * (share or GTT_SHARE)), "catalogue: share of memory for the GPU"
         if share is not None and share > GTT_SHARE:
-            notes.append(f"{device.name} is taken with {share:.0%} of memory for its GPU, which firmware or kernel must allow")
+            notes.append(
+                f"{device.name} is taken with {share:.0%} of memory for its GPU, which firmware or kernel must allow"
+            )
     return msgspec.structs.replace(
-        device, memory_limit_bytes=limit, display=host.display, provenance=device.provenance | {"memory_limit_bytes": source}
+        device,
+        memory_limit_bytes=limit,
+        display=host.display,
+        provenance=device.provenance | {"memory_limit_bytes": source},
     )
 
 
@@ -157,8 +166,10 @@ def _soc_host(record: Entry, memory: int, host: HostWish, provenance: dict[str, 
     )  # fmt: skip
 
 
-def _ram_bandwidth(host: HostWish, wishes: list[GpuWish], provenance: dict[str, str], notes: list[str]) -> tuple[int, str]:
-    """channels × transfers/s × 8 bytes: said, of the CPU, or assumed."""
+def _ram_bandwidth(
+    host: HostWish, wishes: list[GpuWish], provenance: dict[str, str], notes: list[str]
+) -> tuple[int, str]:
+    """Channels × transfers/s × 8 bytes: said, of the CPU, or assumed."""
     cpu = host.cpu
     if cpu is not None and cpu.bandwidth and not host.memory_type and host.channels is None:
         provenance["bandwidth"] = "catalogue"

@@ -36,7 +36,8 @@ _COUNT_BEHIND = re.compile(r"(?:\s[x×]|\s?\*)\s*(\d{1,5})$|\s(\d{1,5})[x×]$", 
 _FREE = re.compile(rf"\(?\s*{_SIZE}\s*(?:of\s+\w+\s+)?free\s*\)?", re.IGNORECASE)
 _MEMORY = re.compile(rf"\(?(?<![\w.])(?:(\d{{1,3}})\s*[x×]\s*)?{_SIZE}(?![\w])\)?", re.IGNORECASE)
 _RAM_WORDS = re.compile(
-    r"\b(?:(?:system|main|host|unified|shared)\s+)*(?:ram|memory|dram)\b|\b(?:lp)?ddr[2345]x?\b|\bsdram\b", re.IGNORECASE
+    r"\b(?:(?:system|main|host|unified|shared)\s+)*(?:ram|memory|dram)\b|\b(?:lp)?ddr[2345]x?\b|\bsdram\b",
+    re.IGNORECASE,
 )
 _VRAM = re.compile(r"\b(?:of\s+)?(?:vram|gddr\d\w?|hbm\d?e?)\b", re.IGNORECASE)
 _DDR = re.compile(r"\b(lp)?ddr([345])(x)?(?:[\s-]*(\d{3,5}))?\b(?:\s*(?:mt/s|mhz))?", re.IGNORECASE)
@@ -226,11 +227,11 @@ def _read_device(part: str, ram: int | None) -> GpuWish:
 
 
 def _take_count(text: str) -> tuple[int, str]:
-    """`2x NAME`, `NAME * 4` or `NAME x2` → the count and the name."""
+    """`2x NAME`, `2 NAME`, `NAME * 4` or `NAME x2` → the count and the name; a known name as it stands is one."""
+    if catalogue.candidates(text) or catalogue.candidates(_MEMORY.sub(" ", text, count=1)):
+        return 1, text
     for pattern in (_COUNT, _COUNT_BEHIND):
         if match := pattern.search(text):
-            if not match[1] and catalogue.candidates(text):
-                break
             rest = (text[: match.start()] + text[match.end() :]).strip()
             return _positive(int(match[1] or match[2]), text), rest
     return 1, text

@@ -3,30 +3,85 @@
 from __future__ import annotations
 
 import os
-import platform
+import sys
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-from sizeup.machine.device import Device, Disk, Limits, Machine
+from sizeup.machine.device import Device, Limits, Machine
 from sizeup.machine.probes.cgroup import read_limits
 from sizeup.machine.probes.disk import read_disk
 from sizeup.machine.probes.files import Files
-from sizeup.machine.probes.host import read_host
+from sizeup.machine.probes.host import allowed_threads, read_host
+
+_Found = TypeVar("_Found")
+_SYSTEMS = {"darwin": "macos", "win32": "windows", "cygwin": "windows"}
 
 
-def probe(env: Mapping[str, str] | None = None, files: Files | None = None) -> Machine:
+def probe(env: Mapping[str, str] | None = None, files: Files | None = None, system: str | None = None) -> Machine:
     """The machine at hand. Never raises: what can't be read becomes a note.
 
-    env: the environment, for the variables that hide devices; files: the file system, for tests.
+    env: the environment, for the variables that hide devices; files and system: for tests.
     """
     environment = os.environ if env is None else env
     tree = files or Files()
+    name = system or _SYSTEMS.get(sys.platform, sys.platform)
     notes: list[str] = []
-    system = platform.system().lower()
-    cpu, threads = read_host(tree, system, notes)
-    limits = _tried(lambda: read_limits(tree), Limits(), "container limits", notes)
-    disk = _tried(lambda: read_disk(environment), None, "disk", notes)
-    gpus = _read_gpus(tree, system, environment, cpu, notes)
+    cpu, threads, gpus = _host_and_apple(tree, name, notes)
+    gpus += _other_gpus(tree, name, environment, cpu.memory_bytes, notes)
+    limits = _tried("the container's limits", lambda: read_limits(tree), Limits(), notes)
+    disk = _tried("the disk", lambda: read_disk(environment), None, notes)
     return Machine(
-        name=platform.node() or "this machine", cpu=cpu, gpus=tuple(gpus), cpu_threads=_allowed(threads, limits),
-        disk=disk, os={"darwin": "macos"}.get(system, system), limits=limits, evidence="probed", notes=tuple(notes),
+        name=_node_name(), cpu=cpu, gpus=tuple(gpus), cpu_threads=allowed_threads(threads, limits.cpus), disk=disk,
+        os=name, limits=limits, evidence="probed", notes=tuple(notes),
     )  # fmt: skip
+
+
+def _host_and_apple(files: Files, system: str, notes: list[str]) -> tuple[Device, int | None, list[Device]]:
+    """The host, its logical processors, and a Mac's GPU."""
+    if system == "macos":
+        from sizeup.machine.probes.apple import read_apple
+
+        unknown = (Device(name="CPU", kind="cpu", vendor="apple"), None, [])
+        return _tried("this Mac", lambda: read_apple(notes), unknown, notes)
+    cpu, threads = _tried(
+        "the host", lambda: read_host(files, notes), (Device(name="CPU", kind="cpu", vendor=""), None), notes
+    )
+    return cpu, threads, []
+
+
+def _other_gpus(
+    files: Files, system: str, env: Mapping[str, str], host_bytes: int | None, notes: list[str]
+) -> list[Device]:
+    """NVIDIA, AMD and Intel GPUs; each vendor's failure is its own."""
+    readers: list[tuple[str, Callable[[], list[Device]]]] = []
+    if system != "macos":
+        from sizeup.machine.probes.nvidia import read_nvidia
+
+        readers.append(("NVIDIA GPUs", lambda: read_nvidia(files, system, env, host_bytes, notes)))
+    if system == "linux" and files.exists("/sys/class/drm"):
+        from sizeup.machine.probes.amd import read_amd
+        from sizeup.machine.probes.intel import read_intel
+
+        readers.append(("AMD GPUs", lambda: read_amd(files, env, host_bytes, notes)))
+        readers.append(("Intel GPUs", lambda: read_intel(files, env, host_bytes, notes)))
+    if system == "windows":
+        from sizeup.machine.probes.windows import read_windows
+
+        readers.append(("display adapters", lambda: read_windows(host_bytes, notes)))
+    return [gpu for what, read in readers for gpu in _tried(what, read, [], notes)]
+
+
+def _tried(what: str, read: Callable[[], _Found], otherwise: _Found, notes: list[str]) -> _Found:
+    """What `read` gives; a failure becomes a note, because a broken driver must not stop the program."""
+    try:
+        return read()
+    except Exception as error:
+        notes.append(f"{what} can't be read: {type(error).__name__}: {error}")
+        return otherwise
+
+
+def _node_name() -> str:
+    try:
+        return os.uname().nodename
+    except AttributeError:
+        return os.environ.get("COMPUTERNAME", "") or "this machine"
