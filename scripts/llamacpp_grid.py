@@ -21,33 +21,22 @@ from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.engines.llamacpp.simulate import SimulatedFootprint
 from sizeup.errors import SizeupError
 from sizeup.measure.simulation import simulate
-from sizeup.models.anatomy.registry import anatomy_of
-from sizeup.models.config import Config
+from sizeup.models.config import read_config
+from sizeup.models.from_config import model_from_config
 from sizeup.models.model import Model
-
-
-def model_from(path: Path) -> Model:
-    """The model that a configuration file describes."""
-    data = json.loads(path.read_text())
-    family = data["model_type"]
-    describe = anatomy_of(family)
-    if describe is None:
-        raise SizeupError(f"no anatomy for {family}")
-    found = describe(Config(data))
-    return Model(
-        name=path.stem.replace("--", "/"),
-        family=family,
-        blocks=found.blocks,
-        hidden=found.hidden,
-        vocabulary=found.vocabulary,
-        context=found.context,
-        road="anatomy",
-    )
 
 
 def settings_from(options: argparse.Namespace) -> list[LlamaSetting]:
     """Every combination of the options that llama.cpp accepts."""
-    axes = (options.format, options.context, options.cache, options.flash, options.ubatch, options.parallel, options.unified)
+    axes = (
+        options.format,
+        options.context,
+        options.cache,
+        options.flash,
+        options.ubatch,
+        options.parallel,
+        options.unified,
+    )
     cells = itertools.product(*(axis.split(",") for axis in axes))
     return [
         LlamaSetting(
@@ -94,7 +83,7 @@ def main() -> int:
     failures = 0
     for path in options.model:
         try:
-            model = model_from(path)
+            model = model_from_config(read_config(path), path.stem.replace("--", "/"))
             for cell in simulate(model, settings_from(options)):
                 options.out.write(json.dumps(row(model, cell)) + "\n")
         except (SizeupError, KeyError) as error:

@@ -17,7 +17,7 @@ import msgspec
 
 from sizeup.errors import BadFile, SizeupError
 from sizeup.measure.ledger_schema import migrate
-from sizeup.measure.rows import Row, Shape, checked, decode_lines, encode_line
+from sizeup.measure.rows import Row, ModelRecord, checked, decode_lines, encode_line
 
 _SECONDS_TO_WAIT = 30
 
@@ -61,7 +61,7 @@ class Ledger:
         """Let go of the file."""
         self._connection.close()
 
-    def add(self, entries: Iterable[Row | Shape]) -> int:
+    def add(self, entries: Iterable[Row | ModelRecord]) -> int:
         """Keep rows and models, all or none of them; returns how many rows are new."""
         rows, models = [], []
         for entry in entries:
@@ -89,11 +89,11 @@ class Ledger:
             found = self._connection.execute(query, list(selection.wanted.values())).fetchall()
             return [msgspec.json.decode(body, type=Row) for (body,) in found]
 
-    def models(self) -> dict[str, Shape]:
+    def models(self) -> dict[str, ModelRecord]:
         """The models that rows refer to, by key."""
         with _reported(self.path):
             found = self._connection.execute("SELECT body FROM models ORDER BY key").fetchall()
-            shapes = [msgspec.json.decode(body, type=Shape) for (body,) in found]
+            shapes = [msgspec.json.decode(body, type=ModelRecord) for (body,) in found]
         return {shape.key: shape for shape in shapes}
 
     def remove(self, keys: Iterable[str]) -> int:
@@ -140,10 +140,10 @@ def default_path() -> Path:
     return user_data_path("sizeup") / "ledger.db"
 
 
-def shipped() -> tuple[list[Row], dict[str, Shape]]:
+def shipped() -> tuple[list[Row], dict[str, ModelRecord]]:
     """The rows that come with the package, and the models they refer to."""
     rows: list[Row] = []
-    models: dict[str, Shape] = {}
+    models: dict[str, ModelRecord] = {}
     for path in sorted((Path(__file__).parent / "data").glob("*.jsonl")):
         for entry in decode_lines(path.read_bytes(), path.name):
             if isinstance(entry, Row):

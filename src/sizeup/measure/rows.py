@@ -17,7 +17,7 @@ UNITS = ("bytes", "seconds", "tokens/s")
 Value = str | int | float | bool | None
 
 
-class Shape(msgspec.Struct, frozen=True, omit_defaults=True):
+class ModelRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """A model that rows refer to: enough to build it again without network.
 
     key: `shape_key` of the model. config: its configuration, as Hugging Face's `config.json` has it.
@@ -106,7 +106,7 @@ def checked(row: Row) -> Row:
     return row
 
 
-def decode_lines(text: bytes, origin: str) -> Iterator[Row | Shape]:
+def decode_lines(text: bytes, origin: str) -> Iterator[Row | ModelRecord]:
     """The rows and models of a JSON-lines file: `{"row": …}` or `{"model": …}` on each line.
 
     Raises BadFile with the line's number for anything else.
@@ -131,10 +131,10 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     """One line of a ledger file."""
 
     row: Row | None = None
-    model: Shape | None = None
+    model: ModelRecord | None = None
 
 
-def encode_line(entry: Row | Shape) -> bytes:
+def encode_line(entry: Row | ModelRecord) -> bytes:
     """The line of a ledger file for a row or a model."""
     line = Line(row=entry) if isinstance(entry, Row) else Line(model=entry)
     return msgspec.json.encode(line) + b"\n"

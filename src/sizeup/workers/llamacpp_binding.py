@@ -19,6 +19,7 @@ FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 _NAMED = {"type_k": GGML_TYPES, "type_v": GGML_TYPES, "flash_attn_type": FLASH_ATTENTION}
 BREAKDOWN_SYMBOL = "_Z26llama_get_memory_breakdownPK13llama_context"
 RESERVE_SYMBOL = "_Z19llama_graph_reserveP13llama_contextjjj"
+LEVEL_ERROR = 4
 MIB = 1 << 20
 _MOST_BUFFER_TYPES = 1024
 
@@ -52,11 +53,14 @@ class Log:
 
     def __init__(self, binding: Any) -> None:
         self.lines: list[str] = []
+        self._errors: list[str] = []
         self._pending = ""
 
-        def keep(_level: int, text: bytes, _data: Any) -> None:
+        def keep(level: int, text: bytes, _data: Any) -> None:
             *whole, self._pending = (self._pending + text.decode(errors="replace")).split("\n")
             self.lines.extend(whole)
+            if level == LEVEL_ERROR:
+                self._errors.extend(line.strip() for line in whole)
 
         self._keep = binding.llama_log_callback(keep)
         binding.llama_log_set(self._keep, ctypes.c_void_p(0))
@@ -64,11 +68,11 @@ class Log:
     def clear(self) -> None:
         """Forget what has been said so far."""
         self.lines.clear()
+        self._errors.clear()
 
     def failure(self) -> str:
-        """The last lines that tell what went wrong."""
-        told = [t for t in self.lines if re.search(r"error|fail|invalid|missing|not |unknown", t, re.IGNORECASE)]
-        return "; ".join(line.strip() for line in (told or self.lines)[-3:]) or "llama.cpp gave no reason"
+        """The errors it has reported, else its last words."""
+        return "; ".join(self._errors or self.lines[-2:]) or "llama.cpp gave no reason"
 
     def buffer_bytes(self, kind: str) -> int | None:
         """Sum over the lines `… KIND buffer size = N MiB`; None without such a line."""
