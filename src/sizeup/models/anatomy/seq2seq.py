@@ -16,6 +16,7 @@ from sizeup.models.anatomy.towers import (
     class_of,
     conv,
     crossing,
+    labels_of,
     layer_norm,
     prefixed,
     projected_attention,
@@ -161,7 +162,9 @@ def bart_like(
         blocks.append(frame(prefixed(root, "encoder"), encoder, twist, encoder_extra))
     blocks += layers_of(cfg, prefixed(root, "decoder"), decoder, decode)
     blocks.append(frame(prefixed(root, "decoder"), decoder, twist, decoder_extra[1]))
-    if not bare and twist.head:
+    if name.endswith("ForSequenceClassification"):
+        blocks.append(block("output", _classifier(cfg, decoder.hidden)))
+    elif not bare and twist.head:
         bias = weight("final_logits_bias", (1, vocabulary), "buffer", "head") if twist.logits_bias and not alone else ()
         blocks.append(block("output", _head(twist.head, words[0], tied=tied), bias))
     return Anatomy(tuple(blocks), decoder.hidden, vocabulary, decoder.positions)
@@ -190,6 +193,14 @@ def word_tables(root: str, twist: Twist, vocabulary: int, hidden: int, *, tied: 
     copies = [prefixed(root, f"{side}.{twist.embed}") for side in sides]
     tensors = table(source, vocabulary, hidden, "tokens")
     return (*tensors, *(t for name in copies for t in table(name, vocabulary, hidden, "tokens", tied_to=tied_to)))
+
+
+def _classifier(cfg: Config, hidden: int) -> Tensors:
+    name = "classification_head"
+    return (
+        *linear(f"{name}.dense", hidden, hidden, "head", "transform", bias=True),
+        *linear(f"{name}.out_proj", labels_of(cfg, default=3), hidden, "head", "classifier", bias=True),
+    )
 
 
 def _head(name: str, words: Tensor, *, tied: bool) -> Tensors:

@@ -1,4 +1,4 @@
-"""Shared parts of encoders and towers: attention with any set of biases, fused projections, convolutions, roles.
+"""Shared parts of encoders and towers: attention with any set of biases, convolutions, tables, roles.
 
 What text decoders share is in `parts`; here is what encoders, encoder-decoders, vision and audio towers add to it.
 """
@@ -12,7 +12,7 @@ import msgspec
 from sizeup.models.anatomy.parts import Part, Tensors, linear, norm_tensors
 from sizeup.models.config import Config
 from sizeup.models.mixers import Attention
-from sizeup.models.model import Block, FeedForward
+from sizeup.models.model import Block
 from sizeup.models.tensors import Tensor
 
 BART_NAMES = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -56,42 +56,6 @@ def projected_attention(
     return Part((*tensors, *extra), (mixer,))
 
 
-def joined_attention(
-    mixer: Attention,
-    hidden: int,
-    *,
-    name: str = "attn",
-    names: Sequence[str] = ("qkv", "proj"),
-    biases: str = "qo",
-    extra: Tensors = (),
-) -> Part:
-    """Attention whose queries, keys and values come from one projection; `q` in `biases` stands for that one."""
-    qkv, o = (f"{name}.{projection}" if name else projection for projection in names)
-    rows = (mixer.heads + mixer.kv_heads) * mixer.head_dim + mixer.kv_heads * mixer.value_dim
-    tensors = (
-        *linear(qkv, rows, hidden, "attention", "qkv", bias="q" in biases),
-        *linear(o, hidden, mixer.heads * mixer.value_dim, "attention", "o", bias="o" in biases),
-    )
-    return Part((*tensors, *extra), (mixer,))
-
-
-def joined_mlp(
-    hidden: int,
-    width: int,
-    *,
-    name: str = "mlp",
-    names: Sequence[str] = ("gate_up_proj", "down_proj"),
-    biases: str = "",
-) -> Part:
-    """A gated feed-forward whose gate and up projections are one tensor; `u` and `d` in `biases` give them biases."""
-    both, down = (f"{name}.{projection}" for projection in names)
-    tensors = (
-        *linear(both, 2 * width, hidden, "mlp", "gate_up", bias="u" in biases),
-        *linear(down, hidden, width, "mlp", "down", bias="d" in biases),
-    )
-    return Part(tensors, feed_forward=FeedForward(width=width))
-
-
 def layer_norm(name: str, size: int) -> Part:
     """A layer norm: scale and bias."""
     return Part(norm_tensors(name, size, bias=True))
@@ -128,6 +92,18 @@ def tower(stack: str, blocks: Iterable[Block]) -> tuple[Block, ...]:
     )
 
 
+def bidirectional(blocks: Iterable[Block]) -> tuple[Block, ...]:
+    """The blocks of a text decoder as an encoder: nothing is hidden from a token any more."""
+    return tuple(
+        msgspec.structs.replace(
+            block,
+            stack="encoder" if block.layers else block.stack,
+            mixers=tuple(msgspec.structs.replace(mixer, causal=False) for mixer in block.mixers),
+        )
+        for block in blocks
+    )
+
+
 def prefixed(prefix: str, name: str) -> str:
     """`prefix.name`, or the name alone when there is no prefix."""
     return f"{prefix}.{name}" if prefix else name
@@ -136,6 +112,12 @@ def prefixed(prefix: str, name: str) -> str:
 def under(prefix: str, tensors: Iterable[Tensor]) -> Tensors:
     """The tensors with `prefix.` before their names."""
     return tuple(msgspec.structs.replace(tensor, name=prefixed(prefix, tensor.name)) for tensor in tensors)
+
+
+def labels_of(cfg: Config, default: int = 2) -> int:
+    """Labels of a classifier: those that `num_labels` or `id2label` name, else the class's default."""
+    named = cfg.optional_sub("id2label")
+    return cfg.int("num_labels", default=len(named.data) if named and named.data else default)
 
 
 def class_of(cfg: Config, default: str) -> str:
