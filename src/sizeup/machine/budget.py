@@ -116,8 +116,7 @@ def metal_working_set(memory_bytes: int) -> int:
 def _unified_budget(gpu: Device, host: Term) -> DeviceBudget:
     """A GPU on the host's memory: its carve-out, plus as much of the host's memory as the driver and the host allow."""
     dedicated = gpu.dedicated_bytes or 0
-    parts = _own_memory(gpu, dedicated, None) if dedicated > DRIVER_LEAST + GPU_RESERVE else []
-    own = int(sum(part.value for part in parts))
+    parts = _own_memory(gpu, dedicated, gpu.free_bytes) if dedicated > DRIVER_LEAST + GPU_RESERVE else []
     if _is_unknown(host):
         return DeviceBudget(gpu.name, leaf(gpu.name, None, "the size of the host's memory is unknown"))
     allowed = gpu.memory_limit_bytes
@@ -129,9 +128,7 @@ def _unified_budget(gpu: Device, host: Term) -> DeviceBudget:
             leaf("beyond the driver's limit", allowed - shared, formula, source=_source(gpu, "memory_limit_bytes"))
         )
         shared = allowed
-    return DeviceBudget(
-        gpu.name, total(gpu.name, parts, "carve-out and shared memory"), shared_bytes=min(shared, own + shared)
-    )
+    return DeviceBudget(gpu.name, total(gpu.name, parts, "carve-out and shared memory"), shared_bytes=shared)
 
 
 def _own_memory(gpu: Device, memory: int, free: int | None) -> list[Term]:

@@ -23,7 +23,8 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     kind: `gpu` (memory of its own), `unified` (a GPU on the host's memory), `cpu`.
     klass: `desktop`, `laptop`, `workstation`, `datacentre`, `embedded`, `integrated`, `cpu`; empty when unknown.
-    memory_bytes: the total the driver shows; free_bytes: what nobody uses now; None when unknown.
+    memory_bytes: the total the driver shows; of a unified device all the host's memory and its carve-out.
+    free_bytes: what nobody uses now (of a unified device: of its carve-out); None when unknown.
     dedicated_bytes: of a unified device, the part that the firmware took away from the host (carve-out).
     memory_limit_bytes: of a unified device, the most the driver lets the GPU take (Metal working set, GTT).
     bandwidth: theoretical bytes/s of the memory.

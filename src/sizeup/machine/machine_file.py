@@ -69,9 +69,7 @@ def machine_from_toml(text: str, *, name: str = "machine file") -> Machine:
 def machine_to_toml(machine: Machine) -> str:
     """TOML that `machine_from_toml` reads back as the same machine."""
     lines = [f"name = {_value(machine.name)}"]
-    for field in ("os", "evidence"):
-        if getattr(machine, field):
-            lines.append(f"{field} = {_value(getattr(machine, field))}")
+    lines += [f"{field} = {_value(text)}" for field in ("os", "evidence") if (text := getattr(machine, field))]
     if machine.cpu_threads is not None:
         lines.append(f"cpu_threads = {machine.cpu_threads}")
     if machine.notes:
@@ -157,10 +155,11 @@ def _sizes(table: Any) -> dict[str, Any]:
     """The table with `memory = "64 GB"` written as `memory_bytes = …`."""
     if not isinstance(table, dict):
         raise BadInput(f"a table is needed, not {table!r}", hint="see docs/machine-file.md")
-    return {
-        _SIZES.get(key, key): _binary_bytes(value) if key in _SIZES and isinstance(value, str) else value
-        for key, value in table.items()
-    }
+    sizes: dict[str, Any] = {}
+    for key, value in table.items():
+        is_text = key in _SIZES and isinstance(value, str)
+        sizes[_SIZES.get(str(key), str(key))] = _binary_bytes(value) if is_text else value
+    return sizes
 
 
 def _binary_bytes(text: str) -> int:

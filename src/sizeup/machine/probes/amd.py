@@ -26,6 +26,8 @@ from sizeup.machine.probes.visible import visible
 
 _VENDOR = "1002"
 _NODES = "/sys/class/kfd/kfd/topology/nodes"
+# No card for computing has so little memory; it is the usual carve-out of a processor's graphics.
+_CARVE_OUT_LIKELY = 1 << 30
 _IDS = ("/usr/share/libdrm/amdgpu.ids", "/opt/amdgpu/share/libdrm/amdgpu.ids")
 
 
@@ -55,7 +57,7 @@ def amd_device(files: Files, card: Card, node: KfdNode | None, host_bytes: int |
     vram = files.number(f"{card.path}/mem_info_vram_total")
     used = files.number(f"{card.path}/mem_info_vram_used")
     name, record = _named(files, card, vram)
-    unified = record.kind == "unified" if record else bool(node and node.has_cpu)
+    unified = record.kind == "unified" if record else _looks_integrated(vram, node)
     power = _power(files, card)
     free = None if vram is None or used is None else max(0, vram - used)
     probed = Device(
@@ -130,6 +132,11 @@ def _read_nodes(files: Files) -> dict[str, KfdNode]:
             identity=f"GPU-{unique:016x}" if unique else address, has_cpu=rows.get("cpu_cores_count", 0) > 0,
         )  # fmt: skip
     return nodes
+
+
+def _looks_integrated(vram: int | None, node: KfdNode | None) -> bool:
+    """Whether an unknown GPU belongs to a processor: its node has CPU cores, or it has next to no VRAM."""
+    return bool(node and node.has_cpu) or (vram is not None and vram <= _CARVE_OUT_LIKELY)
 
 
 def _power(files: Files, card: Card) -> int | None:

@@ -89,8 +89,10 @@ def mac_host(keys: Mapping[str, str], chip: str, memory: int | None, free: int |
         name=chip or "CPU", kind="cpu", vendor="apple" if is_apple else "intel", klass="cpu", memory_bytes=memory,
         free_bytes=free, bandwidth=ASSUMED_BANDWIDTH, units=cores, features=tuple(features),
         compute=cpu_compute(cores, clock, features) if cores else {},
-        provenance={"memory_bytes": "sysctl", "free_bytes": "vm_stat", "units": "sysctl", "features": "sysctl",
-                    "bandwidth": "assumed: two channels of DDR4-3200", "compute": "rule: cores × clock × FLOP per cycle"},
+        provenance={
+            "memory_bytes": "sysctl", "free_bytes": "vm_stat", "units": "sysctl", "features": "sysctl",
+            "bandwidth": "assumed: two channels of DDR4-3200", "compute": "rule: cores × clock × FLOP per cycle",
+        },
     )  # fmt: skip
 
 

@@ -211,7 +211,7 @@ def _sliced(device: Device, share: float) -> Device:
         device, name=f"{device.name} (MIG slice)", bandwidth=scaled,
         compute={kind: int(rate * share) for kind, rate in device.compute.items()},
         units=None if device.units is None else max(1, round(device.units * share)),
-        provenance=device.provenance | dict.fromkeys(("bandwidth", "compute", "units"), "rule: the slice's share of memory"),
+        provenance=device.provenance | dict.fromkeys(("bandwidth", "compute", "units"), "rule: share of the memory"),
     )  # fmt: skip
 
 

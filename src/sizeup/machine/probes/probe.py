@@ -28,6 +28,7 @@ def probe(env: Mapping[str, str] | None = None, files: Files | None = None, syst
     notes: list[str] = []
     cpu, threads, gpus = _host_and_apple(tree, name, notes)
     gpus += _other_gpus(tree, name, environment, cpu.memory_bytes, notes)
+    gpus = without_idle_graphics(gpus, notes)
     limits = _tried("the container's limits", lambda: read_limits(tree), Limits(), notes)
     disk = _tried("the disk", lambda: read_disk(environment), None, notes)
     return Machine(
@@ -36,16 +37,25 @@ def probe(env: Mapping[str, str] | None = None, files: Files | None = None, syst
     )  # fmt: skip
 
 
+def without_idle_graphics(gpus: list[Device], notes: list[str]) -> list[Device]:
+    """Leaves out a processor's graphics beside a card: engines do, and its memory is the host's."""
+    if all(gpu.integrated for gpu in gpus):
+        return gpus
+    for gpu in gpus:
+        if gpu.integrated:
+            notes.append(f"{gpu.name} isn't counted, because there is a card with memory of its own")
+    return [gpu for gpu in gpus if not gpu.integrated]
+
+
 def _host_and_apple(files: Files, system: str, notes: list[str]) -> tuple[Device, int | None, list[Device]]:
     """The host, its logical processors, and a Mac's GPU."""
     if system == "macos":
         from sizeup.machine.probes.apple import read_apple
 
-        unknown = (Device(name="CPU", kind="cpu", vendor="apple"), None, [])
-        return _tried("this Mac", lambda: read_apple(notes), unknown, notes)
-    cpu, threads = _tried(
-        "the host", lambda: read_host(files, notes), (Device(name="CPU", kind="cpu", vendor=""), None), notes
-    )
+        no_mac: tuple[Device, int | None, list[Device]] = (Device(name="CPU", kind="cpu", vendor="apple"), None, [])
+        return _tried("this Mac", lambda: read_apple(notes), no_mac, notes)
+    no_host: tuple[Device, int | None] = (Device(name="CPU", kind="cpu", vendor=""), None)
+    cpu, threads = _tried("the host", lambda: read_host(files, notes), no_host, notes)
     return cpu, threads, []
 
 
@@ -68,7 +78,10 @@ def _other_gpus(
         from sizeup.machine.probes.windows import read_windows
 
         readers.append(("display adapters", lambda: read_windows(host_bytes, notes)))
-    return [gpu for what, read in readers for gpu in _tried(what, read, [], notes)]
+    gpus: list[Device] = []
+    for what, read in readers:
+        gpus += _tried(what, read, list[Device](), notes)
+    return gpus
 
 
 def _tried(what: str, read: Callable[[], _Found], otherwise: _Found, notes: list[str]) -> _Found:

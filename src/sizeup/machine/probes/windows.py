@@ -1,6 +1,6 @@
-"""AMD and Intel GPUs on Windows, from the registry's display adapters.
+r"""AMD and Intel GPUs on Windows, from the registry's display adapters.
 
-Sources: `HKLM\\SYSTEM\\CurrentControlSet\\Control\\Class\\{4d36e968-e325-11ce-bfc1-08002be10318}\\000N`: `DriverDesc`,
+Sources: `HKLM\SYSTEM\CurrentControlSet\Control\Class\{4d36e968-e325-11ce-bfc1-08002be10318}\000N`: `DriverDesc`,
 `HardwareInformation.qwMemorySize`, `MatchingDeviceId`. What is free isn't said there. NVIDIA is left to NVML.
 """
 
