@@ -55,8 +55,7 @@ def layer_memories(model: Model) -> tuple[LayerMemory, ...]:
     if architecture in _WITHOUT_MEMORY:
         return ()
     windowed = architecture in RULES
-    stacks = {b.stack for b in model.blocks if b.layers}
-    stack = "text" if "text" in stacks else "decoder" if "decoder" in stacks else "encoder"
+    stack = stack_of_layers(model)
     numbered = {
         number: _memory(block, windowed=windowed)
         for block in model.blocks
@@ -64,6 +63,12 @@ def layer_memories(model: Model) -> tuple[LayerMemory, ...]:
         for number in block.layers
     }
     return tuple(numbered[number] for number in sorted(numbered))
+
+
+def stack_of_layers(model: Model) -> str:
+    """The stack that generates text: `text`, `decoder` of an encoder-decoder, or `encoder` alone."""
+    stacks = {block.stack for block in model.blocks if block.layers}
+    return "text" if "text" in stacks else "decoder" if "decoder" in stacks else "encoder"
 
 
 def _memory(block: Block, *, windowed: bool) -> LayerMemory:

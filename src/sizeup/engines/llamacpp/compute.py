@@ -1,18 +1,28 @@
-"""The compute buffers: intermediate results of the largest graph that llama.cpp reserves for."""
+"""The compute buffers: what llama.cpp reserves for the intermediate results of its largest graph.
+
+The graph of one batch is rebuilt in miniature and run through llama.cpp's own allocation rules, so the figure is the
+allocator's and no rule of thumb. Layers that repeat are built as often as it takes for the pattern to settle.
+
+Source: sched_reserve and graph_reserve in src/llama-context.cpp, build_arch_graph in src/models/*.cpp,
+llama.cpp 0.5.0 (0c1e570).
+"""
 
 from __future__ import annotations
 
 import msgspec
 
-from sizeup.engines.llamacpp.backends import Backend
+from sizeup.engines.llamacpp.backends import CPU, Backend
+from sizeup.engines.llamacpp.builder import Builder, Sizes
 from sizeup.engines.llamacpp.cache import cache_sizes, context_tokens, layer_memories, uses_flash_attention
+from sizeup.engines.llamacpp.graph import HALF, INT, Graph, Node, peak_bytes
+from sizeup.engines.llamacpp.layers import Layer, Trunk, trunk
 from sizeup.engines.llamacpp.memo import by_model
-from sizeup.engines.llamacpp.setting import LlamaSetting
-from sizeup.engines.llamacpp.weights import Assignment
-from sizeup.models.mixers import Attention, LatentAttention, LinearAttention, ShortConvolution, StateSpace
-from sizeup.models.model import Block, Model
-
-FLOAT = 4
+from sizeup.engines.llamacpp.setting import UNQUANTIZED, LlamaSetting
+from sizeup.engines.llamacpp.twists import twists_of
+from sizeup.engines.llamacpp.weights import HOST, Assignment
+from sizeup.formats.storage import STORAGES
+from sizeup.models.mixers import Attention, LatentAttention
+from sizeup.models.model import Model
 
 
 class PlacedCompute(msgspec.Struct, frozen=True):
@@ -22,69 +32,134 @@ class PlacedCompute(msgspec.Struct, frozen=True):
     host: int
 
 
-class _Widths(msgspec.Struct, frozen=True):
-    """The widest of what a layer computes for one token, in values."""
-
-    attention: int = 0
-    heads: int = 0
-    feed_forward: int = 0
-    experts: int = 0
-    recurrent: int = 0
-
-
-@by_model
-def _widths(model: Model) -> tuple[_Widths, ...]:
-    return tuple(_block_widths(block) for block in model.blocks if block.layers and block.stack != "mtp")
-
-
-def _block_widths(block: Block) -> _Widths:
-    attention = heads = recurrent = 0
-    for mixer in block.mixers:
-        match mixer:
-            case Attention():
-                attention = mixer.heads * (mixer.head_dim + mixer.value_dim) + mixer.kv_heads * mixer.head_dim
-                heads = mixer.heads
-            case LatentAttention():
-                attention = mixer.heads * (mixer.latent_elements + mixer.head_dim + mixer.kv_rank)
-                heads = mixer.heads
-            case StateSpace():
-                recurrent = 4 * mixer.inner + 2 * mixer.conv_channels
-            case LinearAttention():
-                recurrent = 6 * mixer.heads * mixer.value_dim + 2 * mixer.conv_channels
-            case ShortConvolution():
-                recurrent = 5 * mixer.channels
-    forward = block.feed_forward
-    dense = experts = 0
-    if forward:
-        dense = (2 if forward.gated else 1) * max(forward.width, forward.shared_width)
-        experts = forward.experts_per_token * (2 * forward.expert_width + 2 * 0) + 2 * forward.experts
-    return _Widths(attention, heads, dense, experts, recurrent)
+def graph_sizes(model: Model, setting: LlamaSetting) -> Sizes:
+    """The sizes of the graph that is reserved at start: a full ubatch over a full cache."""
+    tokens = min(context_tokens(setting), setting.ubatch_tokens)
+    tokens = -(-tokens // setting.parallel) * setting.parallel
+    memories = layer_memories(model)
+    cells = cache_sizes(model, setting) if memories else None
+    heads = {m.key_head for m in memories if m.keys}
+    values = {m.value_head for m in memories if m.values}
+    return Sizes(
+        tokens=tokens,
+        rows=min(tokens, setting.output_rows),
+        sequences=setting.parallel,
+        streams=cells.streams if cells else 1,
+        full=cells.full if cells else tokens,
+        windowed=cells.windowed if cells else tokens,
+        fused=uses_flash_attention(setting),
+        rotate_keys=setting.cache_k.lower() not in UNQUANTIZED and len(heads) == 1,
+        rotate_values=setting.cache_v.lower() not in UNQUANTIZED and len(values) == 1,
+        value_width=max((m.values for m in memories), default=0),
+        key_element=STORAGES[setting.cache_k.upper()].block_bytes if setting.cache_k.lower() in UNQUANTIZED else HALF,
+        cached=bool(memories),
+    )
 
 
 def compute_buffers(
     model: Model, setting: LlamaSetting, assignment: Assignment, backends: tuple[Backend, ...]
 ) -> PlacedCompute:
-    """An upper bound of the buffers: the largest of attention, feed-forward and output, beside the inputs.
+    """The buffers on each device for this setting."""
+    peaks = _peaks(model, graph_sizes(model, setting), settled(trunk(model).order))
+    gpus = [peaks if gpu in assignment.gpus else 0 for gpu in range(len(backends))]
+    return PlacedCompute(tuple(gpus), peaks if not assignment.gpus else 0)
 
-    tokens · (residual + widest stage) · 4 bytes, + scores of tokens · heads · cells · 4 without flash attention,
-    or rows · vocabulary · 4 at the output; masks of tokens · cells in half or single precision.
-    """
-    tokens = min(context_tokens(setting), setting.ubatch_tokens)
-    fused = uses_flash_attention(setting)
-    sizes = cache_sizes(model, setting) if layer_memories(model) else None
-    cells = sizes.full if sizes else tokens
-    mask = tokens * cells * (2 if fused else FLOAT) * (2 if sizes and sizes.windowed != sizes.full else 1)
-    residual = 2 * tokens * model.hidden * FLOAT
-    stages = [tokens * (w.feed_forward + w.experts) * FLOAT for w in _widths(model)]
-    stages += [tokens * (w.attention + w.recurrent + (0 if fused else w.heads * cells)) * FLOAT for w in _widths(model)]
-    logits = setting.output_rows * model.vocabulary * FLOAT
-    layers = residual + max(stages, default=0)
-    inputs = mask + tokens * model.hidden * FLOAT
-    gpus = [0] * len(backends)
-    for gpu in assignment.gpus:
-        head = logits + tokens * model.hidden * FLOAT if gpu == assignment.output else 0
-        gpus[gpu] = inputs + max(layers, head)
-    if not assignment.gpus:
-        return PlacedCompute(tuple(gpus), inputs + max(layers, logits))
-    host = inputs if assignment.fully_offloaded else inputs + layers
-    return PlacedCompute(tuple(gpus), host)
+
+@by_model
+def _peaks(model: Model, sizes: Sizes, order: tuple[int, ...]) -> int:
+    graph = Graph(HOST)
+    build(model, graph, sizes, order)
+    return peak_bytes(graph, {HOST: CPU.alignment})[HOST]
+
+
+def settled(order: tuple[int, ...]) -> tuple[int, ...]:
+    """The layers that decide the peak: each run of kinds seen once with its neighbours, and both ends."""
+    last = len(order) - 1
+    seen: set[tuple[int, ...]] = set()
+    kept = []
+    for place, kind in enumerate(order):
+        around = order[max(0, place - 2) : place + 2]
+        if place < 2 or place >= last - 1 or around not in seen:
+            kept.append(kind)
+        seen.add(around)
+    return tuple(kept)
+
+
+def build(model: Model, graph: Graph, sizes: Sizes, order: tuple[int, ...]) -> Node:
+    """The graph of one batch through those layers, by the number of their kind."""
+    layers = trunk(model)
+    b = Builder(graph, sizes, twists_of(layers.architecture))
+    cur = _embed(b, layers, model.hidden)
+    for place, kind in enumerate(order):
+        cur = _layer(b, layers.kinds[kind], cur, last=place == len(order) - 1)
+    return graph.expand(_head(b, layers, cur, model.vocabulary))
+
+
+def _embed(b: Builder, layers: Trunk, hidden: int) -> Node:
+    """Token embeddings; the same for a batch of embeddings is reserved beside them."""
+    g, tokens = b.graph, b.sizes.tokens
+    ids = b.input("tokens", tokens, element=INT)
+    embedded = g.expand(g.op((hidden, tokens), ids))
+    g.expand(b.input("embeddings", hidden, tokens))
+    if "position_embd.weight" in layers.outside:
+        embedded = g.like(embedded, g.op((hidden, tokens), b.positions()))
+    if "token_embd_norm.weight" in layers.outside:
+        embedded = b.norm(embedded)
+    return embedded
+
+
+def _layer(b: Builder, layer: Layer, residual: Node, *, last: bool) -> Node:
+    """One layer: mixer and feed-forward, each with its norms, each added to the residual."""
+    g = b.graph
+    normed = b.norm(residual) if layer.has("attn_norm") or "plain_norm" in b.twists else residual
+    mixed = _mix(b, layer, normed)
+    if last:
+        mixed, residual = b.take_rows(mixed), b.take_rows(residual)
+    if layer.has("attn_output_norm"):
+        return _post_norm_layer(b, layer, mixed, residual)
+    if not layer.has("ffn_norm") and not layer.has("post_ffw_norm"):
+        return _parallel(b, layer, mixed, b.take_rows(normed) if last else normed, residual)
+    if "parallel_norms" in b.twists:
+        return _parallel(b, layer, mixed, b.norm(residual), residual)
+    if layer.has("post_attention_norm"):
+        mixed = b.norm(mixed)
+    middle = g.op(mixed.shape, mixed, residual, inplace=True)
+    forward = b.feed_forward(layer, b.norm(middle) if layer.has("ffn_norm") else middle)
+    if layer.has("post_ffw_norm"):
+        forward = b.norm(forward)
+    return g.op(forward.shape, forward, middle, inplace=True)
+
+
+def _mix(b: Builder, layer: Layer, normed: Node) -> Node:
+    mixer = layer.attention()
+    if isinstance(mixer, LatentAttention):
+        return b.latent(layer, mixer, normed)
+    assert isinstance(mixer, Attention)  # noqa: S101  recurrent layers are yet to come
+    return b.attention(layer, mixer, normed)
+
+
+def _parallel(b: Builder, layer: Layer, mixed: Node, normed: Node, residual: Node) -> Node:
+    """Attention and feed-forward side by side on the same residual."""
+    forward = b.feed_forward(layer, normed)
+    both = b.graph.op(forward.shape, forward, mixed, inplace=True)
+    return b.graph.op(both.shape, both, residual, inplace=True)
+
+
+def _post_norm_layer(b: Builder, layer: Layer, mixed: Node, residual: Node) -> Node:
+    """BERT: norms after each half."""
+    g = b.graph
+    middle = b.norm(g.op(mixed.shape, mixed, residual, inplace=True))
+    forward = b.feed_forward(layer, middle)
+    return b.norm(g.op(forward.shape, forward, middle, inplace=True))
+
+
+def _head(b: Builder, layers: Trunk, cur: Node, vocabulary: int) -> Node:
+    """Final norm and logits; both are results, which are never freed."""
+    if "output_norm.weight" in layers.outside or "plain_norm" in b.twists:
+        cur = b.norm(cur)
+    cur.kept = True
+    if "headless" in b.twists:
+        return cur
+    logits = b.graph.op((vocabulary, *cur.shape[1:]), cur)
+    logits.kept = True
+    return logits

@@ -1,0 +1,333 @@
+"""The parts that llama.cpp's graphs are made of: norms, projections, attention, feed-forwards, mixtures.
+
+Each function adds the nodes that the one of the same name adds in src/llama-graph.cpp, llama.cpp 0.5.0 (0c1e570);
+operations that always work in place on a fresh result (biases, scales, activations) are left out, for they neither
+take nor keep memory.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from sizeup.engines.llamacpp.graph import FLOAT, HALF, INT, LONG, Graph, Node
+from sizeup.engines.llamacpp.layers import Layer
+from sizeup.models.mixers import Attention, LatentAttention
+
+#: Quantized caches are rotated by a Hadamard matrix of this size, or a larger power of two that divides a key's head.
+ROTATION = 64
+
+
+class Sizes(msgspec.Struct, frozen=True):
+    """What the sizes of a graph depend on, beside the model.
+
+    tokens, rows: of the ubatch, and how many of them give logits. sequences: in the batch; streams: caches.
+    full, windowed: cells a stream that the masks cover. fused: flash attention.
+    rotate_keys, rotate_values: quantized caches. value_width: the most value elements of a layer's token.
+    key_element: bytes of a cached key element, when it isn't quantized. cached: whether there is a cache.
+    """
+
+    tokens: int
+    rows: int
+    sequences: int
+    streams: int
+    full: int
+    windowed: int
+    fused: bool
+    rotate_keys: bool
+    rotate_values: bool
+    value_width: int
+    key_element: int
+    cached: bool
+
+
+class Builder:
+    """A graph in the making, for one batch of `sizes`; twists: what the architecture does its own way."""
+
+    def __init__(self, graph: Graph, sizes: Sizes, twists: frozenset[str]) -> None:
+        self.graph, self.sizes, self.twists = graph, sizes, twists
+        self.host = graph.place
+        self._inputs: dict[str, Node] = {}
+        self.weights: dict[str, int] = {}
+
+    # ── inputs ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def input(self, name: str, *shape: int, element: int = FLOAT) -> Node:
+        """An input by name, made when it is first asked for; inputs are filled on the host."""
+        if name not in self._inputs:
+            self._inputs[name] = self.graph.input(*shape, element=element, place=self.host)
+        return self._inputs[name]
+
+    def positions(self) -> Node:
+        """Positions of the tokens."""
+        per_token = 4 if "mrope" in self.twists else 1
+        return self.input("positions", self.sizes.tokens * per_token, element=INT)
+
+    def output_rows(self) -> Node:
+        """Which tokens give logits."""
+        return self.input("output rows", self.sizes.rows, element=INT)
+
+    def mask(self, *, windowed: bool) -> Node:
+        """Which cells each token sees: half precision for flash attention, single without."""
+        s = self.sizes
+        cells = (s.windowed if windowed else s.full) if s.cached else s.tokens
+        element = HALF if s.fused else FLOAT
+        name = "window mask" if windowed else "mask"
+        return self.input(name, cells, s.tokens // s.streams, 1, s.streams, element=element)
+
+    def slots(self, what: str, *, windowed: bool) -> Node:
+        """Cells that the batch's keys (or values, one index each without flash attention) go to."""
+        s = self.sizes
+        each = s.value_width if what == "values" and not s.fused else 1
+        return self.input(f"{what} slots {windowed}", s.tokens * each, element=LONG)
+
+    def rotation(self, what: str, head: int, *, windowed: bool) -> Node | None:
+        """The Hadamard matrix for a quantized cache of keys or values; None when there is none."""
+        wanted = self.sizes.rotate_keys if what == "keys" else self.sizes.rotate_values
+        if not wanted or head % ROTATION:
+            return None
+        size = ROTATION
+        while what == "keys" and head % (2 * size) == 0:
+            size *= 2
+        return self.input(f"{what} rotation {windowed}", size, size)
+
+    # ── small parts ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def multiply(self, layer: Layer, stem: str, source: Node) -> Node:
+        """A projection: (width, tokens …)."""
+        shape = (layer.width(stem), *source.shape[1:])
+        return self.graph.op(shape, source)
+
+    def norm(self, source: Node, *, in_place: bool | None = None) -> Node:
+        """RMS norm works in place on what nobody else reads; layer norm never does."""
+        rms = "layer_norm" not in self.twists if in_place is None else in_place
+        return self.graph.op(source.shape, source, inplace=rms)
+
+    def rotate(self, source: Node, matrix: Node | None) -> Node:
+        """Heads times a Hadamard matrix."""
+        if matrix is None:
+            return source
+        g = self.graph
+        flat = g.view(source) if source.layout is not None else g.op(source.shape, source)
+        return g.view(g.op(source.shape, matrix, flat))
+
+    def take_rows(self, source: Node) -> Node:
+        """Only the rows that give logits."""
+        return self.graph.op((source.shape[0], self.sizes.rows), source, self.output_rows())
+
+    # ── attention ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def attention(self, layer: Layer, mixer: Attention, source: Node) -> Node:
+        """Grouped-query attention, projections included: (hidden, tokens)."""
+        q, k, v = self._queries_keys_values(layer, mixer, source)
+        mixed = self.attend(layer, mixer, q, k, v)
+        if "gated_output" in self.twists:
+            gate = self.graph.op(mixed.shape, q.sources[0] if q.sources else q)
+            mixed = self.graph.op(mixed.shape, mixed, gate, inplace=True)
+        return self.multiply(layer, "attn_output", mixed) if layer.has("attn_output") else mixed
+
+    def _queries_keys_values(self, layer: Layer, mixer: Attention, source: Node) -> tuple[Node, Node | None, Node | None]:
+        g, tokens = self.graph, self.sizes.tokens
+        q_shape = (mixer.head_dim, mixer.heads, tokens)
+        k_shape = (mixer.head_dim, mixer.kv_heads, tokens)
+        v_shape = (mixer.value_dim, mixer.kv_heads, tokens)
+        k: Node | None = None
+        v: Node | None = None
+        if layer.has("attn_qkv"):
+            merged = self.multiply(layer, "attn_qkv", source)
+            q = g.view(merged, q_shape, contiguous=False)
+            k = g.view(merged, k_shape, contiguous=False)
+            v = g.view(merged, v_shape, contiguous=False)
+        else:
+            q = self._headed(layer, "attn_q", source, q_shape)
+            if layer.has("attn_k"):
+                k = self._headed(layer, "attn_k", source, k_shape)
+                v = self._headed(layer, "attn_v", source, v_shape) if layer.has("attn_v") else g.view(k, v_shape)
+        return self._turned(layer, "attn_q", q), self._turned(layer, "attn_k", k) if k else None, v
+
+    def _headed(self, layer: Layer, stem: str, source: Node, shape: tuple[int, ...]) -> Node:
+        """A projection seen as heads; a norm over all heads comes before, one over each head after."""
+        flat = self.multiply(layer, stem, source)
+        norm = layer.tensors.get(f"{stem}_norm.weight")
+        if norm and norm[-1] == flat.shape[0]:
+            flat = self.norm(flat)
+        if flat.shape[0] > shape[0] * shape[1]:
+            return self.graph.view(flat, shape, contiguous=False)
+        return self.graph.view(flat, shape)
+
+    def _turned(self, layer: Layer, stem: str, heads: Node) -> Node:
+        """Norm over each head, then rotary positions."""
+        norm = layer.tensors.get(f"{stem}_norm.weight")
+        if norm and norm[-1] == heads.shape[0]:
+            heads = self.norm(heads)
+        if "no_rope" in self.twists:
+            return heads
+        return self.graph.op(heads.shape, heads, self.positions(), inplace=True)
+
+    def attend(self, layer: Layer, mixer: Attention, q: Node, k: Node | None, v: Node | None) -> Node:
+        """Store keys and values, and mix: (heads · value_dim, tokens)."""
+        g, windowed = self.graph, layer.windowed
+        if self.sizes.cached:
+            key_matrix = self.rotation("keys", mixer.head_dim, windowed=windowed)
+            value_matrix = self.rotation("values", mixer.value_dim, windowed=windowed)
+            q = g.expand(self.rotate(q, key_matrix))
+            v = g.expand(self.rotate(v, value_matrix)) if v else None
+            k = g.expand(self.rotate(k, key_matrix)) if k else None
+            self._store(k, v, windowed=windowed)
+            mixed = self.mix(q, mixer, windowed=windowed)
+            return self.rotate(mixed, value_matrix)
+        g.expand(q)
+        assert k is not None and v is not None  # noqa: S101, PT018  nothing to share without a cache
+        g.expand(k)
+        g.expand(v)
+        return self.mix(q, mixer, windowed=windowed, keys=k, values=v)
+
+    def _store(self, k: Node | None, v: Node | None, *, windowed: bool) -> None:
+        g, cache = self.graph, self.graph.external(1)
+        if k is not None:
+            g.store(cache, g.view(k), self.slots("keys", windowed=windowed))
+        if v is None:
+            return
+        if self.sizes.fused:
+            flat = g.view(v)
+        else:
+            flat = g.view(v) if v.layout is not None else g.op(v.shape, v)
+            width = v.shape[0] * v.shape[1]
+            if width < self.sizes.value_width:
+                flat = g.op((self.sizes.value_width, self.sizes.tokens), flat)
+            flat = g.view(flat)
+        g.store(cache, flat, self.slots("values", windowed=windowed))
+
+    def mix(
+        self, q: Node, mixer: Attention, *, windowed: bool, keys: Node | None = None, values: Node | None = None
+    ) -> Node:
+        """Scores, softmax, and the values' mean: build_attn_mha."""
+        g, s = self.graph, self.sizes
+        tokens = s.tokens
+        heads = g.view(g.view(q), contiguous=False)
+        mask = self.mask(windowed=windowed)
+        if s.fused:
+            casts = [g.op(n.shape, g.view(n, contiguous=False), element=HALF) for n in (keys, values) if n]
+            mixed = g.op((mixer.value_dim, mixer.heads, tokens), heads, *casts, mask)
+            return g.expand(g.view(mixed, (mixer.value_dim * mixer.heads, tokens)))
+        cells = mask.shape[0]
+        keyed = (g.view(keys, contiguous=False),) if keys else ()
+        scores = g.op((cells, tokens, mixer.heads), *keyed, heads)
+        scores = g.like(scores, mask)
+        turned = (g.op(values.shape, g.view(values, contiguous=False)),) if values else ()
+        mixed = g.op((mixer.value_dim, tokens, mixer.heads), *turned, scores)
+        return g.expand(g.op((mixer.value_dim * mixer.heads, tokens), g.view(mixed, contiguous=False)))
+
+    def latent(self, layer: Layer, mixer: LatentAttention, source: Node) -> Node:
+        """Multi-head latent attention in its absorbed form: all heads over one compressed key."""
+        g, tokens = self.graph, self.sizes.tokens
+        if layer.has("attn_q_a"):
+            q = self.multiply(layer, "attn_q_b", self.norm(self.multiply(layer, "attn_q_a", source)))
+        else:
+            q = self.multiply(layer, "attn_q", source)
+        q = g.view(q, (mixer.head_dim, mixer.heads, tokens))
+        compressed = self.multiply(layer, "attn_kv_a_mqa", source)
+        latent = g.view(compressed, (mixer.kv_rank, tokens), contiguous=False)
+        k_rope = g.view(compressed, (mixer.rope_dim, 1, tokens), contiguous=False)
+        k_rope = g.op(k_rope.shape, k_rope, self.positions(), inplace=True)
+        latent = self.norm(latent)
+        q_nope = g.view(q, (mixer.nope_dim, mixer.heads, tokens), contiguous=False)
+        q_rope = g.view(q, (mixer.rope_dim, mixer.heads, tokens), contiguous=False)
+        q_rope = g.op(q_rope.shape, q_rope, self.positions(), inplace=True)
+        absorbed = g.op((mixer.kv_rank, tokens, mixer.heads), g.view(q_nope, contiguous=False))
+        queries = g.op((mixer.latent_elements, mixer.heads, tokens), g.view(absorbed, contiguous=False), q_rope)
+        latent = g.view(latent, (mixer.kv_rank, 1, tokens))
+        key = g.op((mixer.latent_elements, 1, tokens), latent, k_rope)
+        g.expand(queries)
+        g.expand(latent)
+        g.expand(key)
+        self._store(key, None, windowed=layer.windowed)
+        return self.multiply(layer, "attn_output", self._mix_latent(queries, mixer, windowed=layer.windowed))
+
+    def _mix_latent(self, queries: Node, mixer: LatentAttention, *, windowed: bool) -> Node:
+        """The same mixing over compressed values, which each head then expands."""
+        g, s = self.graph, self.sizes
+        heads = g.view(g.view(queries), contiguous=False)
+        mask = self.mask(windowed=windowed)
+        compressed, expanded = (mixer.kv_rank, s.tokens, mixer.heads), (mixer.value_dim, s.tokens, mixer.heads)
+        if s.fused:
+            mixed = g.op((mixer.kv_rank, mixer.heads, s.tokens), heads, mask)
+            mixed = g.op(expanded, g.view(mixed, contiguous=False))
+        else:
+            scores = g.like(g.op((mask.shape[0], s.tokens, mixer.heads), heads), mask)
+            values = g.op((mask.shape[0], mixer.kv_rank, s.streams), g.external(1), element=s.key_element)
+            mixed = g.op(expanded, g.op(compressed, values, scores))
+        return g.expand(g.op((mixer.value_dim * mixer.heads, s.tokens), g.view(mixed, contiguous=False)))
+
+    # ── feed-forward ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def mlp(self, layer: Layer, source: Node, suffix: str = "") -> Node:
+        """A dense feed-forward, gated when there is a gate, or when `up` is twice as wide as `down` reads."""
+        g = self.graph
+        up = self.multiply(layer, f"ffn_up{suffix}", source)
+        inner = layer.tensors[f"ffn_down{suffix}.weight"][-1]
+        if layer.has(f"ffn_gate{suffix}"):
+            gate = self.multiply(layer, f"ffn_gate{suffix}", source)
+            up = g.op(up.shape, gate, up)
+        elif up.shape[0] == 2 * inner:
+            up = g.op((inner, *up.shape[1:]), up)
+        return self.multiply(layer, f"ffn_down{suffix}", up)
+
+    def mixture(self, layer: Layer, source: Node) -> Node:
+        """Routed experts: router, choice, the chosen experts' feed-forwards side by side, their weighted sum."""
+        g = self.graph
+        forward = layer.feed_forward
+        experts, chosen_count = forward.experts, forward.experts_per_token
+        tokens, hidden = source.tokens, source.shape[0]
+        logits = self.multiply(layer, "ffn_gate_inp", source)
+        probabilities = logits if "late_softmax" in self.twists else g.like(logits)
+        biased = g.like(probabilities) if layer.has("exp_probs_b", "bias") else probabilities
+        order = g.op((experts, tokens), biased, element=INT)
+        chosen = g.view(order, (chosen_count, tokens), contiguous=False)
+        weights = g.op((1, chosen_count, tokens), g.view(probabilities, (1, experts, tokens)), chosen)
+        if "plain_weights" not in self.twists:
+            flat = g.view(weights, (chosen_count, tokens))
+            total = g.op((1, tokens), flat)
+            weights = g.view(g.op(flat.shape, flat, total, inplace=True), (1, chosen_count, tokens))
+        g.expand(weights)
+        cur = g.view(source, (hidden, 1, tokens))
+        if "weights_first" in self.twists:
+            cur = g.like(g.op((hidden, chosen_count, tokens), cur), weights)
+        mixed = g.op((hidden, chosen_count, tokens), self._experts(layer, cur, chosen), chosen)
+        if "weights_first" not in self.twists:
+            mixed = g.like(mixed, weights)
+        g.expand(mixed)
+        return self._sum_experts(mixed, hidden, tokens, chosen_count)
+
+    def _experts(self, layer: Layer, cur: Node, chosen: Node) -> Node:
+        g = self.graph
+        chosen_count, tokens = chosen.shape
+        width = layer.tensors["ffn_down_exps.weight"][-1]
+        shape = (width, chosen_count, tokens)
+        if layer.has("ffn_gate_up_exps"):
+            merged = g.op((2 * width, chosen_count, tokens), cur, chosen)
+            halves = [g.view(merged, shape, contiguous=False) for _ in range(2)]
+            return g.op(shape, *halves)
+        up = g.op(shape, cur, chosen)
+        return g.op(shape, g.op(shape, cur, chosen), up) if layer.has("ffn_gate_exps") else up
+
+    def _sum_experts(self, mixed: Node, hidden: int, tokens: int, count: int) -> Node:
+        """The chosen experts' results added up one after the other, on views of them."""
+        g = self.graph
+        parts = [g.expand(g.view(mixed, (hidden, tokens), contiguous=False)) for _ in range(count)]
+        total = parts[0]
+        for part in parts[1:]:
+            total = g.expand(g.op((hidden, tokens), total, part, inplace=True))
+        return total if count > 1 else g.op((hidden, tokens), total)
+
+    def feed_forward(self, layer: Layer, source: Node) -> Node:
+        """Whatever feed-forward the layer has: dense, mixture, mixture beside shared experts."""
+        if not layer.has("ffn_gate_inp") or not layer.has("ffn_down_exps"):
+            return self.mlp(layer, source)
+        mixed = self.mixture(layer, source)
+        if not layer.has("ffn_up_shexp"):
+            return mixed
+        shared = self.mlp(layer, source, "_shexp")
+        if layer.has("ffn_gate_inp_shexp"):
+            gate = self.graph.op((1, source.tokens), source)
+            shared = self.graph.like(shared, gate)
+        return self.graph.op(mixed.shape, mixed, shared, inplace=True)

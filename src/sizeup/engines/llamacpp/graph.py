@@ -1,0 +1,241 @@
+"""A compute graph in miniature, and llama.cpp's allocator for it.
+
+A node knows its size, what it reads, and whether it may take over its input's memory. `peak_bytes` hands out and takes
+back memory in execution order exactly like ggml_gallocr: best fit among freed blocks, else at the end; inputs first;
+results of operations that work in place take over the memory of an input that nobody else reads.
+
+Source: ggml_visit_parents_graph in ggml/src/ggml.c, ggml_gallocr_alloc_graph_impl and ggml_dyn_tallocr_alloc in
+ggml/src/ggml-alloc.c, llama.cpp 0.5.0 (0c1e570).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+
+FLOAT, HALF, INT, LONG = 4, 2, 4, 8
+Shape = tuple[int, ...]
+
+
+class Node:
+    """A result, a view of one, an input, or memory that is allocated elsewhere (weights, caches).
+
+    shape: fastest dimension first, as in ggml. layout: equal for nodes of the same type, shape and strides; None for a
+    view whose strides are its own. root: the node whose memory a view shows. external: its memory isn't the graph's.
+    place: the device it is computed on; None for a view, which is wherever its root is.
+    """
+
+    __slots__ = (
+        "address", "children", "external", "inplace", "is_input", "kept", "layout", "owned", "place", "root", "shape",
+        "size", "sources", "views",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        shape: Shape,
+        size: int,
+        sources: tuple[Node, ...] = (),
+        *,
+        layout: tuple[int, ...] | None = None,
+        root: Node | None = None,
+        inplace: bool = False,
+        is_input: bool = False,
+        external: bool = False,
+        place: int | None = None,
+    ) -> None:
+        self.shape, self.size, self.sources, self.layout, self.root = shape, size, sources, layout, root
+        self.inplace, self.is_input, self.external, self.place = inplace, is_input, external, place
+        self.kept = False
+        self.children = self.views = self.address = 0
+        self.owned = False
+
+    @property
+    def tokens(self) -> int:
+        """Extent of its second dimension."""
+        return self.shape[1] if len(self.shape) > 1 else 1
+
+
+def _trim(shape: Shape) -> Shape:
+    """The shape without trailing ones: how ggml compares shapes."""
+    end = len(shape)
+    while end > 1 and shape[end - 1] == 1:
+        end -= 1
+    return shape[:end]
+
+
+class Graph:
+    """Nodes in execution order. `place`: the device that operations are on from now."""
+
+    def __init__(self, place: int = 0) -> None:
+        self.nodes: list[Node] = []
+        self.leaves: list[Node] = []
+        self.place = place
+        self._seen: set[int] = set()
+
+    def input(self, *shape: int, element: int = FLOAT, place: int | None = None) -> Node:
+        """A tensor that is filled before the graph runs."""
+        node = Node(shape, prod(shape) * element, layout=(element, *_trim(shape)), is_input=True)
+        node.place = self.place if place is None else place
+        return node
+
+    def external(self, *shape: int, size: int = 0, place: int | None = None) -> Node:
+        """Memory that isn't the graph's: a weight, a cache."""
+        return Node(shape, size, external=True, place=self.place if place is None else place)
+
+    def op(self, shape: Shape, *sources: Node, element: int = FLOAT, inplace: bool = False) -> Node:
+        """The result of an operation; inplace: it may take over the memory of one of its sources."""
+        size = prod(shape) * element
+        return Node(shape, size, sources, layout=(element, *_trim(shape)), inplace=inplace, place=self.place)
+
+    def like(self, source: Node, *others: Node) -> Node:
+        """The result of an elementwise operation that may work in place: of the first source's shape."""
+        return self.op(source.shape, source, *others, inplace=True)
+
+    def view(self, source: Node, shape: Shape | None = None, *, contiguous: bool = True) -> Node:
+        """The same memory seen otherwise: a reshape (contiguous), a permutation, a slice."""
+        kept = source.shape if shape is None else shape
+        layout = (FLOAT, *_trim(kept)) if contiguous and source.layout is not None else None
+        return Node(kept, source.size, (source,), layout=layout, root=source.root or source)
+
+    def store(self, cache: Node, *sources: Node) -> Node:
+        """Write into memory that isn't the graph's, now."""
+        return self.expand(Node(cache.shape, 0, sources, root=cache, place=cache.place))
+
+    def expand(self, node: Node) -> Node:
+        """Put a node and all it needs into the execution order, each source before, first sources first."""
+        stack = [(node, iter(node.sources))]
+        if id(node) in self._seen:
+            return node
+        self._seen.add(id(node))
+        while stack:
+            current, waiting = stack[-1]
+            source = next((s for s in waiting if id(s) not in self._seen), None)
+            if source is not None:
+                self._seen.add(id(source))
+                stack.append((source, iter(source.sources)))
+                continue
+            stack.pop()
+            if not current.external:
+                (self.leaves if current.is_input else self.nodes).append(current)
+        return node
+
+
+class _Pool:
+    """Free blocks of one device's buffer, sorted by address; the last one has no end."""
+
+    def __init__(self, alignment: int) -> None:
+        self.alignment, self.peak = alignment, 0
+        self.free: list[list[int]] = [[0, 1 << 62]]
+
+    def padded(self, size: int) -> int:
+        """The size rounded up to the alignment."""
+        return -(-size // self.alignment) * self.alignment
+
+    def take(self, size: int) -> int:
+        """The address of the best-fitting block, or of the end when no freed block is large enough."""
+        size = self.padded(size)
+        best = len(self.free) - 1
+        best_size = 1 << 62
+        for i in range(len(self.free) - 1):
+            room = self.free[i][1]
+            if size <= room <= best_size:
+                best, best_size = i, room
+        block = self.free[best]
+        address = block[0]
+        block[0] += size
+        block[1] -= size
+        if not block[1]:
+            del self.free[best]
+        self.peak = max(self.peak, address + size)
+        return address
+
+    def give(self, address: int, size: int) -> None:
+        """Take a block back, joined with its free neighbours."""
+        size = self.padded(size)
+        if not size:
+            return
+        free = self.free
+        for i, block in enumerate(free):
+            if block[0] + block[1] == address:
+                block[1] += size
+                if i + 1 < len(free) and block[0] + block[1] == free[i + 1][0]:
+                    block[1] += free[i + 1][1]
+                    del free[i + 1]
+                return
+            if address + size == block[0]:
+                block[0], block[1] = address, block[1] + size
+                return
+            if block[0] > address:
+                free.insert(i, [address, size])
+                return
+
+
+class _Allocator:
+    """One pass over a graph: who lives where, and until when."""
+
+    def __init__(self, alignments: dict[int, int]) -> None:
+        self.pools = {place: _Pool(alignment) for place, alignment in alignments.items()}
+
+    def run(self, leaves: Iterable[Node], nodes: Iterable[Node]) -> None:
+        order = list(nodes)
+        for leaf in leaves:
+            self.settle(leaf)
+        for node in order:
+            if node.root is not None:
+                node.root.views += 1
+            for source in node.sources:
+                source.children += 1
+        for node in order:
+            self.settle(node)
+            for source in node.sources:
+                self.release(source)
+
+    def settle(self, node: Node) -> None:
+        """Find memory for a node, unless it has some or shows another's."""
+        if node.owned or node.external or node.root is not None:
+            return
+        node.owned = True
+        if node.inplace:
+            for source in node.sources:
+                if self.takes_over(node, source):
+                    return
+        assert node.place is not None  # noqa: S101  only views have no place
+        node.address = self.pools[node.place].take(node.size)
+
+    def takes_over(self, node: Node, source: Node) -> bool:
+        """Let a node have its source's memory when it is the last reader and both have the same layout.
+
+        Never through a view: ggml doesn't count views as its own.
+        """
+        if not source.owned or source.kept or source.layout != node.layout:
+            return False
+        if source.children != 1 or source.views:
+            return False
+        node.address, node.place, source.owned = source.address, source.place, False
+        return True
+
+    def release(self, source: Node) -> None:
+        """One reader less; the memory goes back after the last."""
+        source.children -= 1
+        if source.children or source.views:
+            return
+        home = source
+        if source.root is not None:
+            home = source.root
+            home.views -= 1
+            if home.views or home.children:
+                return
+        if home.owned and not home.kept:
+            assert home.place is not None  # noqa: S101  only views have no place
+            self.pools[home.place].give(home.address, home.size)
+            home.owned = False
+
+
+def peak_bytes(graph: Graph, alignments: dict[int, int]) -> dict[int, int]:
+    """The size of each device's buffer: the highest address that was ever in use. The graph is used up by it.
+
+    alignments: place → alignment of that device's buffers.
+    """
+    allocator = _Allocator(alignments)
+    allocator.run(graph.leaves, graph.nodes)
+    return {place: pool.peak for place, pool in allocator.pools.items()}

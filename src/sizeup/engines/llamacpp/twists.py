@@ -1,0 +1,49 @@
+"""What single architectures do their own way in llama.cpp's graphs, beyond what their tensors tell.
+
+layer_norm: norms with mean and variance, which never work in place. no_rope: no rotary positions.
+parallel_norms: attention and feed-forward side by side, each with a norm of its own. plain_norm: norms without
+weights. late_softmax: the router's softmax is over the chosen experts only. plain_weights: the chosen experts' weights
+aren't normalized. weights_first: they are applied before the experts. headless: no logits. mrope: four positions each.
+gated_output: the query projection holds a gate for the output.
+
+Source: src/models/*.cpp, llama.cpp 0.5.0 (0c1e570).
+"""
+
+from __future__ import annotations
+
+_TWISTS = {
+    "bert": "layer_norm no_rope headless",
+    "bloom": "layer_norm no_rope",
+    "codeshell": "layer_norm",
+    "cohere2": "layer_norm",
+    "cohere2moe": "layer_norm",
+    "command-r": "layer_norm",
+    "dbrx": "layer_norm",
+    "eurobert": "headless",
+    "falcon": "layer_norm",
+    "gpt-oss": "late_softmax plain_weights",
+    "gpt2": "layer_norm no_rope",
+    "gptj": "layer_norm",
+    "gptneox": "layer_norm parallel_norms",
+    "jais": "layer_norm no_rope",
+    "llama4": "weights_first plain_weights",
+    "modern-bert": "layer_norm headless",
+    "mpt": "layer_norm no_rope",
+    "nemotron": "layer_norm",
+    "olmo": "layer_norm plain_norm",
+    "orion": "layer_norm",
+    "phi2": "layer_norm",
+    "qwen2moe": "plain_weights",
+    "qwen2vl": "mrope",
+    "qwen3next": "gated_output",
+    "qwen3vl": "mrope",
+    "qwen3vlmoe": "mrope",
+    "stablelm": "layer_norm",
+    "starcoder": "layer_norm no_rope",
+    "starcoder2": "layer_norm",
+}
+
+
+def twists_of(architecture: str) -> frozenset[str]:
+    """The twists of an architecture."""
+    return frozenset(_TWISTS.get(architecture, "").split())
