@@ -177,7 +177,7 @@ def _body(
             if span and length >= wanted:
                 break
             if time.monotonic() > ends:
-                raise _Again("sent its answer too slowly")
+                raise NetworkError(f"{url} sent its answer too slowly", hint="try again later")
     except TimeoutError:
         raise _Again("stopped in the middle of its answer") from None
     except (OSError, http.client.HTTPException) as error:

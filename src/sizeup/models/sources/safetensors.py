@@ -154,7 +154,7 @@ def _entries(raw: bytes, name: str) -> dict[str, Any]:
         raise BadFile(f"{name} has a header that is not a JSON object", hint=AGAIN)
     if len(entries) > MAX_TENSORS:
         raise BadFile(f"{name} has {len(entries):,} tensors; {MAX_TENSORS:,} is the most", hint=AGAIN)
-    if raw.count(b'"data_offsets"') != len(entries) - ("__metadata__" in entries):
+    if b"\\u" in raw or raw.count(b'"data_offsets"') != len(entries) - ("__metadata__" in entries):
         _refuse_duplicates(raw, name)
     return entries
 
