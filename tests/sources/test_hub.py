@@ -17,6 +17,7 @@ from sizeup.models.sources.found import Found
 from sizeup.models.sources.http import Client
 from sizeup.models.sources.resolve import resolve
 
+
 @pytest.fixture
 def pauses() -> list[float]:
     return []
