@@ -7,7 +7,8 @@ from sizeup.techniques.quantization_loss import divergence
 
 #: (format, least bits per weight).
 WORTH_RUNNING = (
-    ("Q8_0", 8.5), ("Q6_K", 6.5), ("Q5_K_M", 5.5), ("Q4_K_M", 4.5), ("IQ4_XS", 4.25), ("Q3_K_M", 3.4), ("IQ3_XXS", 3.06),
+    ("Q8_0", 8.5), ("Q6_K", 6.5), ("Q5_K_M", 5.5), ("Q4_K_M", 4.5), ("IQ4_XS", 4.25), ("Q3_K_M", 3.4),
+    ("IQ3_XXS", 3.06),
 )  # fmt: skip
 #: Trained in four bits: any other format is larger and no better.
 _NATIVE_MXFP4 = (("MXFP4_MOE", 4.25),)

@@ -1,4 +1,4 @@
-"""The grid of a model on a machine: formats × contexts, the best plan in it, the largest context, and what would help."""
+"""The grid of a model on a machine: formats × contexts, the best plan, the largest context, and what would help."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ RECENT_DAYS = 550
 
 
 class Fit(msgspec.Struct, frozen=True):
-    """The fitted trend. residual: standard deviation of the scores around it, in logits. last_year: of the newest score."""
+    """The fitted trend. residual: standard deviation of scores around it, in logits. last_year: of the newest score."""
 
     difficulty: dict[str, float]
     size: float
@@ -110,8 +110,8 @@ def after_quantization(found: Quality, divergence: float) -> Quality:
     """The quality that is left when predictions diverge by so many nats a token from the unquantized model's.
 
     A loss L falls as parameters^-0.076 (Kaplan 2020), so a divergence costs as much as having
-    exp(divergence / (0.076 · L)) times fewer parameters, which the trend's `size` turns into logits; L = 1.83 nats, that
-    of Llama-3-8B on wikitext-2 where the divergences were measured.
+    exp(divergence / (0.076 · L)) times fewer parameters, which the trend's `size` turns into logits; L = 1.83 nats,
+    that of Llama-3-8B on wikitext-2 where the divergences were measured.
     """
     loss = fit().size * divergence / (0.076 * 1.83)
 
@@ -158,7 +158,7 @@ def _relevant(entry: Entry, task: str) -> list[Score]:
 
 def _words(scores: list[Score], task: str) -> str:
     """The hardest score in words: `livecodebench 43.4 (source)`."""
-    order = (
+    order: tuple[str, ...] = (
         "swebench_verified",
         "aider_polyglot_pass2",
         "livecodebench",

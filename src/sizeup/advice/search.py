@@ -156,7 +156,7 @@ def _first_possible(model: Model, needs: Needs, machine: Machine, budget: Budget
 
 
 def _fastest(machine: Machine, budget: Budget, read: float) -> float:
-    """An upper bound of tokens/s: as much of what a token reads as the GPUs hold at their bandwidth, the rest at the host's.
+    """An upper bound of tokens/s: as much as the GPUs hold is read at their bandwidth, the rest at the host's.
 
     A device of unknown bandwidth counts as infinitely fast.
     """

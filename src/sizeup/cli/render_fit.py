@@ -44,7 +44,7 @@ def _grid(report: FitReport) -> Iterator[str]:
     ]
     yield from text.table(rows, header=header, align="<>" + "<" * len(contexts))
     yield text.dim(
-        "✓ fits  ~ tight  ✗ doesn't  ᶜ partly on the CPU; tokens/s of one sequence, memory to spare on the tightest device"
+        "✓ fits  ~ tight  ✗ doesn't  ᶜ partly on CPU; tokens/s of one sequence, memory to spare on the tightest device"
     )
 
 

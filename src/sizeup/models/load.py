@@ -62,7 +62,7 @@ def _by_name(text: str, *, network: bool) -> Model:
             from sizeup.models.from_catalogue import model_from_entry
 
             return model_from_entry(entry)
-        if not network:
+        if not network or "/" not in text:
             raise _not_here(text, error, find.nearest(text)) from None
         return _found(text, network=True)
     return here if entry is None else _with_catalogue_facts(here, entry)

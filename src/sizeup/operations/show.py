@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from sizeup.engines.llamacpp.architectures import runs
 from sizeup.engines.llamacpp.weights import file_bytes
 from sizeup.errors import BadInput
 from sizeup.estimate.memory_of_context import bytes_per_token, cache_term
@@ -148,8 +149,8 @@ def _role_sums(model: Model) -> dict[str, int]:
 
 def _bytes_by_format(model: Model) -> dict[str, int]:
     found = {name: checkpoint_bytes(model, name) for name in COMMON}
-    for name in GGUF:
-        found[name] = file_bytes(model, name)
+    if runs(model):
+        found |= {name: file_bytes(model, name) for name in GGUF}
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
 
