@@ -122,7 +122,9 @@ def live_records(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def compare(record: dict[str, Any]) -> Result:
     """Lay the anatomy of a record's configuration beside what transformers built."""
-    mapping, model_type = record["mapping"], record["model_type"]
+    mapping = record["mapping"]
+    config = record.get("given") or record.get("config") or {}
+    model_type = config.get("model_type") or record["model_type"]
     base = (mapping, record.get("key", model_type), record.get("class", ""))
     describe = anatomy_of(model_type)
     if "error" in record:
@@ -131,7 +133,8 @@ def compare(record: dict[str, Any]) -> Result:
     built = built_checkpoint(record)
     if describe is None:
         return Result(*base, "worker", (), "no anatomy", built)
-    config = record.get("given") or record["config"] | {"architectures": [record["class"]]}
+    if not record.get("given"):
+        config |= {"architectures": [record["class"]]}
     try:
         described = described_checkpoint(describe(Config(config, base[1])).blocks)
     except SizeupError as error:

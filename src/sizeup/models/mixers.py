@@ -9,6 +9,19 @@ from __future__ import annotations
 import msgspec
 
 
+class Indexer(msgspec.Struct, frozen=True):
+    """The lightning indexer of sparse attention: it picks `top_k` earlier tokens for each token.
+
+    It keeps one key of `head_dim` elements per token, beside the cache.
+    shares_choice: it reuses the choice of an earlier layer and has no weights or keys of its own.
+    """
+
+    heads: int
+    head_dim: int
+    top_k: int
+    shares_choice: bool = False
+
+
 class Attention(msgspec.Struct, frozen=True, tag="attention"):
     """Softmax attention over keys and values, with query heads grouped over `kv_heads`.
 
@@ -20,6 +33,7 @@ class Attention(msgspec.Struct, frozen=True, tag="attention"):
     causal: whether a token sees only earlier ones.
     softcap: limit of the scores' tanh cap; None means no cap.
     sinks: whether each head has a learned sink.
+    indexer: what picks the tokens it looks at (MiniMax-M3); None means all within reach.
     """
 
     heads: int
@@ -33,6 +47,7 @@ class Attention(msgspec.Struct, frozen=True, tag="attention"):
     causal: bool = True
     softcap: float | None = None
     sinks: bool = False
+    indexer: Indexer | None = None
 
     @property
     def key_elements(self) -> int:
@@ -48,19 +63,6 @@ class Attention(msgspec.Struct, frozen=True, tag="attention"):
     def reach(self) -> int | None:
         """The most tokens it ever looks back at; None means no limit."""
         return self.window or self.chunk
-
-
-class Indexer(msgspec.Struct, frozen=True):
-    """The lightning indexer of sparse latent attention: it picks `top_k` earlier tokens for each token.
-
-    It keeps one key of `head_dim` elements per token, beside the latent cache.
-    shares_choice: it reuses the choice of an earlier layer and has no weights or keys of its own.
-    """
-
-    heads: int
-    head_dim: int
-    top_k: int
-    shares_choice: bool = False
 
 
 class LatentAttention(msgspec.Struct, frozen=True, tag="latent"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sizeup.models.anatomy.family import (
@@ -37,7 +37,8 @@ def llama_like(
     activation: str = "silu",
     sinks: bool = False,
     softcap: float | None = None,
-    feed_forward: Part | None = None,
+    feed_forward: Part | Callable[[str], Part] | None = None,
+    halves: Sequence[str] = (),
     extra: Tensors = (),
     **frame: Any,
 ) -> Anatomy:
@@ -45,7 +46,8 @@ def llama_like(
 
     kinds: `full_attention` or `sliding_attention` for every layer (window from `sliding_window`).
     qk_norm: over each `head` of queries and keys, or over the `full` projection. norms: the norms of a layer.
-    feed_forward: in place of the gated one. extra: further tensors of the attention. frame: what `text_frame` takes.
+    feed_forward: in place of the gated one; with `halves`, from the name of a layer's half to its part.
+    extra: further tensors of the attention. frame: what `text_frame` takes.
     """
     s = sizes(cfg)
 
@@ -60,9 +62,24 @@ def llama_like(
             extra=extra,
         )
 
-    half = feed_forward or gated_mlp(s.hidden, s.ffn, bias=mlp_bias, activation=activation)
+    def half(kind: str) -> Part:
+        if isinstance(feed_forward, Part):
+            return feed_forward
+        if feed_forward:
+            return feed_forward(kind)
+        return gated_mlp(s.hidden, s.ffn, bias=mlp_bias, activation=activation)
+
     return decoder(
-        cfg, prefix, s=s, mix=mix, feed_forward=lambda _: half, kinds=kinds, norms=norms, norm_bias=norm_bias, **frame
+        cfg,
+        prefix,
+        s=s,
+        mix=mix,
+        feed_forward=half,
+        halves=halves,
+        kinds=kinds,
+        norms=norms,
+        norm_bias=norm_bias,
+        **frame,
     )
 
 
@@ -231,15 +248,13 @@ def exaone4(cfg: Config, prefix: str = "model") -> Anatomy:
 
 
 def exaone_kinds(cfg: Config, s: Sizes) -> list[str]:
-    """Windows in three layers of four, when there is a window; the last layer is full."""
+    """Windows in three layers of four, when there is a window; a pattern may also be spelled `LLLG`."""
     if not cfg.has("sliding_window"):
         return layer_kinds(cfg, s.layers)
     pattern = cfg.get("sliding_window_pattern")
-    if isinstance(pattern, str):
-        kinds = [SLIDING if pattern[layer % len(pattern)] == "L" else FULL for layer in range(s.layers)]
-        return layer_kinds(cfg, s.layers, [*kinds[:-1], FULL])
-    kinds = [sliding_pattern(cfg, 4)[layer % len(sliding_pattern(cfg, 4))] for layer in range(s.layers)]
-    return layer_kinds(cfg, s.layers, [*kinds[:-1], FULL])
+    if isinstance(pattern, str) and pattern:
+        return layer_kinds(cfg, s.layers, [SLIDING if letter == "L" else FULL for letter in pattern])
+    return layer_kinds(cfg, s.layers, sliding_pattern(cfg, 4))
 
 
 def hunyuan_v1_dense(cfg: Config, prefix: str = "model") -> Anatomy:

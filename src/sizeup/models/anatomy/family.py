@@ -18,6 +18,7 @@ CHUNKED = "chunked_attention"
 LINEAR = "linear_attention"
 DENSE = "dense"
 SPARSE = "sparse"
+LEGACY_KINDS = {"mamba": LINEAR, "attention": FULL}
 LABELS = {
     SLIDING: "sliding-window",
     CHUNKED: "chunked",
@@ -92,8 +93,8 @@ def layer_kinds(
     default: without a list, the kind of all layers, or a pattern that repeats. known: the kinds there may be.
     """
     names = names or ("layer_types",)
-    kinds = cfg.strs(*names)
-    if kinds is None:
+    kinds = [LEGACY_KINDS.get(kind, kind) for kind in cfg.strs(*names) or ()]
+    if not kinds:
         pattern = [default] if isinstance(default, str) else list(default)
         return [pattern[layer % len(pattern)] for layer in range(layers)]
     if len(kinds) != layers:
@@ -101,7 +102,13 @@ def layer_kinds(
     for kind in kinds:
         if known and kind not in known:
             raise cfg.bad(names[0], kind, f"a list of {', '.join(known)}")
-    return list(kinds)
+    return kinds
+
+
+def sparse_halves(cfg: Config, layers: int, dense: int = 0) -> list[str]:
+    """Which layers are mixtures: as `mlp_layer_types` lists them, else all but the first `dense`."""
+    default = [DENSE] * min(dense, layers) + [SPARSE] * max(0, layers - dense)
+    return layer_kinds(cfg, layers, default, "mlp_layer_types", known=(DENSE, SPARSE))
 
 
 def every(layers: int, period: int, kind: str, others: str, offset: int = 0) -> list[str]:

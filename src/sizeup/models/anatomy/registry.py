@@ -21,12 +21,25 @@ FAMILIES = {
     "gpt": "gpt2 gpt-sw3:gpt2 openai-gpt gpt_bigcode gpt_neo gptj codegen gpt_neox gpt_neox_japanese bloom falcon "
     "mpt ctrl cpmant",
     "gemma": "gemma gemma2 gemma3_text vaultgemma",
+    "moe": "mixtral phimoe minimax_m2 qwen2_moe qwen3_moe olmoe flex_olmo mellum flint cohere2_moe ernie4_5_moe dots1 "
+    "glm4_moe solar_open exaone_moe hunyuan_v1_moe hy_v3 afmoe beam kolibri1",
+    "moe_fused": "gpt_oss granitemoe granitemoeshared:granitemoe granitemoe_swa llama4_text dbrx jetmoe "
+    "aria_text laguna mimo_v2_flash minimax_m3 minimax_m3_vl_text doge zaya",
     "deepseek": "deepseek_v2 deepseek_v3 kimi_k2:deepseek_v3",
     "seq2seq": (
         "bart mbart plbart:bart mvp:bart pegasus blenderbot:pegasus blenderbot-small marian m2m_100 "
         "bigbird_pegasus led pegasus_x nllb-moe prophetnet fsmt whisper speech_to_text trocr"
     ),
     "t5": "t5 mt5:t5 umt5 longt5 switch_transformers pop2piano",
+    "encoders": (
+        "bert ernie megatron-bert big_bird mra yoso nystromformer layoutlm roformer bert-generation electra "
+        "rembert albert distilbert"
+    ),
+    "modern_encoders": "deberta deberta-v2 modernbert modernbert-decoder nomic_bert jina_embeddings_v3 gte new eurobert",
+    "roberta": (
+        "roberta xlm-roberta:roberta camembert:roberta data2vec-text roberta-prelayernorm xlm-roberta-xl xmod "
+        "longformer mpnet"
+    ),
 }
 
 
