@@ -16,6 +16,7 @@ from sizeup.models.model_type import model_type_of, nearest_types
 from sizeup.models.quantized import quantized_blocks
 
 ASSUMED_DTYPE = "bf16"
+ASSUMPTION = f"the configuration names no storage format: {ASSUMED_DTYPE} assumed"
 EXACT_ROADS = "exact roads: the model's safetensors or GGUF header, or the transformers worker"
 
 
@@ -31,7 +32,7 @@ def model_from_config(config: dict[str, Any] | Config, name: str = "", origin: s
     describe = anatomy_of(family)
     anatomy = describe(cfg) if describe else _estimate(cfg, family)
     dtype = storage_dtype(cfg)
-    notes = () if dtype else (f"the configuration names no storage format: {ASSUMED_DTYPE} assumed",)
+    notes = () if dtype else (ASSUMPTION,)
     scheme = scheme_from_config(cfg.data)
     if scheme and not scheme.exact:
         notes = (*notes, f"{scheme.method} files are modelled by bits and groups only")
