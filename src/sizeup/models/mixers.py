@@ -71,6 +71,7 @@ class LatentAttention(msgspec.Struct, frozen=True, tag="latent"):
     It keeps kv_rank + rope_dim elements per token, whatever the number of heads.
     nope_dim, rope_dim: the parts of a head's key without and with rotary position.
     q_rank: rank of the compressed query; None means a full query projection.
+    compress: it keeps one entry for every so many tokens (DeepSeek-V4); 1 means one for each.
     """
 
     heads: int
@@ -81,6 +82,7 @@ class LatentAttention(msgspec.Struct, frozen=True, tag="latent"):
     q_rank: int | None = None
     window: int | None = None
     indexer: Indexer | None = None
+    compress: int = 1
 
     @property
     def latent_elements(self) -> int:

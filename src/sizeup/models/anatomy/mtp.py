@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from sizeup.models.anatomy.family import Anatomy, Sizes
-from sizeup.models.anatomy.parts import Tensors, linear, norm_tensors, weight
+from sizeup.models.anatomy.parts import Part, Tensors, linear, norm_tensors, stack_of, weight
 from sizeup.models.config import Config
 from sizeup.models.model import Block
 from sizeup.models.tensors import Tensor
@@ -65,6 +65,17 @@ def with_mtp(anatomy: Anatomy, count: int, around: Tensors, prefix: str, *, firs
     if extra:
         blocks.append(Block("multi-token prediction", tuple(_as_mtp(tensor) for tensor in extra), stack="mtp"))
     return msgspec.structs.replace(anatomy, blocks=tuple(blocks), notes=(*anatomy.notes, NOTE))
+
+
+def with_layers(anatomy: Anatomy, parts: list[Part], count: int, prefix: str) -> Anatomy:
+    """The anatomy with `count` prediction layers of these parts, named `prefix.{layer}`."""
+    if not count:
+        return anatomy
+    (built,) = stack_of(prefix, ["prediction"] * count, lambda _: parts, stack="mtp")
+    layer = msgspec.structs.replace(
+        built, name="multi-token prediction layer", tensors=tuple(_as_mtp(tensor) for tensor in built.tensors)
+    )
+    return msgspec.structs.replace(anatomy, blocks=(*anatomy.blocks, layer), notes=(*anatomy.notes, NOTE))
 
 
 def last_layer(anatomy: Anatomy) -> Block:

@@ -25,7 +25,9 @@ FAMILIES = {
     "glm4_moe solar_open exaone_moe hunyuan_v1_moe hy_v3 afmoe beam kolibri1",
     "moe_fused": "gpt_oss granitemoe granitemoeshared:granitemoe granitemoe_swa llama4_text dbrx jetmoe "
     "aria_text laguna mimo_v2_flash minimax_m3 minimax_m3_vl_text doge zaya",
-    "deepseek": "deepseek_v2 deepseek_v3 kimi_k2:deepseek_v3",
+    "deepseek": "deepseek_v2 deepseek_v3 kimi_k2:deepseek_v3 deepseek_v32 glm_moe_dsa glm4_moe_lite mistral4 minicpm3 "
+    "youtu axk1 axk2 dots3_note_text longcat_flash",
+    "deepseek_v4": "deepseek_v4 deepseek_ref:deepseek_v4 hy_v4",
     "seq2seq": (
         "bart mbart plbart:bart mvp:bart pegasus blenderbot:pegasus blenderbot-small marian m2m_100 "
         "bigbird_pegasus led pegasus_x nllb-moe prophetnet fsmt whisper speech_to_text trocr"
@@ -39,6 +41,16 @@ FAMILIES = {
     "roberta": (
         "roberta xlm-roberta:roberta camembert:roberta data2vec-text roberta-prelayernorm xlm-roberta-xl xmod "
         "longformer mpnet"
+    ),
+    "multimodal": (
+        "llava llava_next llava_next_video:llava_next llava_onevision:llava_next vipllava paligemma gemma3 "
+        "shieldgemma2 mistral3 internvl llama4 cohere2_vision aya_vision lfm2_vl idefics2 idefics3 "
+        "smolvlm:idefics3 deepseek_vl minimax_m3_vl fuyu"
+    ),
+    "qwen_vl": (
+        "qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe exaone4_5 hyperclovax_vision_v2 "
+        "qwen2_vl_text qwen2_5_vl_text:qwen2_vl_text qwen2_5_omni_text:qwen2_vl_text qwen3_vl_text "
+        "qwen3_vl_moe_text qwen3_omni_moe_text"
     ),
 }
 
