@@ -39,14 +39,25 @@ def composed(
     head: str = "lm_head",
     assumed: str = "",
     field: str = "text_config",
+    text_type: str = "",
     notes: tuple[str, ...] = (),
 ) -> Anatomy:
-    """Towers and projectors, then the text model under `prefix`, its head under the name `head`."""
-    text = nested_anatomy(text_config(cfg, assumed, field), prefix, assumed)
-    blocks = tuple(renamed(part, "lm_head.", f"{head}.") for part in text.blocks)
+    """Towers and projectors, then the text model under `prefix`, its head under the name `head`.
+
+    assumed: the text's model type when it names none; text_type: its model type whatever it says.
+
+    A bare `…Model` has no head, and its names have no `model.` in front.
+    """
+    inner = text_config(cfg, assumed, field)
+    if text_type:
+        inner = Config(inner.data | {"model_type": text_type}, inner.origin, inner.path)
+    text = nested_anatomy(inner, prefix, assumed)
     if class_of(cfg, "").endswith("Model"):
-        blocks = tuple(part for part in map(without_head, blocks) if part.tensors)
-    return Anatomy((*parts, *blocks), text.hidden, text.vocabulary, text.context, (*notes, *text.notes))
+        bare = (renamed(without_head(part), "model.", "") for part in (*parts, *text.blocks))
+        blocks = tuple(part for part in bare if part.tensors)
+    else:
+        blocks = (*parts, *(renamed(part, "lm_head.", f"{head}.") for part in text.blocks))
+    return Anatomy(blocks, text.hidden, text.vocabulary, text.context, (*notes, *text.notes))
 
 
 def text_alone(cfg: Config, assumed: str = "", *, prefix: str = "model") -> Anatomy | None:

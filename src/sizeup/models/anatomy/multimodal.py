@@ -87,7 +87,9 @@ def gemma3(cfg: Config) -> Anatomy:
 def shieldgemma2(cfg: Config) -> Anatomy:
     """Gemma 3 as the inside of a classifier."""
     whole = gemma3(cfg)
-    return msgspec.structs.replace(whole, blocks=tuple(renamed(part, "", "model.") for part in whole.blocks))
+    inside = (renamed(part, "", "model.") for part in whole.blocks)
+    blocks = tuple(renamed(part, f"model.{LANGUAGE_HEAD}", "lm_head") for part in inside)
+    return msgspec.structs.replace(whole, blocks=blocks)
 
 
 def mistral3(cfg: Config) -> Anatomy:
@@ -198,9 +200,7 @@ def idefics2(cfg: Config) -> Anatomy:
         *projector(projection.tensors[:2], down),
         *tower("projector", resampler),
         *projector(
-            parameter(
-                f"{name}.perceiver_resampler.latents", perceiver.int("resampler_n_latents"), hidden, part="query"
-            ),
+            parameter(f"{name}.perceiver_resampler.latents", latents, hidden, part="query"),
             norm_tensors(f"{name}.perceiver_resampler.norm", hidden),
             name="resampler",
         ),
@@ -234,7 +234,7 @@ def minimax_m3_vl(cfg: Config) -> Anatomy:
     merge = vision.int("spatial_merge_size", default=2) ** 2
     merger = two_linears("patch_merge_mlp", hidden, hidden * merge, middle=middle)
     parts = (*minimax_vision(vision, "vision_tower"), *projector(between, merger))
-    return composed(cfg, parts, prefix=LANGUAGE, head=LANGUAGE_HEAD, assumed="minimax_m3_vl_text")
+    return composed(cfg, parts, prefix=LANGUAGE, head=LANGUAGE_HEAD, text_type="minimax_m3")
 
 
 def fuyu(cfg: Config) -> Anatomy:
