@@ -75,19 +75,18 @@ def host_budget(machine: Machine) -> DeviceBudget:
     if cpu.memory_bytes is None:
         return DeviceBudget(cpu.name, leaf(cpu.name, None, "the size of the memory is unknown"))
     memory, limit = cpu.memory_bytes, machine.limits.memory_bytes
-    parts = [
-        leaf("memory", memory, f"{format_bytes(memory)} in all", source=_source(cpu, "memory_bytes")),
-        _host_use(cpu),
-    ]
-    free = sum(part.value for part in parts)
+    parts = [leaf("memory", memory, f"{format_bytes(memory)} in all", source=_source(cpu, "memory_bytes"))]
+    parts.append(_host_use(cpu, memory))
     if limit is not None:
-        left = max(0, limit - (machine.limits.memory_used_bytes or 0))
-        if left < free:
-            formula = f"{format_bytes(limit)} allowed, {format_bytes(machine.limits.memory_used_bytes)} of it in use"
-            parts.append(leaf("not allowed to this container", left - int(free), formula, source=machine.limits.source))
-            free = left
+        free = int(sum(part.value for part in parts))
+        used = machine.limits.memory_used_bytes or 0
+        beyond = free - max(0, limit - used)
+        if beyond > 0:
+            why = f"{format_bytes(limit)} allowed, {format_bytes(used)} of it in use"
+            parts.append(_taken("not allowed to this container", beyond, parts, why, machine.limits.source))
     reserve = max(HOST_RESERVE_LEAST, int(HOST_RESERVE_SHARE * memory))
-    parts.append(_reserve(reserve, free, f"max(256 MiB, 3 % of {format_bytes(memory)}), so that the host doesn't swap"))
+    why = f"max(256 MiB, 3 % of {format_bytes(memory)}), so that the host doesn't swap"
+    parts.append(_taken("reserve", reserve, parts, why))
     return DeviceBudget(cpu.name, total(cpu.name, parts, "free and allowed, minus a reserve"))
 
 
@@ -135,39 +134,33 @@ def _own_memory(gpu: Device, memory: int, free: int | None) -> list[Term]:
     """The terms of memory that only this GPU uses: all of it, what is in use, the reserve."""
     parts = [leaf("memory", memory, f"{format_bytes(memory)} in all", source=_source(gpu, "memory_bytes"))]
     if free is not None:
-        used = max(0, memory - free)
         parts.append(
-            leaf("in use", -used, "taken now by the driver and by programs", source=_source(gpu, "free_bytes"))
+            _taken("in use", memory - free, parts, "by the driver and by programs", _source(gpu, "free_bytes"))
         )
     else:
         held = max(DRIVER_LEAST, int(DRIVER_SHARE * memory))
-        parts.append(
-            leaf("driver", -held, "max(150 MiB, 1.5 %) that a driver usually keeps", source="sizeup: DRIVER_SHARE")
-        )
+        parts.append(_taken("driver", held, parts, "max(150 MiB, 1.5 %) that a driver usually keeps"))
         if gpu.display:
-            parts.append(leaf("desktop", -DISPLAY_IN_USE, "a desktop on its screen", source="sizeup: DISPLAY_IN_USE"))
-    left = sum(part.value for part in parts)
-    reserve = DISPLAY_RESERVE if gpu.display else GPU_RESERVE
-    why = "windows that open meanwhile" if gpu.display else "rounding and small contexts"
-    return [*parts, _reserve(reserve, left, why)]
+            parts.append(_taken("desktop", DISPLAY_IN_USE, parts, "a desktop on its screen"))
+    if gpu.display:
+        return [*parts, _taken("reserve", DISPLAY_RESERVE, parts, "for windows that open meanwhile")]
+    return [*parts, _taken("reserve", GPU_RESERVE, parts, "for rounding and small contexts")]
 
 
-def _host_use(cpu: Device) -> Term:
-    if cpu.free_bytes is not None and cpu.memory_bytes is not None:
-        used = max(0, cpu.memory_bytes - cpu.free_bytes)
-        return leaf(
-            "in use", -used, "taken now by programs, without droppable cache", source=_source(cpu, "free_bytes")
-        )
-    memory = cpu.memory_bytes or 0
+def _host_use(cpu: Device, memory: int) -> Term:
+    """What programs hold now, or what a described host usually holds."""
+    total_memory = [leaf("memory", memory)]
+    if cpu.free_bytes is not None:
+        why = "by programs, without droppable cache"
+        return _taken("in use", memory - cpu.free_bytes, total_memory, why, _source(cpu, "free_bytes"))
     used = min(HOST_IN_USE, int(HOST_IN_USE_LARGEST_SHARE * memory))
-    return leaf(
-        "operating system", -used, "min(2 GiB, a quarter): a system with a light desktop", source="sizeup: HOST_IN_USE"
-    )
+    return _taken("operating system", used, total_memory, "min(2 GiB, a quarter): a system with a light desktop")
 
 
-def _reserve(amount: int, available: float, why: str) -> Term:
-    """A reserve that never makes the budget negative."""
-    return leaf("reserve", -min(amount, max(0, int(available))), why, source="sizeup")
+def _taken(name: str, amount: int, parts: list[Term], why: str, source: str = "sizeup.machine.budget") -> Term:
+    """A deduction, of no more than what the parts leave: a budget is never negative."""
+    left = int(sum(part.value for part in parts))
+    return leaf(name, -min(max(0, amount), max(0, left)), why, source=source)
 
 
 def _source(device: Device, field: str) -> str:

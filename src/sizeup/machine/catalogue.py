@@ -17,7 +17,9 @@ from sizeup.machine.names import normalise
 from sizeup.quantity.units import GB, GIB
 
 _FILE = Path(__file__).with_name("devices.json")
-# A label (`24 GB`) and what the driver shows (23,034 MiB of an L4) differ by error correction and by 10^9 against 2^30.
+# What a driver shows is up to 1.5 % less than what is soldered on.
+_DRIVER_TOLERANCE = 0.015
+# Cards for data centres are labelled in 10^9 bytes, or before what error correction takes (an L4's 24 GB: 23,034 MiB).
 _LABEL_TOLERANCE = 0.045
 
 
@@ -65,6 +67,14 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     cpu_clock_hz: int | None = None
     cpu_features: tuple[str, ...] = ()
     fact_sources: dict[str, str] = {}
+
+    @property
+    def memory_channels(self) -> int | None:
+        """64-bit channels of RAM: bandwidth ÷ (transfers/s × 8 bytes), where the type says the speed (`DDR5-4800`)."""
+        speed = self.memory_type.rpartition("-")[2]
+        if self.bandwidth is None or not speed.isdigit():
+            return None
+        return max(1, round(self.bandwidth / (int(speed) * 8e6)))
 
     def device(self, memory_bytes: int | None = None) -> Device:
         """The device itself; a unified one with the memory given, or with its only size."""
@@ -193,15 +203,17 @@ def find_device(name: str, *, memory_bytes: int | None = None, bandwidth: int | 
 
 def has_memory(record: Entry, memory_bytes: int) -> bool:
     """Whether a size, as people or drivers give it, is one that the device comes with."""
-    if record.memory_bytes is None and not record.memory_choices:
+    if record.memory_choices:
+        return memory_bytes in record.memory_choices
+    if record.memory_bytes is None:
         return True
-    sizes = record.memory_choices or (record.memory_bytes or 0,)
-    return any(same_size(size, memory_bytes) for size in sizes)
+    if _near(record.memory_bytes, memory_bytes, _DRIVER_TOLERANCE):
+        return True
+    return record.klass == "datacentre" and _near(record.memory_bytes, memory_bytes * GB // GIB, _LABEL_TOLERANCE)
 
 
-def same_size(size: int, given: int) -> bool:
-    """Whether two sizes mean the same memory, be it GB or GiB, with or without what error correction takes."""
-    return any(abs(size - other) <= _LABEL_TOLERANCE * size for other in (given, given * GB // GIB))
+def _near(size: int, other: int, tolerance: float) -> bool:
+    return abs(size - other) <= tolerance * size
 
 
 def _choices(found: tuple[Entry, ...]) -> list[str]:

@@ -7,7 +7,7 @@ import msgspec
 from sizeup.errors import BadInput
 from sizeup.machine.budget import GTT_SHARE, metal_working_set
 from sizeup.machine.catalogue import Entry
-from sizeup.machine.cpu_facts import cpu_compute
+from sizeup.machine.cpu_facts import CORE_BANDWIDTH, cpu_compute
 from sizeup.machine.device import Device, Disk, Machine
 from sizeup.quantity.units import GIB, format_bytes
 
@@ -19,6 +19,7 @@ ASSUMED_CLOCK_HZ = 3_500_000_000
 _TRANSFERS = {
     "DDR3": 1600, "DDR4": 3200, "DDR5": 5600, "LPDDR4": 3200, "LPDDR4X": 4266, "LPDDR5": 6400, "LPDDR5X": 7500,
 }  # fmt: skip
+_SLOWEST_TRANSFERS = 1600
 _DDR5_ARCHS = frozenset((
     "Ada Lovelace", "Blackwell", "RDNA 3", "RDNA 3.5", "RDNA 4", "Xe2", "Hopper", "CDNA 3", "CDNA 4",
 ))  # fmt: skip
@@ -124,6 +125,7 @@ def _gpu(wish: GpuWish, host_memory: int, host: HostWish, notes: list[str]) -> D
             )
     return msgspec.structs.replace(
         device,
+        bandwidth=_soc_bandwidth(wish.entry, host),
         memory_limit_bytes=limit,
         display=host.display,
         provenance=device.provenance | {"memory_limit_bytes": source},
@@ -136,8 +138,9 @@ def _host_device(host: HostWish, soc: GpuWish | None, wishes: list[GpuWish], mem
     cpu = host.cpu
     if soc is not None and cpu is None:
         return _soc_host(soc.entry, memory, host, provenance)
-    bandwidth, memory_type = _ram_bandwidth(host, wishes, provenance, notes)
-    cores = host.cores or (cpu.units * host.sockets if cpu and cpu.units else None) or (host.threads or 0) // 2 or None
+    known_cores = cpu.units * host.sockets if cpu and cpu.units else None
+    cores = host.cores or known_cores or (host.threads or 0) // 2 or None
+    bandwidth, memory_type = _ram_bandwidth(host, wishes, cores, provenance, notes)
     if cores is None:
         cores = ASSUMED_CORES
         provenance["units"] = "assumed"
@@ -148,10 +151,14 @@ def _host_device(host: HostWish, soc: GpuWish | None, wishes: list[GpuWish], mem
         name=cpu.name if cpu else "CPU", kind="cpu", vendor=cpu.vendor if cpu else "", klass="cpu",
         arch=cpu.arch if cpu else "", memory_bytes=memory, free_bytes=host.free_bytes, memory_type=memory_type,
         bandwidth=bandwidth, units=cores, cache_bytes=cpu.cache_bytes if cpu else None,
-        compute=cpu_compute(cores, clock, features), power_w=cpu.power_w if cpu else None,
-        price_usd=cpu.price_usd if cpu else None, features=features,
+        compute=cpu_compute(cores, clock, features), power_w=_times(cpu.power_w, host.sockets) if cpu else None,
+        price_usd=_times(cpu.price_usd, host.sockets) if cpu else None, features=features,
         catalogue_id=cpu.id if cpu else "", provenance=provenance,
     )  # fmt: skip
+
+
+def _times(amount: int | None, sockets: int) -> int | None:
+    return None if amount is None else amount * sockets
 
 
 def _soc_host(record: Entry, memory: int, host: HostWish, provenance: dict[str, str]) -> Device:
@@ -160,30 +167,46 @@ def _soc_host(record: Entry, memory: int, host: HostWish, provenance: dict[str, 
     provenance |= {"bandwidth": "catalogue", "units": "catalogue", "compute": "rule: cores × clock × FLOP per cycle"}
     return Device(
         name=record.cpu_name or record.name, kind="cpu", vendor=record.vendor, klass="cpu", memory_bytes=memory,
-        free_bytes=host.free_bytes, memory_type=record.memory_type, bandwidth=record.bandwidth, units=cores,
+        free_bytes=host.free_bytes, memory_type=record.memory_type, bandwidth=_soc_bandwidth(record, host),
+        units=cores,
         compute=cpu_compute(cores, clock, record.cpu_features), features=record.cpu_features,
         catalogue_id=record.id, provenance=provenance,
     )  # fmt: skip
 
 
 def _ram_bandwidth(
-    host: HostWish, wishes: list[GpuWish], provenance: dict[str, str], notes: list[str]
+    host: HostWish, wishes: list[GpuWish], cores: int | None, provenance: dict[str, str], notes: list[str]
 ) -> tuple[int, str]:
-    """Channels × transfers/s × 8 bytes: said, of the CPU, or assumed."""
+    """Channels × transfers/s × 8 bytes: said, of the CPU, or assumed (then no more than the cores can use)."""
     cpu = host.cpu
-    if cpu is not None and cpu.bandwidth and not host.memory_type and host.channels is None:
+    if cpu is not None and cpu.bandwidth and not _says_ram(host):
         provenance["bandwidth"] = "catalogue"
         return cpu.bandwidth * host.sockets, cpu.memory_type
     server = any(wish.entry.klass == "datacentre" for wish in wishes)
     kind = host.memory_type or (cpu.memory_type.split("-")[0] if cpu and cpu.memory_type else "") or _usual_ram(wishes)
-    transfers = host.transfers_per_s or _TRANSFERS[kind] * 10**6
-    channels = host.channels or (8 if server else 2)
-    if not host.memory_type and host.channels is None:
-        provenance["bandwidth"] = f"assumed: {channels} channels of {kind}-{transfers // 10**6}"
-        notes.append(f"the kind of RAM isn't given: {channels} channels of {kind}-{transfers // 10**6} assumed")
-    else:
+    transfers = host.transfers_per_s or _TRANSFERS.get(kind, _SLOWEST_TRANSFERS) * 10**6
+    own_channels = (cpu.memory_channels or 2) * host.sockets if cpu else (8 if server else 2)
+    channels = host.channels or own_channels
+    label = f"{kind}-{transfers // 10**6}"
+    bandwidth = channels * transfers * 8
+    if _says_ram(host):
         provenance["bandwidth"] = f"described: {channels} channels × {transfers // 10**6} MT/s × 8 bytes"
-    return channels * transfers * 8, f"{kind}-{transfers // 10**6}"
+        return bandwidth, label
+    provenance["bandwidth"] = f"assumed: {channels} channels of {label}"
+    notes.append(f"the kind of RAM isn't given: {channels} channels of {label} assumed")
+    return min(bandwidth, (cores or ASSUMED_CORES) * CORE_BANDWIDTH), label
+
+
+def _says_ram(host: HostWish) -> bool:
+    """Whether a description says more of the RAM than its size."""
+    return bool(host.memory_type or host.channels)
+
+
+def _soc_bandwidth(record: Entry, host: HostWish) -> int | None:
+    """A chip's memory is the catalogue's, unless a description gives other modules' speed."""
+    if host.transfers_per_s is None:
+        return record.bandwidth
+    return (host.channels or record.memory_channels or 2) * host.transfers_per_s * 8
 
 
 def _usual_ram(wishes: list[GpuWish]) -> str:

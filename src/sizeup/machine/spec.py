@@ -31,8 +31,8 @@ _MAX_TEXT = 1000
 _MAX_COUNT = 4096
 _SIZE = r"(\d{1,7}(?:\.\d{1,3})?)\s*([gmt])(?:i?b)?"
 _SEPARATOR = re.compile(r"[,;+\n]|\s&\s|\s(?:and|with|plus)\s", re.IGNORECASE)
-_COUNT = re.compile(r"^(\d{1,5})\s*[x×*]\s*(?=\D)|^(\d{1,5})\s+(?=[a-z]{2})", re.IGNORECASE)
-_COUNT_BEHIND = re.compile(r"(?:\s[x×]|\s?\*)\s*(\d{1,5})$|\s(\d{1,5})[x×]$", re.IGNORECASE)
+_COUNT = re.compile(r"^(\d{1,5})\s*[x×*]\s*(?=\S)|^(\d{1,5})\s+(?=[a-z]{2})", re.IGNORECASE)
+_COUNT_BEHIND = re.compile(r"(?:\s[x×]|\s?[*×])\s*(\d{1,5})$|\s(\d{1,5})[x×]$", re.IGNORECASE)
 _FREE = re.compile(rf"\(?\s*{_SIZE}\s*(?:of\s+\w+\s+)?free\s*\)?", re.IGNORECASE)
 _MEMORY = re.compile(rf"\(?(?<![\w.])(?:(\d{{1,3}})\s*[x×]\s*)?{_SIZE}(?![\w])\)?", re.IGNORECASE)
 _RAM_WORDS = re.compile(
@@ -120,7 +120,7 @@ def _read_parts(text: str) -> tuple[list[GpuWish], HostWish, list[str]]:
     """
     protected = _CORE_LIST.sub(r"\1-core GPU", text)
     protected = _PLUS_IN_NAME.sub(r"\1plus ", protected)
-    protected = _BEFORE_RAM.sub(",", _AFTER_CPU_ONLY.sub(r"\1,", protected))
+    protected = _BEFORE_RAM.sub(" , ", _AFTER_CPU_ONLY.sub(r"\1,", protected))
     host = HostWish()
     named = []
     for part in (piece.strip() for piece in _SEPARATOR.split(protected)):
@@ -228,13 +228,20 @@ def _read_device(part: str, ram: int | None) -> GpuWish:
 
 def _take_count(text: str) -> tuple[int, str]:
     """`2x NAME`, `2 NAME`, `NAME * 4` or `NAME x2` → the count and the name; a known name as it stands is one."""
-    if catalogue.candidates(text) or catalogue.candidates(_MEMORY.sub(" ", text, count=1)):
+    if _is_known(text):
         return 1, text
+    readings = []
     for pattern in (_COUNT, _COUNT_BEHIND):
         if match := pattern.search(text):
             rest = (text[: match.start()] + text[match.end() :]).strip()
-            return _positive(int(match[1] or match[2]), text), rest
-    return 1, text
+            readings.append((int(match[1] or match[2]), rest))
+    count, name = next((reading for reading in readings if _is_known(reading[1])), (readings or [(1, text)])[0])
+    return _positive(count, text), name
+
+
+def _is_known(name: str) -> bool:
+    """Whether a device has that name, with or without a size of memory in it."""
+    return bool(catalogue.candidates(name) or catalogue.candidates(_MEMORY.sub(" ", name, count=1)))
 
 
 def _with_cpu(host: HostWish, wish: GpuWish) -> HostWish:

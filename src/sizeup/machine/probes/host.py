@@ -18,7 +18,7 @@ import msgspec
 
 from sizeup.machine import catalogue
 from sizeup.machine.catalogue import Entry
-from sizeup.machine.cpu_facts import cpu_compute
+from sizeup.machine.cpu_facts import CORE_BANDWIDTH, cpu_compute
 from sizeup.machine.device import Device
 from sizeup.machine.probes.cpuinfo import CpuInfo, parse_cpuinfo, parse_meminfo
 from sizeup.machine.probes.dmi import parse_dmi, ram_bandwidth
@@ -26,9 +26,6 @@ from sizeup.machine.probes.files import Files, to_int
 
 ASSUMED_BANDWIDTH = 2 * 3_200_000_000 * 8
 ASSUMED_CLOCK_HZ = 3_000_000_000
-# One core keeps some 25 lines of 64 bytes in flight for about 65 ns: a virtual machine with two cores of a large
-# server can't use its twelve channels.
-CORE_BANDWIDTH = 25_000_000_000
 
 
 def read_host(files: Files, notes: list[str]) -> tuple[Device, int | None]:
@@ -47,7 +44,8 @@ def read_host(files: Files, notes: list[str]) -> tuple[Device, int | None]:
     modules = parse_dmi(files.read_bytes("/sys/firmware/dmi/tables/DMI") or b"")
     record = next(iter(catalogue.candidates(product_name(info.name))), None)
     platform = record or catalogue.entry_of_hardware(info.number)
-    measured = ram_bandwidth(modules, _channels(platform, info.sockets))
+    channels = platform.memory_channels if platform else None
+    measured = ram_bandwidth(modules, channels * info.sockets if channels else None)
     kind = modules[0].memory_type if modules else ""
     provenance = {"memory_bytes": source, "free_bytes": source}
     bandwidth, memory_type = _bandwidth(info, platform, measured, kind, provenance, notes)
@@ -130,14 +128,6 @@ def _bandwidth(
     )
     provenance["bandwidth"] = "assumed: two channels of DDR4-3200"
     return ASSUMED_BANDWIDTH, ""
-
-
-def _channels(record: Entry | None, sockets: int) -> int | None:
-    """Memory channels of the platform: bandwidth ÷ (transfers/s × 8 bytes)."""
-    if record is None or not record.bandwidth or "-" not in record.memory_type:
-        return None
-    speed = int(record.memory_type.rsplit("-", 1)[1])
-    return round(record.bandwidth / (speed * 8e6)) * sockets
 
 
 def _affinity() -> int | None:

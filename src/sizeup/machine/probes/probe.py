@@ -41,9 +41,8 @@ def without_idle_graphics(gpus: list[Device], notes: list[str]) -> list[Device]:
     """Leaves out a processor's graphics beside a card: engines do, and its memory is the host's."""
     if all(gpu.integrated for gpu in gpus):
         return gpus
-    for gpu in gpus:
-        if gpu.integrated:
-            notes.append(f"{gpu.name} isn't counted, because there is a card with memory of its own")
+    idle = [gpu.name for gpu in gpus if gpu.integrated]
+    notes.extend(f"{name} isn't counted, because there is a card with memory of its own" for name in idle)
     return [gpu for gpu in gpus if not gpu.integrated]
 
 
