@@ -35,7 +35,9 @@ def test_the_compiled_file_is_up_to_date():
 
 def write_catalogue(folder: Path, *devices: str) -> Path:
     head = '[source.s]\ntitle = "t"\nhow = "read"\nchecked = "2026-11-21"\n'
-    text = head + "".join(f'[[device]]\nkind = "gpu"\nvendor = "v"\nklass = "desktop"\n{device}\n' for device in devices)
+    text = head + "".join(
+        f'[[device]]\nkind = "gpu"\nvendor = "v"\nklass = "desktop"\n{device}\n' for device in devices
+    )
     (folder / "x.toml").write_text(text, encoding="utf-8")
     return folder
 

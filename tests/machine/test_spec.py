@@ -88,7 +88,9 @@ def test_ways_to_write_it(text, gpu, ram):
     assert machine.cpu.memory_bytes == ram * GIB
 
 
-@pytest.mark.parametrize("text", ["2x 3090, 64 GB", "3090 x2, 64 GB", "3090 * 2 + 64 GB", "2 RTX 3090, 64 GB", "2×3090,64G"])
+@pytest.mark.parametrize(
+    "text", ["2x 3090, 64 GB", "3090 x2, 64 GB", "3090 * 2 + 64 GB", "2 RTX 3090, 64 GB", "2×3090,64G"]
+)
 def test_ways_to_count(text):
     assert [gpu.catalogue_id for gpu in parse_machine(text).gpus] == ["rtx-3090", "rtx-3090"]
 
@@ -182,7 +184,7 @@ def test_never_anything_but_a_machine_or_a_clear_error(text):
     try:
         machine = parse_machine(text)
     except SizeupError as error:
-        assert error.message
+        assert error.message  # noqa: PT017 - most descriptions are wrong, and none may fail otherwise
         return
     budget = machine_budget(machine)
     for device, share in zip(machine.gpus, budget.gpus, strict=True):
@@ -191,7 +193,9 @@ def test_never_anything_but_a_machine_or_a_clear_error(text):
     assert 0 <= budget.host.usable_bytes <= machine.cpu.memory_bytes
 
 
-@given(count=st.integers(1, 64), ram=st.integers(1, 4096), name=st.sampled_from(["RTX 4090", "H100 SXM", "RX 7900 XTX"]))
+@given(
+    count=st.integers(1, 64), ram=st.integers(1, 4096), name=st.sampled_from(["RTX 4090", "H100 SXM", "RX 7900 XTX"])
+)
 @settings(max_examples=60, deadline=None)
 def test_what_is_said_is_what_is_there(count, ram, name):
     machine = parse_machine(f"{count}x {name}, {ram} GB RAM")

@@ -124,7 +124,7 @@ def _bandwidth(
             provenance["bandwidth"] = f"assumed: 25 GB/s for each of {info.cores} cores of {record.arch}"
         return min(platform, reachable), record.memory_type
     notes.append(
-        "the RAM's speed can't be read: two channels of DDR4-3200 assumed; `sizeup machine calibrate` measures it"
+        "the RAM's speed isn't known: two channels of DDR4-3200 assumed; `sizeup machine calibrate` measures it"
     )
     provenance["bandwidth"] = "assumed: two channels of DDR4-3200"
     return ASSUMED_BANDWIDTH, ""

@@ -74,9 +74,10 @@ def read_nvidia(
 
 def nvidia_device(gpu: NvidiaGpu, source: str, host_bytes: int | None, notes: list[str]) -> Device:
     """The device of what a driver said, completed from the catalogue."""
-    record = record_named(gpu.name, None if gpu.slice_share else gpu.memory_bytes)
-    if record is None and "jetson" in gpu.name.lower():
+    if "jetson" in gpu.name.lower():
         record = _jetson_record(gpu.name, host_bytes)
+    else:
+        record = record_named(gpu.name, None if gpu.slice_share else gpu.memory_bytes)
     if record is not None and record.kind == "unified":
         return _unified(gpu, record, source, host_bytes, notes)
     probed = Device(
@@ -162,24 +163,24 @@ def _first_source(files: Files, notes: list[str]) -> tuple[list[NvidiaGpu], str]
 
 def _nvml_gpu(nvml: Any, handle: Any) -> NvidiaGpu:
     """One GPU; a field that the driver doesn't support stays None."""
-    memory = _asked(nvml.nvmlDeviceGetMemoryInfo, handle)
-    capability = _asked(nvml.nvmlDeviceGetCudaComputeCapability, handle)
-    power = _asked(nvml.nvmlDeviceGetPowerManagementDefaultLimit, handle)
-    display = _asked(nvml.nvmlDeviceGetDisplayActive, handle)
-    clock = _asked(nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_MEM)
-    sm_clock = _asked(nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM)
+    memory = _asked(nvml, "nvmlDeviceGetMemoryInfo", handle)
+    capability = _asked(nvml, "nvmlDeviceGetCudaComputeCapability", handle)
+    power = _asked(nvml, "nvmlDeviceGetPowerManagementDefaultLimit", handle)
+    display = _asked(nvml, "nvmlDeviceGetDisplayActive", handle)
+    clock = _asked(nvml, "nvmlDeviceGetMaxClockInfo", handle, nvml.NVML_CLOCK_MEM)
+    sm_clock = _asked(nvml, "nvmlDeviceGetMaxClockInfo", handle, nvml.NVML_CLOCK_SM)
     return NvidiaGpu(
-        name=_text(_asked(nvml.nvmlDeviceGetName, handle)) or "NVIDIA GPU",
-        uuid=_text(_asked(nvml.nvmlDeviceGetUUID, handle)),
+        name=_text(_asked(nvml, "nvmlDeviceGetName", handle)) or "NVIDIA GPU",
+        uuid=_text(_asked(nvml, "nvmlDeviceGetUUID", handle)),
         memory_bytes=None if memory is None else int(memory.total),
         free_bytes=None if memory is None else int(memory.free),
         memory_clock_hz=None if clock is None else int(clock) * 10**6,
-        bus_bits=_asked(nvml.nvmlDeviceGetMemoryBusWidth, handle),
-        pcie_generation=_asked(nvml.nvmlDeviceGetMaxPcieLinkGeneration, handle),
-        pcie_lanes=_asked(nvml.nvmlDeviceGetMaxPcieLinkWidth, handle),
+        bus_bits=_asked(nvml, "nvmlDeviceGetMemoryBusWidth", handle),
+        pcie_generation=_asked(nvml, "nvmlDeviceGetMaxPcieLinkGeneration", handle),
+        pcie_lanes=_asked(nvml, "nvmlDeviceGetMaxPcieLinkWidth", handle),
         power_w=None if power is None else int(power) // 1000,
         capability="" if capability is None else f"{capability[0]}.{capability[1]}",
-        cuda_cores=_asked(nvml.nvmlDeviceGetNumGpuCores, handle),
+        cuda_cores=_asked(nvml, "nvmlDeviceGetNumGpuCores", handle),
         clock_hz=None if sm_clock is None else int(sm_clock) * 10**6,
         display=None if display is None else bool(display),
     )
@@ -187,18 +188,18 @@ def _nvml_gpu(nvml: Any, handle: Any) -> NvidiaGpu:
 
 def _nvml_slices(nvml: Any, handle: Any, whole: NvidiaGpu) -> list[NvidiaGpu]:
     """The MIG slices of a GPU that is cut into them; each has its memory and its share of the multiprocessors."""
-    mode = _asked(nvml.nvmlDeviceGetMigMode, handle)
+    mode = _asked(nvml, "nvmlDeviceGetMigMode", handle)
     if not mode or mode[0] != nvml.NVML_DEVICE_MIG_ENABLE:
         return []
     slices = []
-    for index in range(_asked(nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
-        part = _asked(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index)
-        memory = None if part is None else _asked(nvml.nvmlDeviceGetMemoryInfo, part)
+    for index in range(_asked(nvml, "nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
+        part = _asked(nvml, "nvmlDeviceGetMigDeviceHandleByIndex", handle, index)
+        memory = None if part is None else _asked(nvml, "nvmlDeviceGetMemoryInfo", part)
         if memory is None:
             continue
         share = memory.total / whole.memory_bytes if whole.memory_bytes else 1.0
         slices.append(msgspec.structs.replace(
-            whole, uuid=_text(_asked(nvml.nvmlDeviceGetUUID, part)), memory_bytes=int(memory.total),
+            whole, uuid=_text(_asked(nvml, "nvmlDeviceGetUUID", part)), memory_bytes=int(memory.total),
             free_bytes=int(memory.free), slice_share=min(1.0, share),
         ))  # fmt: skip
     return slices
@@ -248,10 +249,10 @@ def _pcie(generation: int | None, lanes: int | None) -> Link | None:
     return Link(kind="pcie", bytes_per_s=int(rate * lanes), generation=f"{generation}.0", lanes=lanes)
 
 
-def _asked(query: Any, *arguments: Any) -> Any:
-    """A query's answer, None when this driver or device doesn't support it."""
+def _asked(nvml: Any, query: str, *arguments: Any) -> Any:
+    """A query's answer, None when this library, driver or device doesn't support it."""
     try:
-        return query(*arguments)
+        return getattr(nvml, query)(*arguments)
     except Exception:  # NVMLError, and AttributeError or OSError of mismatched libraries
         return None
 
