@@ -11,6 +11,7 @@ import msgspec
 
 from sizeup.engines.llamacpp.graph import FLOAT, HALF, INT, LONG, Graph, Node
 from sizeup.engines.llamacpp.layers import Layer
+from sizeup.formats.storage import STORAGES
 from sizeup.models.mixers import Attention, LatentAttention
 
 #: Quantized caches are rotated by a Hadamard matrix of this size, or a larger power of two that divides a key's head.
@@ -23,7 +24,7 @@ class Sizes(msgspec.Struct, frozen=True):
     tokens, rows: of the ubatch, and how many of them give logits. sequences: in the batch; streams: caches.
     full, windowed: cells a stream that the masks cover. fused: flash attention.
     rotate_keys, rotate_values: quantized caches. value_width: the most value elements of a layer's token.
-    key_element: bytes of a cached key element, when it isn't quantized. cached: whether there is a cache.
+    key_type, value_type: of the cache. encoder_tokens: that cross attention looks at. cached: whether there is a cache.
     """
 
     tokens: int
@@ -36,7 +37,9 @@ class Sizes(msgspec.Struct, frozen=True):
     rotate_keys: bool
     rotate_values: bool
     value_width: int
-    key_element: int
+    key_type: str
+    value_type: str
+    encoder_tokens: int
     cached: bool
 
 
@@ -123,7 +126,7 @@ class Builder:
         if "gated_output" in self.twists:
             gate = self.graph.op(mixed.shape, q.sources[0] if q.sources else q)
             mixed = self.graph.op(mixed.shape, mixed, gate, inplace=True)
-        return self.multiply(layer, "attn_output", mixed) if layer.has("attn_output") else mixed
+        return self.multiply(layer, "attn_output" if layer.has("attn_output") else "attn_o", mixed)
 
     def _queries_keys_values(self, layer: Layer, mixer: Attention, source: Node) -> tuple[Node, Node | None, Node | None]:
         g, tokens = self.graph, self.sizes.tokens
@@ -161,7 +164,10 @@ class Builder:
             heads = self.norm(heads)
         if "no_rope" in self.twists:
             return heads
-        return self.graph.op(heads.shape, heads, self.positions(), inplace=True)
+        heads = self.graph.op(heads.shape, heads, self.positions(), inplace=True)
+        if "scaled_queries" in self.twists and stem == "attn_q":
+            heads = self.graph.like(heads, self.input("query scale", 1, 1, self.sizes.tokens))
+        return heads
 
     def attend(self, layer: Layer, mixer: Attention, q: Node, k: Node | None, v: Node | None) -> Node:
         """Store keys and values, and mix: (heads · value_dim, tokens)."""
@@ -173,13 +179,36 @@ class Builder:
             v = g.expand(self.rotate(v, value_matrix)) if v else None
             k = g.expand(self.rotate(k, key_matrix)) if k else None
             self._store(k, v, windowed=windowed)
-            mixed = self.mix(q, mixer, windowed=windowed)
+            mixed = self.mix(q, mixer, self.mask(windowed=windowed), bias=self._relative_bias(mixer))
             return self.rotate(mixed, value_matrix)
         g.expand(q)
         assert k is not None and v is not None  # noqa: S101, PT018  nothing to share without a cache
         g.expand(k)
         g.expand(v)
-        return self.mix(q, mixer, windowed=windowed, keys=k, values=v)
+        return self.mix(q, mixer, self.mask(windowed=windowed), keys=k, values=v, bias=self._relative_bias(mixer))
+
+    def cross(self, layer: Layer, mixer: Attention, source: Node) -> Node:
+        """Attention over the encoder's output, whose keys and values are computed anew."""
+        g, s = self.graph, self.sizes
+        encoded = self.input("encoder output", source.shape[0], s.encoder_tokens)
+        q = g.view(self.multiply(layer, "cross_attn_q", source), (mixer.head_dim, mixer.heads, s.tokens))
+        shape = (mixer.head_dim, mixer.kv_heads, s.encoder_tokens)
+        k = g.view(self.multiply(layer, "cross_attn_k", encoded), shape)
+        v = g.view(self.multiply(layer, "cross_attn_v", encoded), shape)
+        for node in (q, k, v):
+            g.expand(node)
+        mask = self.input("cross mask", s.encoder_tokens, s.tokens, element=HALF if s.fused else FLOAT)
+        return self.multiply(layer, "cross_attn_o", self.mix(q, mixer, mask, keys=k, values=v))
+
+    def _relative_bias(self, mixer: Attention) -> Node | None:
+        """T5's learned bias of scores by distance: one value for each head, cell and token."""
+        if "relative_bias" not in self.twists:
+            return None
+        g, s = self.graph, self.sizes
+        cells = s.full if s.cached else s.tokens
+        buckets = self.input("buckets", cells, s.tokens, element=INT)
+        rows = g.op((mixer.heads, cells * s.tokens), g.view(buckets, (cells * s.tokens,)))
+        return g.op((cells, s.tokens, mixer.heads), g.view(g.view(rows), contiguous=False))
 
     def _store(self, k: Node | None, v: Node | None, *, windowed: bool) -> None:
         g, cache = self.graph, self.graph.external(1)
@@ -198,24 +227,42 @@ class Builder:
         g.store(cache, flat, self.slots("values", windowed=windowed))
 
     def mix(
-        self, q: Node, mixer: Attention, *, windowed: bool, keys: Node | None = None, values: Node | None = None
+        self,
+        q: Node,
+        mixer: Attention,
+        mask: Node,
+        *,
+        keys: Node | None = None,
+        values: Node | None = None,
+        bias: Node | None = None,
     ) -> Node:
-        """Scores, softmax, and the values' mean: build_attn_mha."""
+        """Scores, softmax, and the values' mean: build_attn_mha. A bias of the scores rules flash attention out.
+
+        keys, values: when they don't come from the cache.
+        """
         g, s = self.graph, self.sizes
-        tokens = s.tokens
         heads = g.view(g.view(q), contiguous=False)
-        mask = self.mask(windowed=windowed)
-        if s.fused:
+        if s.fused and bias is None:
             casts = [g.op(n.shape, g.view(n, contiguous=False), element=HALF) for n in (keys, values) if n]
-            mixed = g.op((mixer.value_dim, mixer.heads, tokens), heads, *casts, mask)
-            return g.expand(g.view(mixed, (mixer.value_dim * mixer.heads, tokens)))
-        cells = mask.shape[0]
+            mixed = g.op((mixer.value_dim, mixer.heads, s.tokens), heads, *casts, mask)
+            return g.expand(g.view(mixed, (mixer.value_dim * mixer.heads, s.tokens)))
         keyed = (g.view(keys, contiguous=False),) if keys else ()
-        scores = g.op((cells, tokens, mixer.heads), *keyed, heads)
-        scores = g.like(scores, mask)
-        turned = (g.op(values.shape, g.view(values, contiguous=False)),) if values else ()
-        mixed = g.op((mixer.value_dim, tokens, mixer.heads), *turned, scores)
-        return g.expand(g.op((mixer.value_dim * mixer.heads, tokens), g.view(mixed, contiguous=False)))
+        scores = g.op((mask.shape[0], s.tokens, mixer.heads), *keyed, heads)
+        if bias is not None:
+            scores = g.like(scores, bias)
+        turned = self._turned_values(mixer, mask.shape[0], values)
+        mixed = g.op((mixer.value_dim, s.tokens, mixer.heads), *turned, g.like(scores, mask))
+        return g.expand(g.op((mixer.value_dim * mixer.heads, s.tokens), g.view(mixed, contiguous=False)))
+
+    def _turned_values(self, mixer: Attention, cells: int, values: Node | None) -> tuple[Node, ...]:
+        """Values the other way round: a copy, except in a cache without flash attention, which stores them so."""
+        g, s = self.graph, self.sizes
+        if values is not None:
+            return (g.op(values.shape, g.view(values, contiguous=False)),)
+        if not s.fused:
+            return ()
+        size = STORAGES[s.value_type].row_bytes(cells) * mixer.value_dim * mixer.kv_heads * s.streams
+        return (g.op((size,), g.external(1), element=1),)
 
     def latent(self, layer: Layer, mixer: LatentAttention, source: Node) -> Node:
         """Multi-head latent attention in its absorbed form: all heads over one compressed key."""
@@ -254,7 +301,8 @@ class Builder:
             mixed = g.op(expanded, g.view(mixed, contiguous=False))
         else:
             scores = g.like(g.op((mask.shape[0], s.tokens, mixer.heads), heads), mask)
-            values = g.op((mask.shape[0], mixer.kv_rank, s.streams), g.external(1), element=s.key_element)
+            size = STORAGES[s.key_type].row_bytes(mask.shape[0]) * mixer.kv_rank * s.streams
+            values = g.op((size,), g.external(1), element=1)
             mixed = g.op(expanded, g.op(compressed, values, scores))
         return g.expand(g.op((mixer.value_dim * mixer.heads, s.tokens), g.view(mixed, contiguous=False)))
 
@@ -281,7 +329,7 @@ class Builder:
         logits = self.multiply(layer, "ffn_gate_inp", source)
         probabilities = logits if "late_softmax" in self.twists else g.like(logits)
         biased = g.like(probabilities) if layer.has("exp_probs_b", "bias") else probabilities
-        order = g.op((experts, tokens), biased, element=INT)
+        order = g.op((experts, tokens), logits if "raw_choice" in self.twists else biased, element=INT)
         chosen = g.view(order, (chosen_count, tokens), contiguous=False)
         weights = g.op((1, chosen_count, tokens), g.view(probabilities, (1, experts, tokens)), chosen)
         if "plain_weights" not in self.twists:

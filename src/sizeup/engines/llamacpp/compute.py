@@ -14,15 +14,18 @@ import msgspec
 from sizeup.engines.llamacpp.backends import CPU, Backend
 from sizeup.engines.llamacpp.builder import Builder, Sizes
 from sizeup.engines.llamacpp.cache import cache_sizes, context_tokens, layer_memories, uses_flash_attention
-from sizeup.engines.llamacpp.graph import HALF, INT, Graph, Node, peak_bytes
+from sizeup.engines.llamacpp.graph import INT, Graph, Node, peak_bytes
 from sizeup.engines.llamacpp.layers import Layer, Trunk, trunk
 from sizeup.engines.llamacpp.memo import by_model
 from sizeup.engines.llamacpp.setting import UNQUANTIZED, LlamaSetting
 from sizeup.engines.llamacpp.twists import twists_of
 from sizeup.engines.llamacpp.weights import HOST, Assignment
-from sizeup.formats.storage import STORAGES
 from sizeup.models.mixers import Attention, LatentAttention
 from sizeup.models.model import Model
+
+
+#: Context that is assumed where a model names none.
+DEFAULT_CONTEXT = 2048
 
 
 class PlacedCompute(msgspec.Struct, frozen=True):
@@ -42,7 +45,7 @@ def graph_sizes(model: Model, setting: LlamaSetting) -> Sizes:
     values = {m.value_head for m in memories if m.values}
     return Sizes(
         tokens=tokens,
-        rows=min(tokens, setting.output_rows),
+        rows=tokens if "encoder" in twists_of(trunk(model).architecture) else min(tokens, setting.output_rows),
         sequences=setting.parallel,
         streams=cells.streams if cells else 1,
         full=cells.full if cells else tokens,
@@ -51,7 +54,9 @@ def graph_sizes(model: Model, setting: LlamaSetting) -> Sizes:
         rotate_keys=setting.cache_k.lower() not in UNQUANTIZED and len(heads) == 1,
         rotate_values=setting.cache_v.lower() not in UNQUANTIZED and len(values) == 1,
         value_width=max((m.values for m in memories), default=0),
-        key_element=STORAGES[setting.cache_k.upper()].block_bytes if setting.cache_k.lower() in UNQUANTIZED else HALF,
+        key_type=setting.cache_k.upper(),
+        value_type=setting.cache_v.upper(),
+        encoder_tokens=model.context or DEFAULT_CONTEXT,
         cached=bool(memories),
     )
 
@@ -113,21 +118,32 @@ def _layer(b: Builder, layer: Layer, residual: Node, *, last: bool) -> Node:
     g = b.graph
     normed = b.norm(residual) if layer.has("attn_norm") or "plain_norm" in b.twists else residual
     mixed = _mix(b, layer, normed)
+    if cross := layer.cross():
+        residual = g.op(mixed.shape, mixed, residual, inplace=True)
+        mixed = b.cross(layer, cross, b.norm(residual))
     if last:
         mixed, residual = b.take_rows(mixed), b.take_rows(residual)
     if layer.has("attn_output_norm"):
         return _post_norm_layer(b, layer, mixed, residual)
-    if not layer.has("ffn_norm") and not layer.has("post_ffw_norm"):
+    before, after = _norms_of_the_second_half(b, layer)
+    if not before and not after:
         return _parallel(b, layer, mixed, b.take_rows(normed) if last else normed, residual)
     if "parallel_norms" in b.twists:
         return _parallel(b, layer, mixed, b.norm(residual), residual)
-    if layer.has("post_attention_norm"):
+    if after and layer.has("post_attention_norm"):
         mixed = b.norm(mixed)
     middle = g.op(mixed.shape, mixed, residual, inplace=True)
-    forward = b.feed_forward(layer, b.norm(middle) if layer.has("ffn_norm") else middle)
-    if layer.has("post_ffw_norm"):
+    forward = b.feed_forward(layer, b.norm(middle) if before else middle)
+    if after:
         forward = b.norm(forward)
     return g.op(forward.shape, forward, middle, inplace=True)
+
+
+def _norms_of_the_second_half(b: Builder, layer: Layer) -> tuple[bool, bool]:
+    """Whether there is a norm before the feed-forward, and after it."""
+    after = layer.has("post_ffw_norm")
+    named_otherwise = layer.has("post_attention_norm") and not after
+    return layer.has("ffn_norm") or named_otherwise or "plain_norm" in b.twists, after
 
 
 def _mix(b: Builder, layer: Layer, normed: Node) -> Node:
@@ -141,7 +157,8 @@ def _mix(b: Builder, layer: Layer, normed: Node) -> Node:
 def _parallel(b: Builder, layer: Layer, mixed: Node, normed: Node, residual: Node) -> Node:
     """Attention and feed-forward side by side on the same residual."""
     forward = b.feed_forward(layer, normed)
-    both = b.graph.op(forward.shape, forward, mixed, inplace=True)
+    pair = (mixed, forward) if "attention_first" in b.twists else (forward, mixed)
+    both = b.graph.op(forward.shape, *pair, inplace=True)
     return b.graph.op(both.shape, both, residual, inplace=True)
 
 

@@ -3,8 +3,8 @@
 layer_norm: norms with mean and variance, which never work in place. no_rope: no rotary positions.
 parallel_norms: attention and feed-forward side by side, each with a norm of its own. plain_norm: norms without
 weights. late_softmax: the router's softmax is over the chosen experts only. plain_weights: the chosen experts' weights
-aren't normalized. weights_first: they are applied before the experts. headless: no logits. mrope: four positions each.
-gated_output: the query projection holds a gate for the output.
+aren't normalized. relative_bias: a learned bias of scores by distance. raw_choice: experts are chosen by the router's raw values. scaled_queries: a factor for each position. weights_first: they are applied before the experts. headless: no logits. encoder: every token of a batch may be asked for. mrope: four positions each.
+attention_first: of two halves side by side, attention is computed first. gated_output: the query projection holds a gate for the output.
 
 Source: src/models/*.cpp, llama.cpp 0.5.0 (0c1e570).
 """
@@ -26,13 +26,13 @@ _TWISTS = {
     "gptj": "layer_norm",
     "gptneox": "layer_norm parallel_norms",
     "jais": "layer_norm no_rope",
-    "llama4": "weights_first plain_weights",
+    "llama4": "weights_first plain_weights raw_choice scaled_queries",
     "modern-bert": "layer_norm headless",
     "mpt": "layer_norm no_rope",
     "nemotron": "layer_norm",
     "olmo": "layer_norm plain_norm",
     "orion": "layer_norm",
-    "phi2": "layer_norm",
+    "phi2": "layer_norm attention_first",
     "qwen2moe": "plain_weights",
     "qwen2vl": "mrope",
     "qwen3next": "gated_output",
@@ -41,6 +41,8 @@ _TWISTS = {
     "stablelm": "layer_norm",
     "starcoder": "layer_norm no_rope",
     "starcoder2": "layer_norm",
+    "t5": "encoder no_rope relative_bias",
+    "t5encoder": "no_rope relative_bias headless",
 }
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from sizeup.engines.llamacpp.backends import NO_REPACK, Backend, RepackRule
 from sizeup.engines.llamacpp.memo import by_model
-from sizeup.engines.llamacpp.names import Written, gguf_tensors, layer_count, mix_hparams
+from sizeup.engines.llamacpp.names import HEADLESS, Written, gguf_tensors, layer_count, mix_hparams
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.formats.mixes import mix_types
 from sizeup.formats.storage import STORAGES, ceil_div
@@ -24,9 +24,6 @@ HOST = -1
 #: Tensors of the input layer: always on the host.
 _INPUT = ("token_embd.", "position_embd.", "token_types.", "per_layer_token_embd.")
 _EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps")
-#: Architectures without an output head over the vocabulary.
-_HEADLESS = frozenset({"bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2",
-                       "jina-bert-v3", "eurobert", "t5encoder", "gemma-embedding"})  # fmt: skip
 
 
 class Typed(msgspec.Struct, frozen=True):
@@ -88,7 +85,7 @@ def file_bytes(model: Model, mix_name: str = "", imatrix: bool | None = None) ->
 def tied_head(model: Model, mix_name: str = "", imatrix: bool | None = None) -> Typed | None:
     """The embedding as the output head, when the file has no head of its own; None otherwise."""
     tensors = typed_tensors(model, mix_name, imatrix, False)
-    if any(t.name == "output.weight" for t in tensors) or mix_hparams(model).architecture in _HEADLESS:
+    if any(t.name == "output.weight" for t in tensors) or mix_hparams(model).architecture in HEADLESS:
         return None
     table = next((t for t in tensors if t.name == "token_embd.weight"), None)
     return msgspec.structs.replace(table, zone="output") if table else None
