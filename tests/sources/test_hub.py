@@ -378,6 +378,16 @@ def test_odd_facts(hub: FakeHub, ask, siblings: object) -> None:
         ask("org/name")
 
 
+@pytest.mark.parametrize("claimed", ["..", "../..", "/etc", "a/../b", "", "new/name"])
+def test_a_name_that_leads_out_of_the_cache(hub: FakeHub, ask, home: Path, claimed: str) -> None:
+    for name in ("org/name", "new/name"):
+        hub.repositories[name] = {"config.json": b"{}"}
+    hub.facts["org/name"] = {"id": claimed}
+    assert ask("org/name").name == ("new/name" if claimed == "new/name" else "org/name")
+    (host,) = (home / "sizeup" / "cache" / "hub").iterdir()
+    assert {path.name for path in host.iterdir()} <= {"org--name", "new--name"}
+
+
 def test_a_read_only_cache_is_done_without(hub: FakeHub, ask, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "file").write_text("")
     monkeypatch.setenv("SIZEUP_HOME", str(home / "file"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,14 @@ def test_damaged_folders(tmp_path: Path, files: dict[str, bytes], kind: type[Exc
 def test_absent_paths(reference: str) -> None:
     with pytest.raises(NotFound, match="no file"):
         find(reference)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+@pytest.mark.parametrize("name", ["x.gguf", "x.safetensors", "config.json"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(BadFile, match="not a regular file"):
+        find(tmp_path / name)
 
 
 @pytest.mark.parametrize("reference", ["", "  ", "a\0b", "x" * 5000, "a\nb"])

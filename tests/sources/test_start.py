@@ -14,7 +14,6 @@ HEAVY = (
     "gguf",
     "safetensors",
     "concurrent.futures",
-    "inspect",
 )
 
 

@@ -18,8 +18,11 @@ class LocalFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = os.fspath(path)
+        path = Path(self.name)
         try:
-            self._file = Path(self.name).open("rb", buffering=0)  # noqa: SIM115  (closed by __exit__)
+            if path.exists() and not path.is_file():
+                raise BadFile(f"{self.name!r} is not a regular file", hint="give the path of a file")
+            self._file = path.open("rb", buffering=0)
         except FileNotFoundError:
             raise NotFound(f"no file {self.name}", hint="check the path") from None
         except (OSError, ValueError) as error:

@@ -21,7 +21,7 @@ from sizeup.models.sources.environment import HubSettings
 from sizeup.models.sources.found import Facts, is_pickled, template_of
 from sizeup.models.sources.header import Header
 from sizeup.models.sources.http import Client, Reply, checked_url
-from sizeup.models.sources.reference import HubName
+from sizeup.models.sources.reference import HubName, hub_name
 from sizeup.models.sources.remote import RemoteFile
 
 SAFETENSORS_FIRST = 100_000
@@ -214,12 +214,18 @@ def repository_of(data: dict[str, Any], name: HubName) -> Repository:
     commit = data.get("sha")
     counted = data.get("safetensors")
     return Repository(
-        name=data["id"] if isinstance(data.get("id"), str) else name.repository,
+        name=_own_name(data.get("id")) or name.repository,
         commit=commit if isinstance(commit, str) and commit else name.revision,
         files=files,
         facts=_facts(data, files),
         parameters=_count(counted.get("total")) if isinstance(counted, dict) else None,
     )
+
+
+def _own_name(claimed: Any) -> str:
+    """The name a renamed repository has now; empty when it isn't a name at all."""
+    named = hub_name(claimed) if isinstance(claimed, str) and claimed.count("/") == 1 else None
+    return named.repository if named is not None and named.repository == claimed else ""
 
 
 def _facts(data: dict[str, Any], files: dict[str, int | None]) -> Facts:

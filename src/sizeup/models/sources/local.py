@@ -30,6 +30,8 @@ def read_path(path: Path, *, tag: str = "", headers: bool = True) -> Found:
         return read_folder(path, tag=tag, headers=headers)
     if not path.exists():
         raise NotFound(f"no file {path}", hint="check the path")
+    if not path.is_file():
+        raise BadFile(f"{path} is not a regular file", hint="give the path of a file or a folder")
     name = path.name.lower()
     if name.endswith(".gguf"):
         return _found_gguf(path, path.parent)

@@ -84,10 +84,15 @@ def read_layers(manifest: Path, store: Path) -> list[Layer]:
     """The layers of a manifest, each blob checked to be there in full. Raises BadFile."""
     try:
         with manifest.open("rb") as file:
-            data = parse_config(file.read(MAX_CONFIG_BYTES + 1), str(manifest))
+            raw = file.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
         raise NotFound(f"cannot read {manifest}: {error.strerror}", hint="check its rights") from None
-    layers = data.get("layers")
+    return parse_layers(raw, manifest, store)
+
+
+def parse_layers(raw: bytes, manifest: Path, store: Path) -> list[Layer]:
+    """The layers of a manifest's JSON; as `read_layers`."""
+    layers = parse_config(raw, str(manifest)).get("layers")
     if not isinstance(layers, list) or len(layers) > MAX_LAYERS:
         raise BadFile(f"{manifest} has no list of layers", hint="pull the model again")
     return [_layer(layer, manifest, store) for layer in layers]
