@@ -17,7 +17,7 @@ import msgspec
 
 from sizeup.errors import BadFile, SizeupError
 from sizeup.measure.ledger_schema import migrate
-from sizeup.measure.rows import Row, ModelRecord, checked, decode_lines, encode_line
+from sizeup.measure.rows import ModelRecord, Row, checked, decode_lines, encode_line
 
 _SECONDS_TO_WAIT = 30
 

@@ -35,7 +35,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
 
     kind: its rank of evidence. model: the name it goes by. shape: `shape_key` of its tensors; empty when only the
     name is known. engine, version: `llama.cpp`, the package's exact version. machine: device in words;
-    machine_class: `cpu`, `gpu`, `several gpus`, `unified`.
+    machine_class: `cpu`, `gpu`, `several gpus`, `unified`. gpus: the backend of each GPU in use (`cuda`).
     setting: what the engine was told. workload: what it was made to do (tokens read and written, sequences).
     components: name → amount in `unit`; names are dotted, `weights.CPU_REPACK` is a part of `weights`.
     method: what produced it, with a version that changes when its numbers would. date: ISO, the day it was made.
@@ -53,6 +53,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     version: str = ""
     machine: str = ""
     machine_class: str = ""
+    gpus: tuple[str, ...] = ()
     setting: dict[str, Any] = {}
     workload: dict[str, Value] = {}
     unit: str = "bytes"

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sizeup.engines.llamacpp import report
-from sizeup.engines.llamacpp.locate import worker_python
 from sizeup.engines.llamacpp.randomweights import write_random
 from sizeup.engines.llamacpp.report import MeasuredRun
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.engines.llamacpp.simulate import SimulatedFootprint, batches, file_content, job, read_answers
 from sizeup.engines.llamacpp.weightless import weightless_file
+from sizeup.errors import MissingPart
 from sizeup.models.model import Model
+from sizeup.workers.host import WorkerDied, find_python, run_worker
 
-WORKERS = Path(__file__).parent.parent / "workers"
+#: Names the Python of an environment with llama-cpp-python, before SIZEUP_WORKER_PYTHON.
+VARIABLE = "SIZEUP_LLAMACPP_PYTHON"
+ENVIRONMENT = "llamacpp"
 
 
 def simulate(
@@ -27,8 +29,8 @@ def simulate(
     """What llama.cpp would allocate for each setting, in their order.
 
     threads: also plan the CPU's work buffer for so many threads.
-    Raises MissingPart without llama-cpp-python, NotFound for a family that llama.cpp doesn't run, and SizeupError
-    when the worker fails, dies or takes longer than `timeout` seconds for one load.
+    Raises MissingPart without llama-cpp-python, NotFound for a family that llama.cpp doesn't run, BadFile when it
+    refuses the file, and SizeupError when the worker fails or takes longer than `timeout` seconds for one load.
     """
     found: dict[int, SimulatedFootprint] = {}
     for places in batches(settings):
@@ -42,8 +44,23 @@ def simulate(
 def simulate_file(
     path: Path, settings: Sequence[LlamaSetting], *, threads: int | None = None, timeout: float = 600
 ) -> list[SimulatedFootprint]:
-    """The same for a GGUF file, real or weightless, and settings that load alike."""
-    return read_answers(_answers("llamacpp_simulate.py", job(str(path), settings, threads), timeout), settings)
+    """The same for a GGUF file, real or weightless, and settings that load alike.
+
+    A setting that makes llama.cpp abort is refused with its last words, and a new worker goes on behind it.
+    """
+    found: list[SimulatedFootprint] = []
+    while len(found) < len(settings):
+        left = settings[len(found) :]
+        events: list[dict[str, Any]] = []
+        try:
+            _run("llamacpp_simulate.py", job(str(path), left, threads), timeout, events)
+            found += read_answers(events, left)
+        except WorkerDied as died:
+            if not any(event["part"] == "model" for event in events):
+                raise
+            answered = read_answers(events, left)
+            found += [*answered, SimulatedFootprint(left[len(answered)], refused=_abort(died))]
+    return found
 
 
 def measure(
@@ -63,21 +80,32 @@ def measure_file(
     path: Path, setting: LlamaSetting, *, prefill: int = 512, decode: int = 8, threads: int = 2, timeout: float = 3600
 ) -> MeasuredRun:
     """A real load of a GGUF file: prefill and decode so many tokens."""
+    events: list[dict[str, Any]] = []
     work = report.job(str(path), setting, prefill=prefill, decode=decode, threads=threads)
-    return report.read_run(_answers("llamacpp_measure.py", work, timeout), setting, prefill=prefill, decode=decode)
+    _run("llamacpp_measure.py", work, timeout, events)
+    return report.read_run(events, setting, prefill=prefill, decode=decode)
 
 
-def _answers(worker: str, work: dict[str, Any], timeout: float) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [worker_python(), str(WORKERS / worker)],
-        input=json.dumps(work),
-        text=True,
-        capture_output=True,
-        timeout=timeout,
-        check=False,
-    )
-    answers: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
-    if not any(answer["event"] in {"done", "error"} for answer in answers):
-        told = done.stderr.strip()[-800:]
-        answers.append({"event": "error", "message": f"the worker ended with status {done.returncode}: {told}"})
-    return answers
+def worker_python() -> str:
+    """The Python that has llama-cpp-python. Raises MissingPart when there is none."""
+    named = os.environ.get(VARIABLE)
+    if not named:
+        return find_python(("llama_cpp",), ENVIRONMENT)
+    if not Path(named).is_file():
+        raise MissingPart(f"{VARIABLE} names {named!r}, which isn't there", hint=f"correct or unset {VARIABLE}")
+    return named
+
+
+def _run(script: str, work: dict[str, Any], timeout: float, results: list[dict[str, Any]]) -> None:
+    """Run a worker and keep its results as they come, so that those before a failure aren't lost."""
+
+    def keep(event: dict[str, Any]) -> None:
+        if event["event"] == "result":
+            results.append(event)
+
+    run_worker(script, work, python=worker_python(), timeout=timeout, silence=timeout, on_event=keep)
+
+
+def _abort(died: WorkerDied) -> str:
+    """What llama.cpp said when it aborted, without the folder it was built in."""
+    return f"llama.cpp aborts: {died.message.rpartition('/')[2]}"

@@ -42,6 +42,10 @@ _FAILURES: dict[str, type[SizeupError]] = {
 }
 
 
+class WorkerDied(SizeupError):
+    """A worker ended without a word: killed, or aborted by the library it drives."""
+
+
 def find_python(packages: Sequence[str], environment: str = "") -> str:
     """The Python for a worker that needs these packages.
 
@@ -217,12 +221,12 @@ def _failure(event: Event, script: str, python: str) -> SizeupError:
     return _FAILURES.get(kind, SizeupError)(f"the worker {script} ({python}): {message}", hint=hint)
 
 
-def _died(script: str, code: int, errors: Any) -> SizeupError:
+def _died(script: str, code: int, errors: Any) -> WorkerDied:
     errors.seek(0)
     last = errors.read()[-2000:].decode(errors="replace").strip().rpartition("\n")[2][:300]
     how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
     hint = "it may have run out of memory" if code == -signal.SIGKILL else ""
-    return SizeupError(f"the worker {script} {how}{f': {last}' if last else ''}", hint=hint)
+    return WorkerDied(f"the worker {script} {how}{f': {last}' if last else ''}", hint=hint)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

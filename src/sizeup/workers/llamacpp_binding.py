@@ -6,11 +6,13 @@ It runs where llama-cpp-python is installed and sizeup's own dependencies may no
 from __future__ import annotations
 
 import ctypes
-import json
+import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
+
+from sizeup.workers.protocol import Refused
 
 GGML_TYPES = {
     "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
@@ -22,30 +24,6 @@ RESERVE_SYMBOL = "_Z19llama_graph_reserveP13llama_contextjjj"
 LEVEL_ERROR = 4
 MIB = 1 << 20
 _MOST_BUFFER_TYPES = 1024
-
-
-class BadModelFileError(Exception):
-    """llama.cpp refuses the file."""
-
-
-def say(event: str, **fields: Any) -> None:
-    """Write one answer, a JSON line."""
-    sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
-    sys.stdout.flush()
-
-
-def answer(work: Any) -> int:
-    """Read a job from standard input and do it; whatever goes wrong becomes an answer."""
-    try:
-        work(json.load(sys.stdin))
-        say("done")
-    except ImportError as error:
-        say("error", kind="missing", message=f"llama-cpp-python is not installed there: {error}")
-    except BadModelFileError as error:
-        say("error", kind="file", message=str(error))
-    except Exception as error:
-        say("error", kind="failed", message=f"{type(error).__name__}: {error}")
-    return 0
 
 
 class Log:
@@ -88,6 +66,16 @@ class Log:
         return {}
 
 
+def started() -> tuple[Any, str]:
+    """The binding, ready, and its package's version. A failed assertion says its line instead of a backtrace."""
+    os.environ["GGML_NO_BACKTRACE"] = "1"
+    from llama_cpp import __version__
+    from llama_cpp import llama_cpp as binding
+
+    binding.llama_backend_init()
+    return binding, __version__
+
+
 def fill(params: Any, values: dict[str, Any]) -> Any:
     """Set fields of a parameter struct by name; an unknown name is an error, not a silent default."""
     known = {field for field, *_ in params._fields_}
@@ -99,10 +87,10 @@ def fill(params: Any, values: dict[str, Any]) -> Any:
 
 
 def load(binding: Any, path: str, params: Any, log: Log) -> Any:
-    """Load a model file. Raises BadModelFileError with llama.cpp's own words."""
+    """Load a model file. Raises Refused with llama.cpp's own words."""
     model = binding.llama_model_load_from_file(path.encode(), params)
     if not model:
-        raise BadModelFileError(f"llama.cpp can't load {Path(path).name}: {log.failure()}")
+        raise Refused("file", f"llama.cpp can't load {Path(path).name}: {log.failure()}")
     return model
 
 

@@ -2,12 +2,10 @@
 
     job      {"gguf": path, "model": {llama_model_params …}, "context": {llama_context_params …},
               "prefill": tokens, "decode": tokens, "mmap": bool}
-    answers  {"event": "engine", "engine", "version", "system"}
-             {"event": "step", "step": "start | loaded | ready | prefilled | decoded", "seconds", "anonymous",
+    results  {"part": "engine", "engine", "version", "system"}
+             {"part": "step", "step": "start | loaded | ready | prefilled | decoded", "seconds", "anonymous",
               "mapped", "resident", "peak"}
-             {"event": "buffers", "buffers": […], "output", "threads"}
-             {"event": "error", "kind", "message"}
-             {"event": "done"}
+             {"part": "buffers", "buffers": […], "output", "threads"}
 
 Tokens are random numbers below the vocabulary's size: bytes and speed don't depend on them.
 """
@@ -22,8 +20,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from sizeup.workers.llamacpp_binding import Log, Memory, answer, fill, load, say
+from sizeup.workers.llamacpp_binding import Log, Memory, fill, load, started
 from sizeup.workers.process_memory import snapshot
+from sizeup.workers.protocol import Say, answer
 
 LOAD_MODE_NONE, LOAD_MODE_MMAP = 0, 1
 
@@ -31,7 +30,8 @@ LOAD_MODE_NONE, LOAD_MODE_MMAP = 0, 1
 class Run:
     """One measurement in progress: reports each step with its time and memory."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, say: Say) -> None:
+        self._say = say
         self._path = str(Path(path).resolve())
         self._since = time.perf_counter()
         self.step("start")
@@ -39,7 +39,7 @@ class Run:
     def step(self, name: str) -> None:
         """Say what the process holds after a step, and how long it took."""
         seconds = time.perf_counter() - self._since
-        say("step", step=name, seconds=seconds, **snapshot(self._path))
+        self._say("result", part="step", step=name, seconds=seconds, **snapshot(self._path))
         self._since = time.perf_counter()
 
 
@@ -62,15 +62,13 @@ def feed(binding: Any, context: Any, tokens: list[int]) -> None:
         raise RuntimeError(f"llama_decode returned {status} for {len(tokens)} tokens")
 
 
-def run(job: dict[str, Any]) -> None:
+def work(job: dict[str, Any], say: Say) -> None:
     """Do one job."""
-    from llama_cpp import __version__
-    from llama_cpp import llama_cpp as binding
-
+    binding, version = started()
     log = Log(binding)
-    binding.llama_backend_init()
-    say("engine", engine="llama.cpp", version=__version__, system=binding.llama_print_system_info().decode())
-    progress = Run(job["gguf"])
+    system = binding.llama_print_system_info().decode()
+    say("result", part="engine", engine="llama.cpp", version=version, system=system)
+    progress = Run(job["gguf"], say)
     model = load(binding, job["gguf"], model_params(binding, job), log)
     progress.step("loaded")
     context = binding.llama_init_from_model(model, fill(binding.llama_context_default_params(), job["context"]))
@@ -79,7 +77,7 @@ def run(job: dict[str, Any]) -> None:
     progress.step("ready")
     account = Memory(binding).of(context)
     threads = binding.llama_n_threads_batch(context)
-    say("buffers", buffers=account, output=log.buffer_bytes("output"), threads=threads)
+    say("result", part="buffers", buffers=account, output=log.buffer_bytes("output"), threads=threads)
 
     vocabulary = binding.llama_vocab_n_tokens(binding.llama_model_get_vocab(model))
     tokens = [random.randrange(vocabulary) for _ in range(job["prefill"] + job["decode"])]  # noqa: S311
@@ -97,4 +95,4 @@ def run(job: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(answer(run))
+    sys.exit(answer(work))

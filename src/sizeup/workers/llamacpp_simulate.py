@@ -1,16 +1,12 @@
 """Worker: llama.cpp's own allocator, run dry on a GGUF file without weights.
 
-One job comes in as a JSON object on standard input, answers go out as JSON lines:
-
-    job      {"gguf": path, "model": {llama_model_params …}, "contexts": [{llama_context_params …}, …],
-              "work": whether to plan the CPU's work buffer too, which allocates the compute buffer for real}
-    answers  {"event": "engine", "engine", "version", "system"}
-             {"event": "model", "seconds", "parameters", "bytes", "description"}
-             {"event": "context", "index", "seconds", "buffers": [{"name", "device", "host", "model", "context",
-              "compute"}], "output", "work", "metadata", "graph", "tokens"}
-             {"event": "failed", "index", "message"}     one context is refused; the others go on
-             {"event": "error", "kind", "message"}       the whole job
-             {"event": "done"}
+    job     {"gguf": path, "model": {llama_model_params …}, "contexts": [{llama_context_params …}, …],
+             "work": whether to plan the CPU's work buffer too, which allocates the compute buffer for real}
+    results {"part": "engine", "engine", "version", "system"}
+            {"part": "model", "seconds", "parameters", "bytes", "description"}
+            {"part": "context", "index", "seconds", "buffers": [{"name", "device", "host", "model", "context",
+             "compute"}], "output", "work", "metadata", "graph", "tokens"}
+            {"part": "refused", "index", "message"}     one context; the others go on
 
 The output buffer is not in llama.cpp's account and comes from its log, to 0.01 MiB. metadata: what this process
 itself grew by, which is what a real load takes for its vocabulary, tensor descriptions and graph; None where the
@@ -27,8 +23,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from sizeup.workers.llamacpp_binding import Log, Memory, WorkBuffer, answer, fill, load, say
+from sizeup.workers.llamacpp_binding import Log, Memory, WorkBuffer, fill, load, started
 from sizeup.workers.process_memory import anonymous_bytes
+from sizeup.workers.protocol import Say, answer
 
 LOAD_MODE_NONE = 0
 
@@ -47,15 +44,16 @@ def dry_params(binding: Any, values: dict[str, Any]) -> Any:
     return fill(params, values)
 
 
-def load_dry(binding: Any, job: dict[str, Any], log: Log) -> Any:
+def load_dry(binding: Any, job: dict[str, Any], log: Log, say: Say) -> Any:
     """Load the file without its weights, and say what it holds."""
-    started = time.perf_counter()
+    since = time.perf_counter()
     model = load(binding, job["gguf"], dry_params(binding, job.get("model", {})), log)
     text = ctypes.create_string_buffer(256)
     binding.llama_model_desc(model, text, len(text))
     say(
-        "model",
-        seconds=time.perf_counter() - started,
+        "result",
+        part="model",
+        seconds=time.perf_counter() - since,
         parameters=binding.llama_model_n_params(model),
         bytes=binding.llama_model_size(model),
         description=text.value.decode(errors="replace"),
@@ -66,12 +64,12 @@ def load_dry(binding: Any, job: dict[str, Any], log: Log) -> Any:
 class Simulator:
     """A model loaded dry, and what is needed to ask about its contexts."""
 
-    def __init__(self, binding: Any, job: dict[str, Any], log: Log) -> None:
-        self._binding, self._log = binding, log
+    def __init__(self, binding: Any, job: dict[str, Any], log: Log, say: Say) -> None:
+        self._binding, self._log, self._say = binding, log, say
         self._memory = Memory(binding)
         self._work = WorkBuffer(binding) if job.get("work") else None
         self._before = anonymous_bytes()
-        self._model = load_dry(binding, job, log)
+        self._model = load_dry(binding, job, log, say)
 
     def close(self) -> None:
         """Let the model go."""
@@ -81,15 +79,16 @@ class Simulator:
         """Create one context and say what it would take."""
         binding, log = self._binding, self._log
         log.clear()
-        started = time.perf_counter()
+        since = time.perf_counter()
         context = binding.llama_init_from_model(self._model, fill(binding.llama_context_default_params(), values))
         if not context:
-            say("failed", index=index, message=log.failure())
+            self._say("result", part="refused", index=index, message=log.failure())
             return
-        say(
-            "context",
+        self._say(
+            "result",
+            part="context",
             index=index,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - since,
             buffers=self._memory.of(context),
             output=log.buffer_bytes("output"),
             metadata=self._grown(),
@@ -114,22 +113,20 @@ class Simulator:
         return self._work.bytes(context, tokens, sequences, min(tokens, values.get("n_outputs_max") or tokens))
 
 
-def run(job: dict[str, Any]) -> None:
+def work(job: dict[str, Any], say: Say) -> None:
     """Do one job."""
-    from llama_cpp import __version__
-    from llama_cpp import llama_cpp as binding
-
+    binding, version = started()
     log = Log(binding)
-    binding.llama_backend_init()
-    say("engine", engine="llama.cpp", version=__version__, system=binding.llama_print_system_info().decode())
-    simulator = Simulator(binding, job, log)
+    system = binding.llama_print_system_info().decode()
+    say("result", part="engine", engine="llama.cpp", version=version, system=system)
+    simulator = Simulator(binding, job, log, say)
     for index, values in enumerate(job["contexts"]):
         try:
             simulator.context(index, values)
         except (ValueError, KeyError) as error:
-            say("failed", index=index, message=str(error))
+            say("result", part="refused", index=index, message=str(error))
     simulator.close()
 
 
 if __name__ == "__main__":
-    sys.exit(answer(run))
+    sys.exit(answer(work))

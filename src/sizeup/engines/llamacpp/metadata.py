@@ -74,18 +74,17 @@ def metadata(architecture: str, model: Model, tensors: Sequence[GgufTensor]) -> 
 
 
 def _general(model: Model, layers: _Layers, tensors: Sequence[GgufTensor]) -> dict[str, Value]:
-    numbers = {tensor.layer for tensor in tensors if tensor.layer >= 0}
-    extra = len({t.layer for t in tensors if ".nextn." in t.name})
+    count = max((tensor.layer for tensor in tensors), default=-1) + 1 or len(layers.blocks)
     values: dict[str, Value] = {
         "vocab_size": _rows("token_embd.weight", tensors) or model.vocabulary,
         "context_length": model.context or 2048,
         "embedding_length": model.hidden,
-        "block_count": max(numbers, default=len(layers.blocks) - 1) + 1,
+        "block_count": count,
+        "nextn_predict_layers": count - len(layers.blocks),
     }
-    if extra:
-        values["nextn_predict_layers"] = extra
     if layers.decoders:
         values["block_count"] = len(layers.blocks)
+        values["nextn_predict_layers"] = 0
         values["decoder_block_count"] = sum(len(block.layers) for block in layers.decoders)
     return values
 

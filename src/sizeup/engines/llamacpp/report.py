@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from sizeup.engines.llamacpp.setting import LlamaSetting
-from sizeup.engines.llamacpp.simulate import Buffer, context_parameters, load_parameters, worker_failure
+from sizeup.engines.llamacpp.simulate import Buffer, context_parameters, load_parameters
 from sizeup.errors import SizeupError
 
 #: How a row of the ledger names what this module reads; raised when a change alters its numbers.
@@ -36,6 +36,7 @@ class MeasuredRun(msgspec.Struct, frozen=True):
     setting: LlamaSetting
     engine: str
     version: str
+    system: str
     prefill: int
     decode: int
     threads: int
@@ -84,26 +85,23 @@ def job(path: str, setting: LlamaSetting, *, prefill: int, decode: int, threads:
 
 
 def read_run(answers: Iterable[dict[str, Any]], setting: LlamaSetting, *, prefill: int, decode: int) -> MeasuredRun:
-    """The worker's answers as one run. Raises what `worker_failure` names, and SizeupError for a run cut short."""
-    found: dict[str, Any] = {"engine": "llama.cpp", "version": ""}
+    """The worker's results as one run. Raises SizeupError for a run cut short."""
+    found: dict[str, Any] = {}
     steps: list[Step] = []
     for answer in answers:
-        match answer.get("event"):
+        match answer["part"]:
             case "engine" | "buffers":
                 found |= answer
             case "step":
-                steps.append(msgspec.convert({k: v for k, v in answer.items() if k != "event"}, Step))
-            case "error":
-                raise worker_failure(answer)
+                steps.append(msgspec.convert({k: v for k, v in answer.items() if k not in {"event", "part"}}, Step))
     if not steps or steps[-1].step != "decoded":
         last = steps[-1].step if steps else "before it started"
-        raise SizeupError(
-            f"the llama.cpp run ended early: {last}", hint="look at free memory, or use a smaller context"
-        )
+        raise SizeupError(f"the llama.cpp run ended early: {last}", hint="look at free memory, or use less context")
     return MeasuredRun(
         setting=setting,
         engine=found["engine"],
         version=found["version"],
+        system=found["system"],
         prefill=prefill,
         decode=decode,
         threads=found["threads"],

@@ -14,7 +14,6 @@ from sizeup.engines.llamacpp.metadata import metadata
 from sizeup.engines.llamacpp.names import gguf_tensors, mix_hparams
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.engines.llamacpp.weightless import Value
-from sizeup.errors import BadFile, MissingPart, SizeupError
 from sizeup.formats.gguf_tensors import GgufTensor
 from sizeup.formats.mixes import mix_types
 from sizeup.models.model import Model
@@ -56,18 +55,20 @@ class SimulatedFootprint(msgspec.Struct, frozen=True):
     output: the buffer of logits and embeddings, outside the breakdown (to 0.01 MiB); None when the log had none.
     work: the CPU's work buffer while it computes; None when it wasn't asked for.
     metadata: vocabulary, tensor descriptions and graph, as the dry run's own process grew; None where unknown.
+    system: what llama.cpp says of the machine (instruction sets).
     refused: why llama.cpp doesn't accept the setting; then there are no buffers.
     """
 
     setting: LlamaSetting
-    engine: str
-    version: str
+    engine: str = "llama.cpp"
+    version: str = ""
     buffers: tuple[Buffer, ...] = ()
     output: int | None = None
     work: int | None = None
     metadata: int | None = None
     graph: Graph = Graph()
     seconds: float = 0.0
+    system: str = ""
     refused: str = ""
 
     @property
@@ -212,33 +213,26 @@ def batches(settings: Sequence[LlamaSetting]) -> list[tuple[int, ...]]:
 
 
 def read_answers(answers: Iterable[dict[str, Any]], settings: Sequence[LlamaSetting]) -> list[SimulatedFootprint]:
-    """The worker's answers as footprints, in the order of `settings`; those left unanswered are missing at the end.
-
-    Raises BadFile when llama.cpp refuses the file, MissingPart when llama-cpp-python is missing, and SizeupError for
-    any other failure of the worker.
-    """
-    engine, version = "llama.cpp", ""
+    """The worker's results as footprints, in the order of `settings`; those left unanswered are missing at the end."""
+    engine: dict[str, Any] = {}
     found: dict[int, SimulatedFootprint] = {}
     for answer in answers:
-        match answer.get("event"):
+        match answer["part"]:
             case "engine":
-                engine, version = answer["engine"], answer["version"]
+                engine = {name: answer[name] for name in ("engine", "version", "system")}
             case "context":
                 place = answer["index"]
-                found[place] = _footprint(answer, settings[place], engine, version)
-            case "failed":
+                found[place] = _footprint(answer, settings[place], engine)
+            case "refused":
                 place = answer["index"]
-                found[place] = SimulatedFootprint(settings[place], engine, version, refused=answer["message"])
-            case "error":
-                raise worker_failure(answer)
+                found[place] = SimulatedFootprint(settings[place], **engine, refused=answer["message"])
     return [found[place] for place in sorted(found)]
 
 
-def _footprint(answer: dict[str, Any], setting: LlamaSetting, engine: str, version: str) -> SimulatedFootprint:
+def _footprint(answer: dict[str, Any], setting: LlamaSetting, engine: dict[str, Any]) -> SimulatedFootprint:
     return SimulatedFootprint(
         setting=setting,
-        engine=engine,
-        version=version,
+        **engine,
         buffers=msgspec.convert(answer["buffers"], tuple[Buffer, ...]),
         output=answer.get("output"),
         work=answer.get("work"),
@@ -246,14 +240,3 @@ def _footprint(answer: dict[str, Any], setting: LlamaSetting, engine: str, versi
         graph=msgspec.convert(answer.get("graph", {}), Graph),
         seconds=answer["seconds"],
     )
-
-
-def worker_failure(answer: dict[str, Any]) -> SizeupError:
-    """The error for a worker's `error` answer."""
-    message = answer.get("message", "the worker gave no reason")
-    match answer.get("kind"):
-        case "missing":
-            return MissingPart(message, hint="SIZEUP_LLAMACPP_PYTHON names a Python that has it")
-        case "file":
-            return BadFile(message, hint="check the file, or try another llama.cpp version")
-    return SizeupError(f"the llama.cpp worker failed: {message}", hint="try another llama-cpp-python version")
