@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from sizeup.models.anatomy.family import Anatomy, Sizes
-from sizeup.models.anatomy.parts import Part, Tensors, linear, norm_tensors, stack_of, weight
+from sizeup.models.anatomy.parts import Part, Tensors, linear, norm, norm_tensors, stack_of, weight
 from sizeup.models.config import Config
 from sizeup.models.model import Block
 from sizeup.models.tensors import Tensor
@@ -76,6 +76,22 @@ def with_layers(anatomy: Anatomy, parts: list[Part], count: int, prefix: str) ->
         built, name="multi-token prediction layer", tensors=tuple(_as_mtp(tensor) for tensor in built.tensors)
     )
     return msgspec.structs.replace(anatomy, blocks=(*anatomy.blocks, layer), notes=(*anatomy.notes, NOTE))
+
+
+def qwen_mtp(s: Sizes, anatomy: Anatomy, parts: list[Part], count: int) -> Anatomy:
+    """Qwen's: a projection of 2·hidden with two norms before full layers of the model's kind, a norm after them."""
+    if not count:
+        return anatomy
+    norms = [norm(name, s.hidden) for name in ("input_layernorm", "post_attention_layernorm")]
+    anatomy = with_layers(anatomy, [*parts, *norms], count, "mtp.layers")
+    around = (
+        *linear("mtp.fc", s.hidden, 2 * s.hidden, "mtp", "eh_proj"),
+        *norm_tensors("mtp.pre_fc_norm_embedding", s.hidden),
+        *norm_tensors("mtp.pre_fc_norm_hidden", s.hidden),
+        *norm_tensors("mtp.norm", s.hidden),
+    )
+    block = Block("multi-token prediction", tuple(_as_mtp(tensor) for tensor in around), stack="mtp")
+    return msgspec.structs.replace(anatomy, blocks=(*anatomy.blocks, block))
 
 
 def last_layer(anatomy: Anatomy) -> Block:

@@ -115,7 +115,9 @@ def fused_attention(
     return Part((*tensors, *extra), (mixer,))
 
 
-def latent_attention(mixer: LatentAttention, hidden: int, *, name: str = "self_attn", bias: bool = False) -> Part:
+def latent_attention(
+    mixer: LatentAttention, hidden: int, *, name: str = "self_attn", output: str = "o_proj", bias: bool = False
+) -> Part:
     """Multi-head latent attention with DeepSeek's names: queries compressed or full, keys and values compressed."""
     tensors: list[Tensor] = []
     queries = mixer.heads * mixer.head_dim
@@ -129,7 +131,7 @@ def latent_attention(mixer: LatentAttention, hidden: int, *, name: str = "self_a
     tensors += norm_tensors(f"{name}.kv_a_layernorm", mixer.kv_rank, part="kv_a_norm")
     expanded = mixer.heads * (mixer.nope_dim + mixer.value_dim)
     tensors += linear(f"{name}.kv_b_proj", expanded, mixer.kv_rank, "attention", "kv_b")
-    tensors += linear(f"{name}.o_proj", hidden, mixer.heads * mixer.value_dim, "attention", "o", bias=bias)
+    tensors += linear(f"{name}.{output}", hidden, mixer.heads * mixer.value_dim, "attention", "o", bias=bias)
     return Part(tuple(tensors), (mixer,))
 
 

@@ -27,6 +27,9 @@ FAMILIES = {
     "aria_text laguna mimo_v2_flash minimax_m3 minimax_m3_vl_text doge zaya",
     "deepseek": "deepseek_v2 deepseek_v3 kimi_k2:deepseek_v3 deepseek_v32 glm_moe_dsa glm4_moe_lite mistral4 minicpm3 "
     "youtu axk1 axk2 dots3_note_text longcat_flash",
+    "mamba": "mamba falcon_mamba:mamba mamba2:mamba2_model",
+    "hybrid": "jamba bamba falcon_h1 granitemoehybrid nemotron_h",
+    "linear": "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid kimi_linear bailing_hybrid minimax lfm2 lfm2_moe lfm3",
     "deepseek_v4": "deepseek_v4 deepseek_ref:deepseek_v4 hy_v4",
     "seq2seq": (
         "bart mbart plbart:bart mvp:bart pegasus blenderbot:pegasus blenderbot-small marian m2m_100 "
@@ -52,6 +55,13 @@ FAMILIES = {
         "qwen2_vl_text qwen2_5_vl_text:qwen2_vl_text qwen2_5_omni_text:qwen2_vl_text qwen3_vl_text "
         "qwen3_vl_moe_text qwen3_omni_moe_text"
     ),
+    "glm_vl": "glm4v glm46v:glm4v glmga:glm4v glm4v_moe glm_ocr glm5_next glm4v_text glm_ocr_text glm4v_moe_text",
+    "speech": (
+        "voxtral voxtral_realtime qwen2_audio audioflamingo3 musicflamingo:audioflamingo3 glmasr "
+        "moss_transcribe_diarize qwen3_asr granite_speech granite_speech_plus:granite_speech "
+        "qwen2_5_omni_thinker qwen3_omni_moe_thinker"
+    ),
+    "qformer": "blip-2 instructblip instructblipvideo:instructblip",
 }
 
 
