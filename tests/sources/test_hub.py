@@ -129,6 +129,12 @@ def test_a_gguf_repository(hub: FakeHub, ask, reference: str, dtype: str) -> Non
     assert [file.name for file in found.companions] == ["mmproj-F16.gguf"]
 
 
+def test_a_header_counts_more_than_a_configuration(hub: FakeHub, ask) -> None:
+    hub.repositories["org/g"] = {**GGUF_FILES, "config.json": b"{}"}
+    assert ask("org/g").kind == "gguf"
+    assert ask("org/g", headers=False).kind == "config"
+
+
 def test_an_unknown_tag_names_the_known_ones(hub: FakeHub, ask) -> None:
     hub.repositories["org/g"] = GGUF_FILES
     with pytest.raises(NotFound, match="no GGUF file Q5_K_M") as caught:

@@ -76,6 +76,13 @@ def test_a_folder_with_gguf_files(tmp_path: Path) -> None:
     assert found.facts.licence == "mit"
 
 
+def test_a_header_counts_more_than_a_configuration(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"m-Q4_K_M.gguf": Q4, "config.json": b"{}"})
+    assert find(folder).kind == "gguf"
+    assert find(folder, headers=False).kind == "config"
+    assert find(write(tmp_path, {"pytorch_model.bin": b"x"})).kind == "config"
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "m.pt", "m.pth", "m.ckpt", "pytorch_model.bin.index.json"])
 def test_pickled_files_are_never_opened(tmp_path: Path, name: str) -> None:
     write(tmp_path, {name: b"\x80\x04"})
@@ -201,14 +208,14 @@ def test_a_configuration_is_kept_while_headers_are_looked_for(home: Path, hub: F
 LAYER = "application/vnd.ollama.image."
 
 
-def ollama(store: Path, name: str, layers: dict[str, bytes]) -> Path:
+def ollama(store: Path, name: str, layers: dict[str, bytes], folder: str = "manifests") -> Path:
     """A model in Ollama's store."""
     entries = []
     for kind, data in layers.items():
         digest = hashlib.sha256(data).hexdigest()
         write(store / "blobs", {f"sha256-{digest}": data})
         entries.append({"mediaType": LAYER + kind, "digest": f"sha256:{digest}", "size": len(data)})
-    manifest = store / "manifests" / name
+    manifest = store / folder / name
     write(manifest.parent, {manifest.name: json.dumps({"schemaVersion": 2, "layers": entries}).encode()})
     return manifest
 
@@ -232,6 +239,11 @@ def test_an_ollama_tag(home: Path, reference: str, stored: str) -> None:
     assert (found.kind, found.header.tensors[0].dtype) == ("ollama", "Q4_K")
     assert [file.nbytes for file in found.companions] == [len(Q8)]
     assert (found.facts.chat_template, found.facts.licence) == ("{{ .Prompt }}", "mit")
+
+
+def test_ollamas_second_layout(home: Path) -> None:
+    ollama(home / ".ollama/models", "ollama.com/library/m/latest", {"model": Q4}, "manifests-v2")
+    assert find("m").kind == "ollama"
 
 
 def test_ollama_models_names_the_only_store(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,8 @@ def read_folder(folder: Path, *, tag: str = "", headers: bool = True) -> Found:
     names = _names(folder)
     models = first_parts(names)
     weights = [name for name in names if name.endswith((".safetensors", safetensors.INDEX)) and "/" not in name]
-    if tag or (models and not weights and "config.json" not in names):
+    only_gguf = models and not weights and not any(is_pickled(name) for name in names)
+    if tag or (only_gguf and (headers or "config.json" not in names)):
         return _found_gguf(folder / choose(names, tag, str(folder)), folder)
     if headers and (header := _folder_header(folder, weights)):
         return _found_safetensors(folder, header, folder)

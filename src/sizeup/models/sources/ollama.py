@@ -1,7 +1,9 @@
 """Models in Ollama's store: a manifest names blobs by digest, and the model blob is a GGUF file. No daemon needed.
 
-<models>/manifests/<host>/<namespace>/<model>/<tag>     JSON: layers with mediaType, digest, size
-<models>/blobs/sha256-<digest>
+The store holds `manifests/<host>/<namespace>/<model>/<tag>`, JSON whose layers have mediaType, digest and size, and
+`blobs/sha256-<digest>`. Ollama's second layout (github.com/ollama/ollama/pull/15735, open in April 2026) names the
+folder `manifest-v2` and the default host `ollama.com`, and makes the tag a link to, or a copy of, the same JSON; it is
+looked for under both spellings that have been seen.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from sizeup.models.config import MAX_CONFIG_BYTES, parse_config
 from sizeup.models.sources import gguf
 from sizeup.models.sources.found import Facts, Found, facts_of_gguf
 from sizeup.models.sources.header import StoredFile
-from sizeup.models.sources.reference import OllamaName
+from sizeup.models.sources.reference import REGISTRY, OllamaName
 
 MAX_TEXT = 2**20
 MAX_LAYERS = 10_000
+MANIFEST_FOLDERS = ("manifests", "manifests-v2", "manifest-v2")
+NEW_REGISTRY = "ollama.com"
 _MEDIA = "application/vnd.ollama.image."
 
 
@@ -32,20 +36,26 @@ class Layer(msgspec.Struct, frozen=True):
     nbytes: int
 
 
-def find_manifest(name: OllamaName, folders: Sequence[Path]) -> Path | None:
-    """The manifest of a model in the first store that has it; a tag matches in any case, as Ollama matches it."""
-    for folder in folders:
-        models = folder / "manifests" / name.host / name.namespace / name.model
-        path = models / name.tag
-        try:
-            if path.is_file():
-                return path
-            for other in sorted(models.iterdir()) if models.is_dir() else ():
-                if other.name.lower() == name.tag.lower() and other.is_file():
-                    return other
-        except OSError:
-            continue
+def find_manifest(name: OllamaName, folders: Sequence[Path]) -> tuple[Path, Path] | None:
+    """(manifest, store) of a model in the first store that has it; a tag matches in any case, as Ollama matches it."""
+    hosts = (name.host, NEW_REGISTRY) if name.host == REGISTRY else (name.host,)
+    for store in folders:
+        for folder in MANIFEST_FOLDERS:
+            for host in hosts:
+                path = _tag(store / folder / host / name.namespace / name.model, name.tag)
+                if path is not None:
+                    return path, store
     return None
+
+
+def _tag(model: Path, tag: str) -> Path | None:
+    try:
+        if (model / tag).is_file():
+            return model / tag
+        entries = sorted(model.iterdir()) if model.is_dir() else []
+        return next((entry for entry in entries if entry.name.lower() == tag.lower() and entry.is_file()), None)
+    except OSError:
+        return None
 
 
 def read_ollama(name: OllamaName, folders: Sequence[Path]) -> Found | None:
@@ -53,10 +63,10 @@ def read_ollama(name: OllamaName, folders: Sequence[Path]) -> Found | None:
 
     Raises BadFile for a damaged manifest or a blob that is missing or cut short, and when the model is not a GGUF.
     """
-    manifest = find_manifest(name, folders)
-    if manifest is None:
+    place = find_manifest(name, folders)
+    if place is None:
         return None
-    store = manifest.parents[4]
+    manifest, store = place
     layers = read_layers(manifest, store)
     models = [layer for layer in layers if layer.kind == "model"]
     if not models:

@@ -10,6 +10,7 @@ from sizeup.errors import BadInput
 
 HUB_HOSTS = frozenset({"hf.co", "huggingface.co", "www.huggingface.co", "hf-mirror.com"})
 MAX_REFERENCE = 2048
+REGISTRY = "registry.ollama.ai"
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,254}")
 
@@ -84,7 +85,7 @@ def ollama_name(reference: str) -> OllamaName | None:
     if len(parts) == 2:
         host, namespace = parts
     else:
-        host, namespace = "registry.ollama.ai", (parts[0] if parts else "library")
+        host, namespace = REGISTRY, (parts[0] if parts else "library")
     return None if ":" in namespace else OllamaName(host, namespace, found[2], found[3] or "latest")
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from sizeup.errors import NetworkError, NotFound, SizeupError
 from sizeup.models.sources.environment import HubSettings, ollama_folders
-from sizeup.models.sources.found import Found, Step
+from sizeup.models.sources.found import Found, Step, facts_of_gguf, is_pickled
 from sizeup.models.sources.gguf_choice import choose, first_parts, projectors
 from sizeup.models.sources.header import StoredFile
 from sizeup.models.sources.local import find_local, read_path
@@ -136,9 +136,9 @@ class _Remote:
         origin = f"{self.settings.endpoint}/{repository.name} at {repository.commit[:12]}"
         base = Found(str(name), "config", origin, repository.name, repository.commit, facts=repository.facts)
         names = list(repository.files)
-        weights = any(file.endswith(".safetensors") and "/" not in file for file in names)
-        wants_gguf = bool(name.tag) or name.file.endswith(".gguf")
-        if wants_gguf or (first_parts(names) and not weights and "config.json" not in names):
+        weights = any((file.endswith(".safetensors") and "/" not in file) or is_pickled(file) for file in names)
+        only_gguf = first_parts(names) and not weights and (self.headers or "config.json" not in names)
+        if name.tag or name.file.endswith(".gguf") or only_gguf:
             return _gguf_of(hub, repository, base, name.file or choose(names, name.tag, repository.name))
         return self._checkpoint_of(hub, repository, base)
 
@@ -168,8 +168,6 @@ class _Remote:
 
 
 def _gguf_of(hub: Hub, repository: Repository, base: Found, file: str) -> Found:
-    from sizeup.models.sources.found import facts_of_gguf
-
     header = hub.gguf(repository, file)
     own = facts_of_gguf(header)
     facts = msgspec.structs.replace(
