@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from sizeup.models.anatomy.defaults import filled
 from sizeup.models.anatomy.family import Anatomy
 from sizeup.models.anatomy.parts import Part, Tensors, block, linear, norm_tensors
 from sizeup.models.anatomy.registry import nested_anatomy
@@ -29,6 +30,12 @@ def text_config(cfg: Config, assumed: str = "", field: str = "text_config") -> C
     if cfg.has("tie_word_embeddings"):
         data["tie_word_embeddings"] = cfg.bool("tie_word_embeddings")
     return Config(data, cfg.origin, nested.path)
+
+
+def part_config(cfg: Config, field: str, assumed: str) -> Config | None:
+    """A nested configuration with its class's defaults, where the outer class has none for it; None when absent."""
+    nested = cfg.optional_sub(field)
+    return filled(nested, nested.str("model_type", default=assumed), nested=True) if nested else None
 
 
 def composed(

@@ -1,0 +1,139 @@
+"""Gemma 3n and 4 with eyes and ears: a ViT of their own kind, a conformer, and one projection from each into the text.
+
+Linear layers of Gemma 4's towers may be clipped (`use_clipped_linears`): each then stores the four limits of its inputs
+and outputs, which are buffers.
+"""
+
+from __future__ import annotations
+
+from sizeup.models.anatomy.audio import listen
+from sizeup.models.anatomy.compose import composed, part_config, projector, text_alone, text_config
+from sizeup.models.anatomy.family import Anatomy
+from sizeup.models.anatomy.parts import Part, Tensors, gated_mlp, linear, norm, norm_tensors, plain_mlp, weight
+from sizeup.models.anatomy.towers import conv, projected_attention
+from sizeup.models.anatomy.vision import Blocks, pair, tower_sizes, vit
+from sizeup.models.config import MAX_LAYERS, Config
+from sizeup.models.mixers import Attention
+from sizeup.models.model import Block
+
+LIMITS = ("input_min", "input_max", "output_min", "output_max")
+
+
+def limits(*names: str, clipped: bool) -> Part:
+    """The stored limits of clipped linear layers."""
+    found = (weight(f"{name}.{limit}", (), "buffer", "limit") for name in names for limit in LIMITS)
+    return Part(tuple(t for tensors in found for t in tensors) if clipped else ())
+
+
+def gemma4_vision(cfg: Config, prefix: str) -> Blocks:
+    """A ViT with Gemma's four norms a layer, rotary positions, norms over queries and keys, a table for each axis."""
+    s = tower_sizes(cfg)
+    kv_heads, size = cfg.int("num_key_value_heads", default=s.heads), cfg.int("head_dim")
+    clipped = cfg.bool("use_clipped_linears", default=False)
+    down, across = pair(cfg, "patch_size")
+    mixer = Attention(s.heads, kv_heads, size, size, causal=False)
+    projections = tuple(f"{side}_proj.linear" for side in "qkvo")
+    halves = ("gate_proj", "up_proj", "down_proj")
+
+    def layer(_: str) -> list[Part]:
+        over = tuple(t for side in "qk" for t in norm_tensors(f"self_attn.{side}_norm", size))
+        return [
+            projected_attention(mixer, s.hidden, names=projections, biases="", extra=over),
+            limits(*(f"self_attn.{side}_proj" for side in "qkvo"), clipped=clipped),
+            gated_mlp(s.hidden, s.ffn, names=[f"{half}.linear" for half in halves], activation="gelu_tanh"),
+            limits(*(f"mlp.{half}" for half in halves), clipped=clipped),
+            *(
+                norm(name, s.hidden)
+                for name in (
+                    "input_layernorm",
+                    "post_attention_layernorm",
+                    "pre_feedforward_layernorm",
+                    "post_feedforward_layernorm",
+                )
+            ),
+        ]
+
+    places = (2, cfg.int("position_embedding_size"), s.hidden)
+    embeddings = (
+        *weight("patch_embedder.position_embedding_table", places, "embedding", "positions"),
+        *linear("patch_embedder.input_proj", s.hidden, s.channels * down * across, "embedding", "patch"),
+    )
+    after: Tensors = ()
+    if cfg.bool("standardize", default=False):
+        after = tuple(t for name in ("std_bias", "std_scale") for t in weight(name, (s.hidden,), "buffer", "norm"))
+    return vit(prefix, s, layer, embeddings=embeddings, after=after)
+
+
+def gemma4_audio(cfg: Config, prefix: str) -> Blocks:
+    """A conformer over chunks: feed-forward, attention with relative positions, convolution, feed-forward."""
+    hidden, heads = cfg.int("hidden_size"), cfg.int("num_attention_heads")
+    size = max(1, hidden // heads)
+    clipped = cfg.bool("use_clipped_linears", default=False)
+    mixer = Attention(heads, heads, size, size, chunk=cfg.optional_int("attention_chunk_size"), causal=False)
+    names = ("q_proj.linear", "k_proj.linear", "v_proj.linear", "post.linear")
+
+    def half(name: str) -> list[Part]:
+        layers = ("ffw_layer_1", "ffw_layer_2")
+        return [
+            plain_mlp(hidden, 4 * hidden, name=name, names=[f"{layer}.linear" for layer in layers], bias=False),
+            limits(*(f"{name}.{layer}" for layer in layers), clipped=clipped),
+            norm(f"{name}.pre_layer_norm", hidden),
+            norm(f"{name}.post_layer_norm", hidden),
+        ]
+
+    def layer(_: str) -> list[Part]:
+        relative = (
+            *weight("self_attn.per_dim_scale", (size,), "attention", "scale"),
+            *linear("self_attn.relative_k_proj", hidden, hidden, "attention", "relative_bias"),
+        )
+        convolution = (
+            *linear("lconv1d.linear_start.linear", 2 * hidden, hidden, "state_space", "in"),
+            *conv("lconv1d.depthwise_conv1d", hidden, 1, cfg.int("conv_kernel_size"), role="state_space", bias=False),
+            *linear("lconv1d.linear_end.linear", hidden, hidden, "state_space", "out"),
+            *norm_tensors("lconv1d.pre_layer_norm", hidden),
+            *norm_tensors("lconv1d.conv_norm", hidden),
+        )
+        return [
+            *half("feed_forward1"),
+            projected_attention(mixer, hidden, names=names, biases="", extra=relative),
+            limits(*(f"self_attn.{side}" for side in ("q_proj", "k_proj", "v_proj", "post")), clipped=clipped),
+            Part(convolution),
+            limits("lconv1d.linear_start", "lconv1d.linear_end", clipped=clipped),
+            *half("feed_forward2"),
+            *(norm(name, hidden) for name in ("norm_pre_attn", "norm_post_attn", "norm_out")),
+        ]
+
+    channels = cfg.ints("subsampling_conv_channels") or (128, 32)
+    before = _subsampling(channels, hidden, "layer{}")
+    after = linear("output_proj", cfg.int("output_proj_dims"), hidden, "projector", "up", bias=True)
+    layers = cfg.int("num_hidden_layers", max=MAX_LAYERS)
+    return listen(prefix, layers, layer, before=before, after=after)
+
+
+def _subsampling(channels: tuple[int, ...], hidden: int, name: str, *, bins: int = 128) -> Tensors:
+    """Convolutions that halve time and mel bins, each with a norm; then a projection of what is left of the bins."""
+    tensors: Tensors = ()
+    inputs = 1
+    for number, outputs in enumerate(channels):
+        module = f"subsample_conv_projection.{name.format(number)}"
+        tensors += conv(f"{module}.conv", outputs, inputs, 3, 3, bias=False)
+        tensors += norm_tensors(f"{module}.norm", outputs)
+        inputs, bins = outputs, (bins + 1) // 2
+    name = "subsample_conv_projection.input_proj_linear"
+    return (*tensors, *linear(name, hidden, inputs * bins, "embedding", "projection"))
+
+
+def gemma4(cfg: Config, assumed: str = "gemma4_text") -> Anatomy:
+    """Gemma 4: towers for images and sound when the configuration has them."""
+    if alone := text_alone(cfg, assumed):
+        return alone
+    width = text_config(cfg, assumed).int("hidden_size")
+    parts: list[Block] = []
+    if vision := part_config(cfg, "vision_config", "gemma4_vision"):
+        between = linear("model.embed_vision.embedding_projection", width, vision.int("hidden_size"), "projector", "up")
+        parts += (*gemma4_vision(vision, "model.vision_tower"), *projector(between))
+    if audio := part_config(cfg, "audio_config", "gemma4_audio"):
+        inputs = audio.int("output_proj_dims")
+        between = linear("model.embed_audio.embedding_projection", width, inputs, "projector", "up")
+        parts += (*gemma4_audio(audio, "model.audio_tower"), *projector(between))
+    return composed(cfg, parts, prefix="model.language_model", assumed=assumed)
