@@ -75,6 +75,31 @@ def sizes(cfg: Config) -> Sizes:
     )
 
 
+def as_built(cfg: Config, anatomy: Anatomy) -> Anatomy:
+    """The anatomy of a text decoder as the class in `architectures` builds it.
+
+    A bare `…Model` (embedding models are published so) has no head, and its names lack the decoder's own prefix.
+    """
+    name = (cfg.strs("architectures") or ("",))[0]
+    if not name.endswith("Model") or "LMHead" in name:
+        return anatomy
+    prefix = f"{anatomy.blocks[0].tensors[0].name.partition('.')[0]}."
+    blocks = (
+        msgspec.structs.replace(
+            block,
+            tensors=tuple(
+                msgspec.structs.replace(
+                    tensor, name=tensor.name.removeprefix(prefix), tied_to=tensor.tied_to.removeprefix(prefix)
+                )
+                for tensor in block.tensors
+                if tensor.name.startswith(prefix)
+            ),
+        )
+        for block in anatomy.blocks
+    )
+    return msgspec.structs.replace(anatomy, blocks=tuple(block for block in blocks if block.tensors))
+
+
 def full_attention(s: Sizes, **twists: Any) -> Attention:
     """Grouped-query attention of those sizes; twists: further fields of the mixer (window, chunk, sinks, softcap)."""
     return Attention(s.heads, s.kv_heads, s.head_dim, s.head_dim, **twists)

@@ -13,7 +13,6 @@ from sizeup.models.anatomy.family import (
     Sizes,
     decoder,
     full_attention,
-    layer_kinds,
     sizes,
     text_frame,
     windowed,
@@ -250,57 +249,4 @@ def moshi(cfg: Config, prefix: str = "model") -> Anatomy:
         mix=lambda kind: attention(windowed(cfg, s, kind), s.hidden, names=names),
         feed_forward=lambda _: forward,
         extra_rows=1,
-    )
-
-
-def modernbert_decoder(cfg: Config, prefix: str = "model") -> Anatomy:
-    """ModernBERT as a decoder: gate and up in one matrix, windows in two layers of three, a dense layer before the head."""
-    s = sizes(cfg)
-    period = cfg.int("global_attn_every_n_layers", default=3, max=10_000)
-    kinds = layer_kinds(cfg, s.layers, [FULL] + [SLIDING] * (period - 1))
-    window = cfg.optional_int("local_attention")
-    bias, wide = cfg.bool("attention_bias", default=False), cfg.bool("mlp_bias", default=False)
-    norms = cfg.bool("norm_bias", default=False)
-
-    def layer(kind: tuple[str, bool]) -> list[Part]:
-        reach = window // 2 if window and kind[0] == SLIDING else None
-        names = ("q_proj", "k_proj", "v_proj", "Wo")
-        mixer = full_attention(s, window=reach)
-        forward = Part(
-            (
-                *linear("mlp.Wi", 2 * s.ffn, s.hidden, "mlp", "gate_up", bias=wide),
-                *linear("mlp.Wo", s.hidden, s.ffn, "mlp", "down", bias=wide),
-            ),
-            feed_forward=plain_mlp(s.hidden, s.ffn).feed_forward,
-        )
-        first_norm = [] if kind[1] else [norm("attn_norm", s.hidden, bias=norms)]
-        return [
-            attention(mixer, s.hidden, name="attn", names=names, qkv_bias=bias, output_bias=bias),
-            forward,
-            *first_norm,
-            norm("mlp_norm", s.hidden, bias=norms),
-        ]
-
-    stack = stack_of(
-        f"{prefix}.layers",
-        [(kind, number == 0) for number, kind in enumerate(kinds)],
-        layer,
-        label=lambda kind: "sliding-window layer" if kind[0] == SLIDING else "layer",
-    )
-    dense = linear(
-        "lm_head.dense", s.hidden, s.hidden, "head", "dense", bias=cfg.bool("classifier_bias", default=False)
-    )
-    return text_frame(
-        cfg,
-        s,
-        stack,
-        prefix=prefix,
-        embedding="embeddings.tok_embeddings",
-        positions=norm_tensors(f"{prefix}.embeddings.norm", s.hidden, bias=norms),
-        final_norm="final_norm",
-        norm_bias=norms,
-        before=(*dense, *norm_tensors("lm_head.norm", s.hidden, bias=norms)),
-        head_name="decoder",
-        head_bias=cfg.bool("decoder_bias", default=True),
-        tied=True,
     )

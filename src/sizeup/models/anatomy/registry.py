@@ -7,17 +7,17 @@ from importlib import import_module
 
 from sizeup.errors import NotFound
 from sizeup.models.anatomy.defaults import filled
-from sizeup.models.anatomy.family import Anatomy
+from sizeup.models.anatomy.family import Anatomy, as_built
 from sizeup.models.config import Config
 
 #: module → the model types it describes; the function has the model type's name (`-` becomes `_`), or the one after
-#: the colon.
-FAMILIES = {
+#: the colon. These are text decoders: their functions also take a prefix, and a bare `…Model` is one without its head.
+TEXT_FAMILIES = {
     "dense": "llama emu3:llama emu3_text_model:llama granite:llama helium:llama internlm3:llama iquestcoder:llama "
     "mistral ministral:mistral ministral3:mistral qwen2 qwen3 seed_oss smollm3 ernie4_5 cwm granite_swa hyperclovax "
     "stablelm cohere cohere2 cohere_compass_text olmo olmo2 olmo3 exaone4 hunyuan_v1_dense bitnet diffllama phi3 "
     "glm glm4",
-    "plain": "arcee nemotron jais2 apertus nanochat starcoder2 phi persimmon opt biogpt xglm moshi modernbert-decoder",
+    "plain": "arcee nemotron jais2 apertus nanochat starcoder2 phi persimmon opt biogpt xglm moshi",
     "gpt": "gpt2 gpt-sw3:gpt2 openai-gpt gpt_bigcode gpt_neo gptj codegen gpt_neox gpt_neox_japanese bloom falcon "
     "mpt ctrl cpmant",
     "gemma": "gemma gemma2 gemma3_text vaultgemma",
@@ -29,8 +29,16 @@ FAMILIES = {
     "youtu axk1 axk2 dots3_note_text longcat_flash",
     "mamba": "mamba falcon_mamba:mamba mamba2:mamba2_model",
     "hybrid": "jamba bamba falcon_h1 granitemoehybrid nemotron_h",
-    "linear": "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid kimi_linear bailing_hybrid minimax lfm2 lfm2_moe lfm3",
+    "linear": "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid kimi_linear bailing_hybrid minimax lfm2 lfm2_moe "
+    "lfm3",
+    "gemma_shared": "gemma3n_text gemma4_text gemma4_unified_text:gemma4_text",
+    "recurrent": "rwkv recurrent_gemma xlstm",
+    "zamba": "zamba zamba2",
     "deepseek_v4": "deepseek_v4 deepseek_ref:deepseek_v4 hy_v4",
+}
+
+#: The same for everything else, whose functions look at the class themselves.
+OTHER_FAMILIES = {
     "seq2seq": (
         "bart mbart plbart:bart mvp:bart pegasus blenderbot:pegasus blenderbot-small marian m2m_100 "
         "bigbird_pegasus led pegasus_x nllb-moe prophetnet fsmt whisper speech_to_text trocr"
@@ -62,12 +70,18 @@ FAMILIES = {
         "qwen2_5_omni_thinker qwen3_omni_moe_thinker"
     ),
     "qformer": "blip-2 instructblip instructblipvideo:instructblip",
+    "mllama": "mllama mllama_text_model",
+    "gemma_vl": "gemma4",
+    "vision_models": (
+        "vit deit yolos dinov2 dinov2_with_registers dinov3_vit clip siglip siglip2 clip_vision_model "
+        "siglip_vision_model siglip2_vision_model"
+    ),
 }
 
 
 def _index() -> dict[str, tuple[str, str]]:
     index: dict[str, tuple[str, str]] = {}
-    for module, entries in FAMILIES.items():
+    for module, entries in (TEXT_FAMILIES | OTHER_FAMILIES).items():
         for entry in entries.split():
             model_type, _, function = entry.partition(":")
             index[model_type] = (module, (function or model_type).replace("-", "_"))
@@ -87,6 +101,8 @@ def anatomy_of(model_type: str) -> Callable[[Config], Anatomy] | None:
     if model_type not in INDEX:
         return None
     describe = _function(model_type)
+    if INDEX[model_type][0] in TEXT_FAMILIES:
+        return lambda cfg: as_built(cfg, describe(filled(cfg, model_type)))
     return lambda cfg: describe(filled(cfg, model_type))
 
 
