@@ -126,3 +126,13 @@ def test_hostile_text(text):
         machine_from_toml(text)
     except SizeupError as error:
         assert error.message  # noqa: PT017 - most descriptions are wrong, and none may fail otherwise
+
+
+def test_the_documented_example_can_be_read():
+    import re
+    from pathlib import Path
+
+    text = (Path(__file__).parents[2] / "docs" / "machine-file.md").read_text(encoding="utf-8")
+    machine = machine_from_toml(re.search(r"```toml\n(.*?)```", text, re.DOTALL)[1])
+    assert [gpu.name for gpu in machine.gpus] == ["NVIDIA RTX 6000 Ada Generation"] * 2 + ["Prototype X"]
+    assert machine.limits.cpus == 16

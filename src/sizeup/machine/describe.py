@@ -63,6 +63,8 @@ def build_machine(name: str, wishes: list[GpuWish], host: HostWish, notes: list[
         raise BadInput(f"{soc.count} × {soc.entry.name} are {soc.count} machines", hint="describe one of them")
     said = list(notes)
     memory = _host_memory(wishes, host, soc, said)
+    if host.free_bytes is not None and host.free_bytes > memory:
+        raise BadInput(f"{format_bytes(host.free_bytes)} free of {format_bytes(memory)} RAM", hint="give what is free")
     cpu = _host_device(host, soc, wishes, memory, said)
     gpus = [_gpu(wish, memory, host, said) for wish in wishes for _ in range(wish.count)]
     disk = None if host.disk_bytes is None else Disk(path="", free_bytes=host.disk_bytes)
