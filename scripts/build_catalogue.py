@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -30,12 +31,21 @@ def build(folder: Path = FOLDER / "models") -> bytes:
                 entry = msgspec.convert(raw, Checked)
             except msgspec.ValidationError as error:
                 raise ValueError(f"{path.name}: {raw.get('id', 'a model without id')}: {error}") from error
+            entry = msgspec.structs.replace(entry, config=with_nulls(entry.config))
             if not entry.source:
                 raise ValueError(f"{path.name}: {entry.id} has no source")
             if entry.id.lower() in found:
                 raise ValueError(f"{path.name}: {entry.id} is there twice")
             found[entry.id.lower()] = entry
     return msgspec.json.encode(list(found.values()))
+
+
+def with_nulls(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with the fields that it sets to null: TOML has none, so `null` lists their names."""
+    names = config.get("null", [])
+    fields = {name: with_nulls(value) if isinstance(value, dict) else value for name, value in config.items()}
+    fields.pop("null", None)
+    return {**fields, **dict.fromkeys(names)}
 
 
 def main() -> int:
