@@ -45,6 +45,7 @@ COUNTED_OTHERWISE = {
     "openai/gpt-oss-120b": "packed four-bit weights as bytes",
     "Qwen/Qwen3-Next-80B-A3B-Instruct": "multi-token prediction layers that the configuration doesn't mention",
     "XiaomiMiMo/MiMo-V2-Flash": "multi-token prediction layers that the configuration doesn't mention",
+    "baidu/ERNIE-4.5-21B-A3B-PT": "a multi-token prediction layer that transformers doesn't build",
     "MiniMaxAI/MiniMax-M3": "multi-token prediction modules that the configuration only counts",
     "zai-org/GLM-4.6": "a multi-token prediction layer without its own embedding and head",
 }
