@@ -14,10 +14,10 @@ import msgspec
 
 from sizeup.engines.llamacpp.architectures import architecture_of
 from sizeup.engines.llamacpp.memo import by_model
-from sizeup.engines.llamacpp.stems import stem_inside, stem_outside
+from sizeup.engines.llamacpp.stems import PREDICTION, stem_inside, stem_outside
 from sizeup.formats.gguf_tensors import GgufTensor
 from sizeup.formats.mixes import MixHparams
-from sizeup.models.mixers import Attention, LatentAttention
+from sizeup.models.mixers import Attention, LatentAttention, LinearAttention, StateSpace
 from sizeup.models.model import Block, Model
 from sizeup.models.tensors import Tensor
 
@@ -31,6 +31,9 @@ HEADLESS = frozenset({"bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "ne
                       "jina-bert-v3", "eurobert", "t5encoder", "gemma-embedding"})  # fmt: skip
 #: Checkpoints that store matrices as (in, out); the file has them the usual way round.
 _TRANSPOSED = frozenset({"gpt2", "gpt-sw3", "openai-gpt"})
+#: Architectures that expand latent attention instead of absorbing it, and that keep gate and up of experts merged.
+_EXPANDED = frozenset({"minicpm3", "plm"})
+_FUSED_EXPERTS = frozenset({"mistral4"})
 _STACK_PREFIXES = {"encoder": "enc.", "decoder": "dec."}
 
 
@@ -62,7 +65,9 @@ def gguf_tensors(model: Model) -> tuple[Written, ...]:
     architecture = architecture_of(model)
     written: list[Written] = []
     for block in model.blocks:
-        if block.stack in _TEXT_STACKS:
+        if block.stack == "mtp":
+            written += _prediction(block, model, architecture)
+        elif block.stack in _TEXT_STACKS:
             written += _block(block, architecture, model.family)
     return tuple(written)
 
@@ -130,6 +135,26 @@ def _block(block: Block, architecture: str, family: str) -> Iterator[Written]:
             yield Written(f"{prefix}{name}{piece.suffix}", piece.shape, layer, piece.source.role, piece.source.part)
 
 
+def _prediction(block: Block, model: Model, architecture: str) -> Iterator[Written]:
+    """Layers of multi-token prediction: numbered on after the trunk's, their tensors named like the trunk's."""
+    layered = [b for b in model.blocks if b.layers and b.stack == "text"]
+    like = {_words(t.name): t for b in sorted(layered, key=lambda b: b.layers[-1]) for t in b.tensors}
+    first = model.layers
+    numbers = tuple(n if n >= first else first + n for n in block.layers) or (first,)
+    for tensor in block.tensors:
+        words = _words(tensor.name).removeprefix("mtp.")
+        if words in PREDICTION:
+            pieces = [_Piece(PREDICTION[words], _suffix(tensor), tensor.shape, tensor)]
+        elif words in like:
+            known = msgspec.structs.replace(tensor, role=like[words].role)
+            pieces = [p for p in _pieces(_turned(known, model.family), block, architecture) if p.stem]
+        else:
+            continue
+        for layer in numbers:
+            for piece in pieces:
+                yield Written(f"blk.{layer}.{piece.stem}{piece.suffix}", piece.shape, layer, "mtp", tensor.part)
+
+
 def _turned(tensor: Tensor, family: str) -> Tensor:
     """A layer's matrix in the usual orientation, (out, in)."""
     if family not in _TRANSPOSED or tensor.role not in {"attention", "mlp"} or len(tensor.shape) != 2:
@@ -147,14 +172,17 @@ def _pieces(tensor: Tensor, block: Block, architecture: str) -> Iterator[_Piece]
             shape = _without_padding_positions(tensor, architecture)
             yield _Piece(stem_outside(tensor, words, architecture), _suffix(tensor), shape, tensor)
         return
-    if tensor.part == "kv_b":
+    if tensor.part == "kv_b" and architecture not in _EXPANDED:
         yield from _split_kv_b(tensor, block)
         return
-    if tensor.part == "gate_up" and tensor.role == "routed_expert":
+    if tensor.part == "qkvz":
+        yield from _split_qkvz(tensor, block)
+        return
+    if tensor.part == "gate_up" and tensor.role == "routed_expert" and architecture not in _FUSED_EXPERTS:
         yield from _split_gate_up(_stacked(tensor, block))
         return
     stem = stem_inside(tensor, words, block, architecture)
-    shape = _stacked(tensor, block).shape if tensor.role == "routed_expert" else _shape(tensor, stem)
+    shape = _stacked(tensor, block).shape if tensor.role == "routed_expert" else _shape(tensor, stem, block)
     yield _Piece(stem, _suffix_inside(tensor, stem), shape, tensor)
 
 
@@ -173,7 +201,7 @@ def _suffix(tensor: Tensor) -> str:
 def _suffix_inside(tensor: Tensor, stem: str) -> str:
     if tensor.part == "router_correction":
         return ".bias"
-    if stem in {"ssm_a", "ssm_d"}:
+    if stem in {"ssm_a", "ssm_d"} or (stem == "ffn_norm" and tensor.name.endswith("pre_ff_layernorm.weight")):
         return ""
     if stem == "ssm_dt" and len(tensor.shape) == 1:
         return ".bias"
@@ -187,10 +215,18 @@ def _without_padding_positions(tensor: Tensor, architecture: str) -> Shape:
     return tensor.shape
 
 
-def _shape(tensor: Tensor, stem: str) -> Shape:
-    """The shape in the file: convolutions lose their middle dimension."""
-    if stem.startswith("ssm_conv1d") or stem == "shortconv.conv":
-        return tuple(extent for extent in tensor.shape if extent != 1)
+def _shape(tensor: Tensor, stem: str, block: Block) -> Shape:
+    """The shape in the file: convolutions lose their middle dimension, one value a head becomes a column."""
+    shape = tuple(extent for extent in tensor.shape if extent != 1)
+    if stem in {"ssm_conv1d", "shortconv.conv"}:
+        return shape
+    if stem.startswith("ssm_conv1d_"):
+        return (1, shape[0], 1, shape[1])
+    space = next((m for m in block.mixers if isinstance(m, StateSpace)), None)
+    if space and space.version > 1 and stem in {"ssm_a", "ssm_d"}:
+        return (*shape, 1)
+    if space and space.version > 1 and stem == "ssm_norm":
+        return (space.groups, shape[0] // space.groups)
     return tensor.shape
 
 
@@ -214,6 +250,14 @@ def _split_kv_b(tensor: Tensor, block: Block) -> Iterator[_Piece]:
     mixer = next(m for m in block.mixers if isinstance(m, LatentAttention))
     yield _Piece("attn_k_b", ".weight", (mixer.heads, mixer.kv_rank, mixer.nope_dim), tensor)
     yield _Piece("attn_v_b", ".weight", (mixer.heads, mixer.value_dim, mixer.kv_rank), tensor)
+
+
+def _split_qkvz(tensor: Tensor, block: Block) -> Iterator[_Piece]:
+    """A gated delta net's merged projection: queries, keys and values apart from the output gate."""
+    mixer = next(m for m in block.mixers if isinstance(m, LinearAttention))
+    hidden = tensor.shape[-1]
+    yield _Piece("attn_qkv", ".weight", (mixer.conv_channels, hidden), tensor)
+    yield _Piece("attn_gate", ".weight", (mixer.heads * mixer.value_dim, hidden), tensor)
 
 
 def _split_gate_up(tensor: Tensor) -> Iterator[_Piece]:

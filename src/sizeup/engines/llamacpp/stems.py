@@ -34,7 +34,7 @@ _OUTSIDE_WORDS = (
 )
 
 #: Poolers, classifiers and language-model heads of encoders.
-_DROPPED = ("pooler", "classifier", "predictions", "seq_relationship", "vocab_", "lm_head.layer_norm", "lm_head.dense")
+_DROPPED = ("pooler", "classifier", "predictions", "seq_relationship", "vocab_", "head.norm", "lm_head.layer_norm", "lm_head.dense")
 
 
 def stem_outside(tensor: Tensor, words: str, architecture: str) -> str:
@@ -49,23 +49,34 @@ def stem_outside(tensor: Tensor, words: str, architecture: str) -> str:
     return _OUTSIDE_PARTS.get(tensor.part) or found or {"embedding": "token_embd", "head": "output"}.get(tensor.role, words)
 
 
+#: Around a layer of multi-token prediction.
+PREDICTION = {
+    "eh_proj": "nextn.eh_proj", "fc": "nextn.eh_proj", "enorm": "nextn.enorm", "hnorm": "nextn.hnorm",
+    "pre_fc_norm_embedding": "nextn.enorm", "pre_fc_norm_hidden": "nextn.hnorm", "norm": "nextn.shared_head_norm",
+    "shared_head.norm": "nextn.shared_head_norm", "embed_tokens": "nextn.embed_tokens",
+    "shared_head.head": "nextn.shared_head_head",
+}  # fmt: skip
+
+
 # ── inside a layer ────────────────────────────────────────────────────────────────────────────────────────────
 
 _ATTENTION = {
     "q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output", "qkv": "attn_qkv", "gate": "attn_gate",
     "q_a": "attn_q_a", "q_b": "attn_q_b", "kv_a": "attn_kv_a_mqa", "kv_b": "attn_kv_b", "sinks": "attn_sinks",
-    "relative_bias": "attn_rel_b", "indexer_q": "indexer.attn_q_b", "indexer_k": "indexer.attn_k",
-    "indexer_weights": "indexer.proj",
+    "relative_bias": "attn_rel_b", "index_q": "indexer.attn_q_b", "index_k": "indexer.attn_k",
+    "index_weights": "indexer.proj", "o_a": "attn_output_a", "o_b": "attn_output_b", "kv": "attn_kv",
 }  # fmt: skip
 _CROSS = {"q": "cross_attn_q", "k": "cross_attn_k", "v": "cross_attn_v", "o": "cross_attn_o"}
-_DENSE = {"gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down", "gate_up": "ffn_up"}
+_DENSE = {
+    "gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down", "gate_up": "ffn_up", "latent_down": "ffn_latent_down",
+    "latent_up": "ffn_latent_up",
+}  # fmt: skip
 _STATE_SPACE = {
     "in": "ssm_in", "conv": "ssm_conv1d", "x": "ssm_x", "dt": "ssm_dt", "a": "ssm_a", "a_log": "ssm_a", "d": "ssm_d",
     "out": "ssm_out", "norm": "ssm_norm", "dt_norm": "ssm_dt_norm", "b_norm": "ssm_b_norm", "c_norm": "ssm_c_norm",
     "ba": "ssm_ba", "beta": "ssm_beta", "b": "ssm_beta", "alpha": "ssm_alpha", "qkv": "attn_qkv", "z": "attn_gate",
-    "gate": "attn_gate", "f_a": "ssm_f_a", "f_b": "ssm_f_b", "g_a": "ssm_g_a", "g_b": "ssm_g_b",
-    "q_conv": "ssm_conv1d_q", "k_conv": "ssm_conv1d_k", "v_conv": "ssm_conv1d_v", "q": "attn_q", "k": "attn_k",
-    "v": "attn_v", "o": "attn_output", "dt_bias": "ssm_dt",
+    "gate": "attn_gate", "decay_a": "ssm_f_a", "decay_b": "ssm_f_b", "gate_a": "ssm_g_a", "gate_b": "ssm_g_b",
+    "q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output",
 }  # fmt: skip
 _SHORT_CONVOLUTION = {"in": "shortconv.in_proj", "conv": "shortconv.conv", "out": "shortconv.out_proj"}
 
@@ -77,15 +88,24 @@ _NORMS = (
     (("k_norm", "k_layernorm", "key_layernorm", "k_ln"), "attn_k_norm"),
     (("post_feedforward_layernorm", "post_mlp_layernorm"), "post_ffw_norm"),
     (("pre_feedforward_layernorm", "pre_mlp_layernorm", "pre_ff_layernorm", "feedforward_layernorm", "ffn_norm",
-      "mlp_norm", "norm_2", "ln_2", "post_ln", "norm2", "mlp_layernorm"), "ffn_norm"),
+      "mlp_norm", "final_layer_norm", "norm_2", "ln_2", "post_ln", "norm2", "mlp_layernorm"), "ffn_norm"),
     (("post_self_attn_layernorm",), "post_attention_norm"),
+    (("attn_sub_norm",), "attn_sub_norm"),
+    (("ffn_sub_norm",), "ffn_sub_norm"),
     (("attention.output.LayerNorm", "sa_layer_norm", "attention.output.layernorm", "norm1_post"), "attn_output_norm"),
     (("output.LayerNorm", "output_layer_norm"), "layer_output_norm"),
     (("input_layernorm", "attention_layernorm", "attention_norm", "attn_norm", "ln_1", "norm_1", "norm1",
       "operator_norm", "layer_norm", "input_norm", "ln_mlp"), "attn_norm"),
     (("ln_attn",), "attn_norm_2"),
 )  # fmt: skip
-_AFTER = ("post_feedforward_layernorm", "pre_feedforward_layernorm")
+_AFTER = ("post_feedforward_layernorm", "pre_feedforward_layernorm", "pre_mlp_layernorm")
+#: Encoders with norms after each half call them so.
+_POST_NORMS = {"attn_norm": "attn_output_norm", "ffn_norm": "layer_output_norm"}
+_POST_NORM_ENCODERS = frozenset({"nomic-bert", "nomic-bert-moe", "jina-bert-v3"})
+#: Norms inside a mixer with a state: `mixer.norm`, `mamba.dt_layernorm`.
+_STATE_NORMS = {
+    "norm": "ssm_norm", "o_norm": "ssm_norm", "dt_layernorm": "ssm_dt_norm", "b_layernorm": "ssm_b_norm", "c_layernorm": "ssm_c_norm",
+}  # fmt: skip
 #: Architectures that call the norm before the feed-forward after the attention that it follows.
 _FORWARD_NORM_NAMED_AFTER_ATTENTION = frozenset(
     {"qwen3next", "qwen35", "qwen35moe", "seed_oss", "glm4moe", "gpt-oss", "nemotron_h_moe"}
@@ -107,20 +127,33 @@ def stem_inside(tensor: Tensor, words: str, block: Block, architecture: str) -> 
         case "attention":
             if architecture.startswith("t5") and part == "o" and "SelfAttention" in words:
                 return "attn_o"
+            if architecture == "minimax-m3" and part in {"index_q", "index_k"}:
+                return f"indexer.{part[-1]}_proj"
             cross = any(word in words for word in ("EncDec", "crossattention", "cross_attn", "encoder_attn"))
             return (_CROSS if cross else _ATTENTION).get(part, words)
         case "mlp":
             return "" if part == "activation" else _DENSE.get(part, words)
         case "routed_expert":
+            if part == "gate_up":
+                return "ffn_gate_up_exps"
             return f"{_DENSE[part]}_exps" if part in _DENSE else words
         case "shared_expert":
             return _shared(part, words)
         case "router":
             return "ffn_gate_inp"
         case "state_space" | "linear_attention":
-            table = _SHORT_CONVOLUTION if architecture.startswith("lfm2") else _STATE_SPACE
-            return table.get(part, words)
+            return _recurrent(part, words, architecture)
     return "exp_probs_b" if part == "router_correction" else words
+
+
+def _recurrent(part: str, words: str, architecture: str) -> str:
+    if architecture.startswith("lfm2"):
+        return _SHORT_CONVOLUTION.get(part, words)
+    if part == "out" and words.startswith("self_attn."):
+        return "attn_output"
+    if part == "conv" and words.endswith(("q_conv1d", "k_conv1d", "v_conv1d")):
+        return f"ssm_conv1d_{words[-len('q_conv1d')]}"
+    return _STATE_SPACE.get(part, words)
 
 
 def _shared(part: str, words: str) -> str:
@@ -130,6 +163,8 @@ def _shared(part: str, words: str) -> str:
 
 
 def _norm(words: str, part: str, block: Block, architecture: str) -> str:
+    if "index" in words:
+        return f"indexer.{'q' if words.endswith('q_norm') else 'k'}_norm"
     if part in {"q_norm", "k_norm", "q_a_norm", "kv_a_norm"}:
         return f"attn_{part}"
     if architecture.startswith("t5"):
@@ -138,9 +173,11 @@ def _norm(words: str, part: str, block: Block, architecture: str) -> str:
         after = any(word in tensor.name for tensor in block.tensors for word in _AFTER)
         named = after or architecture in _FORWARD_NORM_NAMED_AFTER_ATTENTION
         return "post_attention_norm" if named else "ffn_norm"
+    if architecture == "dbrx" and words.endswith("norm_2"):
+        return "attn_output_norm"
+    if "." in words and words.rpartition(".")[2] in _STATE_NORMS:
+        return "attn_norm_2" if architecture == "minimax-01" else _STATE_NORMS[words.rpartition(".")[2]]
     for endings, stem in _NORMS:
         if words.endswith(endings):
-            return stem
-    if part.endswith("norm") and f"ssm_{part}" in _STATE_SPACE.values():
-        return f"ssm_{part}"
+            return _POST_NORMS.get(stem, stem) if architecture in _POST_NORM_ENCODERS else stem
     return "attn_norm" if words in {"norm", "ln"} else words.replace(".", "_").removesuffix("_norm") + "_norm"
