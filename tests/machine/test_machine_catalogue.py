@@ -12,7 +12,7 @@ from sizeup.errors import BadInput, NotFound
 from sizeup.machine import catalogue
 from sizeup.machine.catalogue import entries, find_device, find_entry, sources, systems
 from sizeup.machine.names import normalise
-from sizeup.machine.spec import device_named, parse_machine
+from sizeup.machine.words import device_named, parse_machine
 from sizeup.quantity.units import GIB, MIB
 
 ROOT = Path(__file__).parents[2]

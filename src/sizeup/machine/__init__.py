@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from sizeup.machine.device import Device, Disk, Limits, Link, Machine
     from sizeup.machine.machine_file import machine_to_toml, read_machine_file
     from sizeup.machine.probes import probe_machine
-    from sizeup.machine.spec import device_named, load_machine, parse_machine
+    from sizeup.machine.spec import load_machine
+    from sizeup.machine.words import device_named, parse_machine
 
 _HOMES = {
     "Budget": "budget", "DeviceBudget": "budget", "machine_budget": "budget",
@@ -22,7 +23,7 @@ _HOMES = {
     "Device": "device", "Disk": "device", "Limits": "device", "Link": "device", "Machine": "device",
     "machine_to_toml": "machine_file", "read_machine_file": "machine_file",
     "probe_machine": "probes",
-    "device_named": "spec", "load_machine": "spec", "parse_machine": "spec",
+    "device_named": "words", "load_machine": "spec", "parse_machine": "words",
 }  # fmt: skip
 
 __all__ = [
