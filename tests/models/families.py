@@ -42,7 +42,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "deepseek_v3": DEEPSEEK,
     "gpt_oss": BASE | {"head_dim": 24, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 64},
     "gpt2": {"n_embd": 96, "n_layer": 4, "n_head": 6, "vocab_size": 320, "n_positions": 256, "also": {"n_ctx": 256}},
-    "gpt_neox": BASE | {"also": {"rotary_pct": 0.25}},
+    "gpt_neox": BASE | {"num_key_value_heads": 6, "also": {"rotary_pct": 0.25}},
     "falcon": BASE | {
         "multi_query": True, "new_decoder_architecture": False, "parallel_attn": True, "bias": False,
         "num_kv_heads": 1, "also": {"num_kv_heads": 1},
@@ -108,6 +108,20 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "class": "T5ForConditionalGeneration", "d_model": 96, "d_kv": 16, "d_ff": 224, "num_layers": 4, "num_heads": 6, "vocab_size": 320, "feed_forward_proj": "gated-gelu",
         "decoder_start_token_id": 0,
     },
+    "gemma3": {
+        "class": "Gemma3ForConditionalGeneration",
+        "text_config": BASE | {"head_dim": 24, "sliding_window": 64, "num_hidden_layers": 8},
+        "vision_config": {
+            "hidden_size": 48, "intermediate_size": 112, "num_hidden_layers": 3, "num_attention_heads": 4,
+            "image_size": 56, "patch_size": 14,
+        },
+        "mm_tokens_per_image": 4,
+    },
+    "qwen2_vl": {
+        "class": "Qwen2VLForConditionalGeneration", "mmproj": True,
+        "text_config": BASE | {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]}},
+        "vision_config": {"depth": 3, "embed_dim": 64, "hidden_size": 96, "num_heads": 4, "mlp_ratio": 4},
+    },
     "bert": {"class": "BertModel"} | {key: value for key, value in BASE.items() if key != "num_key_value_heads"},
-    "modernbert": {"class": "ModernBertModel"} | BASE | {"local_attention": 64, "num_hidden_layers": 6},
+    "modernbert": {"class": "ModernBertModel"} | BASE | {"num_key_value_heads": 6, "local_attention": 64, "num_hidden_layers": 6},
 }  # fmt: skip

@@ -36,6 +36,8 @@ def main() -> None:
         if options.llamacpp and not failed:
             try:
                 convert(options.llamacpp, options.out / name, options.out / f"{name}.gguf")
+                if FAMILIES[name].get("mmproj"):
+                    convert(options.llamacpp, options.out / name, options.out / f"{name}-mmproj.gguf", mmproj=True)
             except BaseException as error:
                 failed["convert"] = f"{type(error).__name__}: {error}"[:300]
         print(json.dumps({"family": name, "failed": failed}), flush=True)
@@ -50,18 +52,25 @@ def write(name: str, folder: Path) -> None:
     torch.manual_seed(0)
     settings = dict(FAMILIES[name])
     class_name, also = settings.pop("class", None), settings.pop("also", {})
+    settings.pop("mmproj", None)
     config = transformers.models.auto.configuration_auto.CONFIG_MAPPING[name](**settings)
     maker: Any = getattr(transformers, class_name) if class_name else None
     model = maker(config) if maker else transformers.AutoModelForCausalLM.from_config(config)
     model.to(torch.bfloat16).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
     saved = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(saved | also))
-    vocabulary = {f"token {number}": number for number in range(saved.get("vocab_size", 0))}
+    vocabulary = {f"token {number}": number for number in range(vocabulary_of(saved))}
     (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}, "added_tokens": []}))
 
 
-def convert(sources: Path, folder: Path, target: Path) -> None:
-    """What llama.cpp's converter makes of a checkpoint, with a made-up tokenizer."""
+def vocabulary_of(config: dict[str, Any]) -> int:
+    """Tokens of a model, also of one whose text is a part."""
+    return config.get("vocab_size") or config.get("text_config", {}).get("vocab_size", 0)
+
+
+def convert(sources: Path, folder: Path, target: Path, *, mmproj: bool = False) -> None:
+    """What llama.cpp's converter makes of a checkpoint, with a made-up tokenizer; mmproj: its towers."""
     if str(sources) not in sys.path:
         sys.path[:0] = [str(sources), str(sources / "gguf-py")]
     import gguf
@@ -69,16 +78,16 @@ def convert(sources: Path, folder: Path, target: Path) -> None:
     from conversion import ModelBase, ModelType, get_model_architecture, get_model_class
 
     hparams = ModelBase.load_hparams(folder, False) | FAMILIES[folder.name].get("also", {})
-    made = get_model_class(get_model_architecture(hparams, ModelType.TEXT), mmproj=False)
+    kind = ModelType.MMPROJ if mmproj else ModelType.TEXT
+    made = get_model_class(get_model_architecture(hparams, kind), mmproj=mmproj)
 
     class WithoutTokenizer(made):  # type: ignore[misc, valid-type]
         model_arch = made.model_arch
         no_mtp = True
 
         def set_vocab(self) -> None:
-            count = self.hparams.get("vocab_size") or self.hparams.get("text_config", {}).get("vocab_size")
             self.gguf_writer.add_tokenizer_model("gpt2")
-            self.gguf_writer.add_token_list([f"token {number}" for number in range(count)])
+            self.gguf_writer.add_token_list([f"token {number}" for number in range(vocabulary_of(self.hparams))])
 
     with torch.inference_mode():
         WithoutTokenizer(folder, gguf.LlamaFileType.MOSTLY_BF16, target, hparams=hparams).write()

@@ -10,7 +10,7 @@ from sizeup.formats.checkpoint_configs import scheme_from_config
 from sizeup.models.anatomy.family import Anatomy
 from sizeup.models.anatomy.registry import anatomy_of
 from sizeup.models.config import Config
-from sizeup.models.generic import UNCERTAINTY, generic_anatomy, text_part
+from sizeup.models.generic import generic_anatomy, text_part, uncertainty_of
 from sizeup.models.model import Model
 from sizeup.models.model_type import model_type_of, nearest_types
 from sizeup.models.quantized import quantized_blocks
@@ -29,8 +29,8 @@ def model_from_config(config: dict[str, Any] | Config, name: str = "", origin: s
     """
     cfg = config if isinstance(config, Config) else Config(config, origin or "the configuration")
     family = model_type_of(cfg)
-    describe = anatomy_of(family)
-    anatomy = describe(cfg) if describe else _estimate(cfg, family)
+    exact = _described(cfg, family)
+    anatomy = exact or _estimate(cfg, family)
     dtype = storage_dtype(cfg)
     notes = () if dtype else (ASSUMPTION,)
     scheme = scheme_from_config(cfg.data)
@@ -43,14 +43,23 @@ def model_from_config(config: dict[str, Any] | Config, name: str = "", origin: s
         hidden=anatomy.hidden,
         vocabulary=anatomy.vocabulary,
         context=anatomy.context,
-        road="anatomy" if describe else "generic",
+        road="anatomy" if exact else "generic",
         dtype=dtype or ASSUMED_DTYPE,
         scheme=scheme.name if scheme else None,
         architecture=(cfg.strs("architectures") or ("",))[0],
         origin=origin or cfg.origin,
-        uncertainty=0.0 if describe else UNCERTAINTY,
+        uncertainty=0.0 if exact else uncertainty_of(cfg),
         notes=(*anatomy.notes, *notes),
     )
+
+
+def _described(cfg: Config, family: str) -> Anatomy | None:
+    """The anatomy; None when the model type, or that of a part inside it, has none."""
+    describe = anatomy_of(family)
+    try:
+        return describe(cfg) if describe else None
+    except NotFound:
+        return None
 
 
 def storage_dtype(cfg: Config) -> str | None:

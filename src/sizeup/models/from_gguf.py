@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
+
 from sizeup.formats.ggml import is_quantized
 from sizeup.models.gguf_metadata import GgufMetadata
-from sizeup.models.gguf_mixers import GgufMixers
+from sizeup.models.gguf_mixers import ENCODERS, GgufMixers
 from sizeup.models.gguf_names import role_of, split_name
 from sizeup.models.grouping import LayerKind, Placed, blocks_of, feed_forward_of, layer_name
 from sizeup.models.mixers import Attention, Mixer
@@ -43,7 +45,7 @@ def model_from_gguf(header: Header, name: str = "", origin: str = "") -> Model:
     return Model(
         name=name or meta.text("general.name") or origin,
         family=meta.architecture,
-        blocks=_with_tied_head(blocks, tower=tower),
+        blocks=_with_tied_head(blocks, headless=tower or meta.architecture in ENCODERS),
         hidden=reader.hidden,
         vocabulary=_vocabulary(meta, header),
         context=meta.own.optional_int("context_length", min=0) or None,
@@ -108,6 +110,8 @@ class _Reader:
         return Placed(tensor, self._stack(stack, layer), layer)
 
     def _stack(self, stack: str, layer: int) -> str:
+        if stack == "text" and self.meta.architecture in ENCODERS:
+            return "encoder"
         predicting = self.predicting_from is not None and stack == "text" and layer >= self.predicting_from
         return "mtp" if predicting else stack
 
@@ -135,11 +139,12 @@ class _Reader:
         """The kind of a layer."""
         if stack in {"vision", "audio", "projector"}:
             return LayerKind(f"{stack} layer", self._tower_mixers(stack))
-        stems = self.stems.get(("text" if stack == "mtp" else stack, layer), frozenset())
-        mixers = self.mixers.of(stack, layer, stems)
+        stems = self.stems.get((stack, layer)) or self.stems.get(("text", layer), frozenset())
+        keys = next((tensor.shape[0] for tensor in tensors if tensor.part == "k" and tensor.is_matrix), 0)
+        mixers = self.mixers.of(stack, layer, stems, keys)
         forward = feed_forward_of(tensors, self.hidden) if self.hidden else None
         name = layer_name(mixers, forward, tensors)
-        if stack in {"encoder", "decoder"}:
+        if stack in {"encoder", "decoder"} and self.meta.architecture not in ENCODERS:
             name = f"{stack} {name}"
         return LayerKind(_with_formats(name, tensors), mixers, forward)
 
@@ -169,16 +174,18 @@ def _with_formats(name: str, tensors: tuple[Tensor, ...]) -> str:
     return f"{name} in {' and '.join(formats)}" if formats else name
 
 
-def _with_tied_head(blocks: tuple[Block, ...], *, tower: bool) -> tuple[Block, ...]:
+def _with_tied_head(blocks: tuple[Block, ...], *, headless: bool) -> tuple[Block, ...]:
     """A file without `output.weight` multiplies by the embedding once more: add the tied head."""
     tensors = [tensor for block in blocks for tensor in block.tensors]
     table = next((tensor for tensor in tensors if tensor.name == "token_embd.weight"), None)
-    if tower or table is None or any(tensor.role == "head" for tensor in tensors):
+    if headless or table is None or any(tensor.role == "head" for tensor in tensors):
         return blocks
     head = Tensor("output.weight", table.shape, "head", "head", tied_to=table.name, stored=table.stored)
+    if not any(block.name == "output" for block in blocks):
+        return (*blocks, Block("output", (head,)))
     return tuple(
-        Block(b.name, (*b.tensors, head), b.layers, b.stack, b.mixers, b.feed_forward) if b.name == "output" else b
-        for b in blocks
+        msgspec.structs.replace(block, tensors=(*block.tensors, head)) if block.name == "output" else block
+        for block in blocks
     )
 
 

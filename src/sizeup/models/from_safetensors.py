@@ -75,9 +75,11 @@ def plan_notes(plan: Model | None) -> tuple[str, ...]:
 def packing_hints(scheme: CheckpointScheme | None) -> PackingHints:
     """Bits and group of the first packed layout that a scheme names."""
     layouts = [group.layout for group in scheme.groups if group.layout] if scheme else []
-    bits = next((getattr(layout, "bits", 0) for layout in layouts if getattr(layout, "bits", 0)), 4)
-    group = next((getattr(layout, "group", 0) for layout in layouts if getattr(layout, "group", 0) > 0), 64)
-    return PackingHints(bits, group)
+    bits = [getattr(layout, "bits", 0) for layout in layouts]
+    groups = [getattr(layout, "group", 0) for layout in layouts]
+    return PackingHints(
+        next((count for count in bits if count), None), next((size for size in groups if size > 0), None)
+    )
 
 
 def _family(cfg: Config) -> str:

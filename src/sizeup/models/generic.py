@@ -1,7 +1,7 @@
 """An estimate for architectures that nobody has described: the decoder that the usual sizes would make.
 
-Relative error of the total, measured on configurations whose anatomy is known (tests/models/test_generic.py): within
-the stated UNCERTAINTY for nine of ten; families with towers, latent attention or state spaces can be further off.
+Relative error of the total, measured on configurations whose anatomy is known (tests/models/test_from_config.py):
+within the uncertainty that goes with the estimate for nine of ten.
 """
 
 from __future__ import annotations
@@ -11,14 +11,23 @@ from sizeup.models.anatomy.family import Anatomy, sizes
 from sizeup.models.config import MAX_EXPERTS, Config
 from sizeup.models.shape import Shape, decoder
 
+#: Relative error of an estimate: of a plain decoder; when nothing says whether the feed-forward is gated; when the
+#: configuration names parts that the estimate leaves out.
 UNCERTAINTY = 0.15
+UNCERTAIN_FEED_FORWARD = 0.4
+UNCERTAIN_PARTS = 0.7
 
+_UNSEEN = ("vision_config", "audio_config", "vision_tower", "kv_lora_rank", "layers_block_type", "layer_block_types")
+_UNSEEN_PREFIXES = ("mamba_", "ssm_", "linear_", "conv_", "hybrid_", "rwkv", "moe_layer", "interleave_moe")
+
+_ACTIVATIONS = ("hidden_act", "activation_function", "hidden_activation", "mlp_hidden_act", "activation")
 _EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts", "n_experts")
 _PER_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_top_k", "num_selected_experts", "top_k")
 _EXPERT_WIDTH = ("moe_intermediate_size", "expert_intermediate_size", "expert_hidden_size", "intermediate_size")
 _SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
-_PLAIN_ACTIVATIONS = frozenset({"gelu", "gelu_new", "gelu_fast", "relu", "gelu_pytorch_tanh_plain", "relu2"})
+_WIDTHS = ("intermediate_size", "n_inner", "ffn_dim", "d_ff")
+_PLAIN_ACTIVATIONS = frozenset({"gelu", "gelu_new", "gelu_fast", "gelu_python", "quick_gelu", "relu", "relu2", "xielu"})
 
 
 def looks_like_decoder(cfg: Config) -> bool:
@@ -51,23 +60,33 @@ def generic_anatomy(cfg: Config) -> Anatomy | None:
     return decoder(_shape(text, tied=_tied(cfg, text)))
 
 
+def uncertainty_of(cfg: Config) -> float:
+    """The relative error that the estimate of this configuration may have."""
+    text = text_part(cfg)
+    names = [*cfg.data, *text.data]
+    if any(name in _UNSEEN or name.startswith(_UNSEEN_PREFIXES) for name in names):
+        return UNCERTAIN_PARTS
+    return UNCERTAINTY if text.has(*_ACTIVATIONS) else UNCERTAIN_FEED_FORWARD
+
+
 def _tied(cfg: Config, text: Config) -> bool:
-    return text.bool("tie_word_embeddings", default=cfg.bool("tie_word_embeddings", default=False))
+    """Whether the head is tied; configurations that don't say were written where tied was the default."""
+    return text.bool("tie_word_embeddings", default=cfg.bool("tie_word_embeddings", default=True))
 
 
 def _shape(cfg: Config, *, tied: bool) -> Shape:
     s = sizes(_averaged(cfg))
     experts = cfg.int(*_EXPERTS, min=0, max=MAX_EXPERTS, default=0)
-    activation = _activation(cfg)
+    plain = _activation(cfg) in _PLAIN_ACTIVATIONS or not cfg.has(*_WIDTHS)
     return Shape(
         layers=s.layers,
         embedding=s.hidden,
         heads=s.heads,
         vocabulary=s.vocabulary,
-        kv_heads=s.kv_heads,
+        kv_heads=1 if cfg.get("multi_query") is True else s.kv_heads,
         head_dim=s.head_dim,
         ffn=s.ffn,
-        gated=activation not in _PLAIN_ACTIVATIONS,
+        gated=not plain,
         experts=experts,
         experts_per_token=cfg.int(*_PER_TOKEN, max=max(1, experts), default=min(2, experts)) if experts else 0,
         expert_ffn=cfg.int(*_EXPERT_WIDTH, default=s.ffn) if experts else 0,
@@ -91,6 +110,6 @@ def _averaged(cfg: Config) -> Config:
 
 def _activation(cfg: Config) -> str:
     try:
-        return cfg.str("hidden_act", "activation_function", "hidden_activation", "mlp_hidden_act", default="silu")
+        return cfg.str(*_ACTIVATIONS, default="silu")
     except SizeupError:
         return "silu"

@@ -5,6 +5,8 @@ Source: src/llama-hparams.cpp and load_arch_hparams in src/models/*.cpp, llama.c
 
 from __future__ import annotations
 
+import msgspec
+
 from sizeup.models.gguf_metadata import GgufMetadata
 from sizeup.models.gguf_names import is_linear
 from sizeup.models.gguf_windows import is_chunked, windows
@@ -18,11 +20,18 @@ from sizeup.models.mixers import (
     StateSpace,
 )
 
-#: Architectures whose attention looks both ways although the file may not say so.
-_BIDIRECTIONAL = frozenset(
+#: Encoders: all their layers look both ways, and they write nothing.
+ENCODERS = frozenset(
     {
         "bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2", "jina-bert-v3", "eurobert",
-        "gemma-embedding", "llama-embed", "t5encoder", "dream", "llada", "llada-moe", "rnd1",
+        "t5encoder",
+    }
+)  # fmt: skip
+
+#: Others whose attention looks both ways although the file may not say so.
+_BIDIRECTIONAL = frozenset(
+    {
+        "gemma-embedding", "llama-embed", "dream", "llada", "llada-moe", "rnd1",
     }
 )  # fmt: skip
 
@@ -47,16 +56,19 @@ class GgufMixers:
             own.optional_int("attention.sliding_window", min=0),
             meta.flags("attention.sliding_window_pattern"),
         )
-        self.causal = own.bool("attention.causal", default=True) and meta.architecture not in _BIDIRECTIONAL
+        self.causal = own.bool("attention.causal", default=True) and meta.architecture not in ENCODERS | _BIDIRECTIONAL
         self.own_cache = self._layers_with_cache()
 
-    def of(self, stack: str, layer: int, stems: frozenset[str]) -> tuple[Mixer, ...]:
-        """The mixers of one layer; a layer may have two side by side (Falcon-H1), or none (a feed-forward layer)."""
+    def of(self, stack: str, layer: int, stems: frozenset[str], key_rows: int = 0) -> tuple[Mixer, ...]:
+        """The mixers of one layer; a layer may have two side by side (Falcon-H1), or none (a feed-forward layer).
+
+        key_rows: rows of its key projection, for files that give an attention layer no key heads.
+        """
         found: list[Mixer] = []
         if not stems.isdisjoint(_ATTENTION_STEMS) and not self._replaced(layer, stems):
-            found.append(self._attention(stack, layer, stems))
+            found.append(self._attention(stack, layer, stems, key_rows))
         if any(stem.startswith("cross_attn") for stem in stems):
-            found.append(self._plain(layer, cross=True))
+            found.append(self._plain(layer, cross=True, causal=False))
         recurrent = self._recurrent(layer, stems)
         return (*found, recurrent) if recurrent else tuple(found)
 
@@ -66,10 +78,13 @@ class GgufMixers:
             return True
         return self.meta.architecture == "minimax-01" and self._lightning(layer)
 
-    def _attention(self, stack: str, layer: int, stems: frozenset[str]) -> Mixer:
+    def _attention(self, stack: str, layer: int, stems: frozenset[str], key_rows: int) -> Mixer:
         if "attn_kv_a_mqa" in stems:
             return self._latent(layer, stems)
-        return self._plain(layer, causal=self.causal and stack != "encoder", sinks="attn_sinks" in stems)
+        plain = self._plain(layer, causal=self.causal and stack != "encoder", sinks="attn_sinks" in stems)
+        if self._at(self.kv_heads, layer) == 0 and key_rows:
+            return msgspec.structs.replace(plain, kv_heads=max(1, key_rows // plain.head_dim))
+        return plain
 
     def _plain(self, layer: int, *, cross: bool = False, causal: bool = True, sinks: bool = False) -> Attention:
         own = self.meta.own

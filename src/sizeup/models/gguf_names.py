@@ -60,7 +60,7 @@ _TABLE = {
 }
 
 #: The linear attentions (gated delta nets) reuse these stems of attention and state space.
-_LINEAR = frozenset({"attn_qkv", "attn_gate", "ssm_a", "ssm_dt", "ssm_conv1d", "ssm_out", "ssm_in", "ssm_norm"})
+_LINEAR = frozenset({"attn_qkv", "attn_gate", "ssm_a", "ssm_dt", "ssm_conv1d", "ssm_out", "ssm_in"})
 
 _TOWERS = {"v": "vision", "a": "audio", "mm": "projector", "resampler": "projector", "adapter": "projector"}
 

@@ -58,7 +58,16 @@ def blocks_of(placed: Iterable[Placed], describe: Describe) -> tuple[Block, ...]
         for (stack, section), tensors in outside.items()
     ]
     layers = [(_place(block.stack, "layers"), block) for block in _layer_blocks(inside, describe)]
-    return tuple(block for _, block in sorted([*fixed, *layers], key=lambda pair: pair[0]))
+    return tuple(_predicting(block) for _, block in sorted([*fixed, *layers], key=lambda pair: pair[0]))
+
+
+def _predicting(block: Block) -> Block:
+    """In multi-token prediction every tensor has that role; what it does there is its part."""
+    if block.stack != "mtp":
+        return block
+    kept = {"buffer", "scale"}
+    tensors = tuple(t if t.role in kept else msgspec.structs.replace(t, role="mtp") for t in block.tensors)
+    return msgspec.structs.replace(block, tensors=tensors)
 
 
 def _place(stack: str, section: str) -> tuple[int, int]:

@@ -27,7 +27,7 @@ def mixers_of(tensors: tuple[Tensor, ...], cfg: Config, stack: str, layer: int) 
     causal = stack not in {"encoder", "vision", "audio"}
     found = [
         _latent(own, cfg) or _attention(own, cfg, causal=causal, window=_window(cfg, layer)),
-        _attention(crossing, cfg, causal=True, cross=True),
+        _attention(crossing, cfg, causal=False, cross=True),
         _state_space(tensors, cfg),
     ]
     return tuple(mixer for mixer in found if mixer is not None)

@@ -33,6 +33,7 @@ class NameMatch:
                     self._known[name] = Match(block, tensor, layer)
         self._endings: dict[str, list[str]] | None = None
         self._stored: dict[str, str] = {}
+        self._renamed: dict[str, str] = {}
         self._modules: dict[str, tuple[Block, int | None]] = {}
         self._layer_blocks: dict[tuple[str, int], Block] = {
             (block.stack, layer): block for block in blocks for layer in block.layers
@@ -40,14 +41,12 @@ class NameMatch:
 
     def find(self, name: str, shape: tuple[int, ...], *, flat: bool = False) -> Match | None:
         """The anatomy's tensor of that name, or of that ending and size."""
-        found = self._known.get(name)
-        key = name
-        if found is None:
-            key = self._by_ending(name, prod(shape))
-            found = self._known.get(key) if key else None
+        key = name if name in self._known else self._renamed.get(name) or self._by_ending(name, prod(shape))
+        found = self._known.get(key)
         if found is None or (flat and prod(shape) != prod(found.tensor.stored_shape)):
             return None
         self._stored[key] = name
+        self._renamed[name] = key
         self._modules[name.removesuffix(".weight")] = (found.block, found.layer)
         return found
 
@@ -57,7 +56,7 @@ class NameMatch:
             for known in self._known:
                 for ending in _endings(known):
                     self._endings.setdefault(ending, []).append(known)
-        for ending in _endings(name):
+        for ending in (name, *_endings(name)):
             candidates = [
                 known
                 for known in self._endings.get(ending, ())

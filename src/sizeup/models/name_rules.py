@@ -5,23 +5,24 @@ A name is split into words at its dots. The rules are tried in order; the first 
 
 from __future__ import annotations
 
-#: Words that say which tower a tensor belongs to.
+#: Words that say which tower a tensor belongs to; projectors first, since some lie inside a tower's module.
 _TOWERS = {
+    "projector": {
+        "multi_modal_projector", "mm_projector", "connector", "projector", "aligner", "embed_vision", "embed_audio",
+        "mlp1", "resampler", "merger", "visual_projection", "audio_projector", "speech_projector",
+    },
     "vision": {
         "vision_tower", "vision_model", "visual", "vision", "vision_encoder", "vit", "image_encoder", "img_processor",
         "vision_embed_tokens", "vpm", "sam_model", "image_newline", "patch_embed",
     },
     "audio": {"audio_tower", "audio_model", "audio_encoder", "speech_encoder", "audio", "apm"},
-    "projector": {
-        "multi_modal_projector", "mm_projector", "connector", "projector", "aligner", "embed_vision", "embed_audio",
-        "mlp1", "resampler", "merger", "visual_projection", "audio_projector", "speech_projector",
-    },
     "mtp": {"mtp", "mtp_layers", "nextn", "mtp_block"},
 }  # fmt: skip
 
 _BUFFER_ENDINGS = (
     "inv_freq", "position_ids", "masked_bias", "e_score_correction_bias", "expert_bias", "num_batches_tracked",
     "running_mean", "running_var", "rotary_emb.cos_cached", "rotary_emb.sin_cached", "token_type_ids", "causal_mask",
+    "slope_rate", "diagonal_decay", "key_decay", "query_decay",
 )  # fmt: skip
 _INTEGERS = frozenset({"BOOL", "I16", "I32", "I64", "U16", "U32", "U64"})
 
@@ -55,6 +56,11 @@ _ROLES = (
         ),
     ),
 )  # fmt: skip
+#: Projections that tell what a `mixer` is (Nemotron-H calls every layer's inner module so).
+_IN_MIXER = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj"), "attention"),
+    **dict.fromkeys(("up_proj", "down_proj", "gate_proj", "fc1", "fc2"), "mlp"),
+}
 _NORM_WORDS = ("norm", "ln_", "ln1", "ln2", "layernorm", "layer_norm", "LayerNorm")
 
 #: The last word → the part; words that aren't listed are their own part.
@@ -122,6 +128,8 @@ def role_of(name: str, shape: tuple[int, ...], dtype: str, stack: str) -> tuple[
         return "norm", words[-1]
     if words[-1] == "gate" and len(shape) == 2 and "experts" not in words:
         return "router", "router"
+    if "mixer" in words and words[-2:-1] == ["mixer"] and words[-1] in _IN_MIXER:
+        return _IN_MIXER[words[-1]], part
     for role, marks in _ROLES:
         if not set(marks).isdisjoint(words) or (role == "shared_expert" and words[-1].startswith("shared_expert")):
             return role, {"router": "router", "head": "head", "embedding": "tokens"}.get(role, part)

@@ -32,6 +32,7 @@ _BESIDE_MLX = (".scales", ".biases")
 _BITSANDBYTES = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map")
 _MXFP4_GROUP = 32
 _MLX_GROUP = 64
+_USUAL_BITS = 4
 
 
 class Logical(msgspec.Struct, frozen=True):
@@ -49,10 +50,10 @@ class Logical(msgspec.Struct, frozen=True):
 
 
 class PackingHints(msgspec.Struct, frozen=True):
-    """What a header doesn't say: bits of packed words, and MLX's group size."""
+    """What a header doesn't say: bits of packed words, and MLX's group size; None when nobody says."""
 
-    bits: int = 4
-    group: int = _MLX_GROUP
+    bits: int | None = None
+    group: int | None = None
 
 
 def unpack(tensors: Iterable[StoredTensor], hints: PackingHints | None = None) -> list[Logical]:
@@ -97,7 +98,8 @@ def _weight(tensor: StoredTensor, by_name: Mapping[str, StoredTensor], hints: Pa
         logical = f"{name.removesuffix('_packed')}"
         if tensor.dtype == "U8":
             return Logical(logical, (*shape[:-1], 2 * shape[-1]), "F4")
-        return Logical(logical, (*shape[:-1], shape[-1] * 32 // hints.bits), f"I{hints.bits}")
+        bits = hints.bits or _USUAL_BITS
+        return Logical(logical, (*shape[:-1], shape[-1] * 32 // bits), f"I{bits}")
     if name.endswith("_blocks") and f"{name.removesuffix('_blocks')}_scales" in by_name and len(shape) > 2:
         return Logical(name.removesuffix("_blocks"), (*shape[:-2], shape[-2] * shape[-1] * 2), "F4")
     module = name.removesuffix(".weight")
@@ -110,9 +112,19 @@ def _weight(tensor: StoredTensor, by_name: Mapping[str, StoredTensor], hints: Pa
         return Logical(name, (*shape[:-1], 2 * shape[-1]), "F4")
     scales = by_name.get(f"{module}.scales")
     if tensor.dtype == "U32" and scales is not None and shape and scales.shape and scales.shape[-1]:
-        values = scales.shape[-1] * hints.group
-        return Logical(name, (*shape[:-1], values), f"I{max(1, round(32 * shape[-1] / values))}")
+        return _mlx(name, shape, scales.shape[-1], hints)
     return Logical(name, shape, tensor.dtype)
+
+
+def _mlx(name: str, shape: tuple[int, ...], groups: int, hints: PackingHints) -> Logical:
+    """MLX's words: by the bits of the scheme where the scales agree, else by the group size (mixed bits)."""
+    group = hints.group or _MLX_GROUP
+    if hints.bits:
+        values = shape[-1] * 32 // hints.bits
+        if -(-values // group) == groups:
+            return Logical(name, (*shape[:-1], values), f"I{hints.bits}")
+    values = groups * group
+    return Logical(name, (*shape[:-1], values), f"I{max(1, round(32 * shape[-1] / values))}")
 
 
 def _words(tensor: StoredTensor, by_name: Mapping[str, StoredTensor]) -> Logical:

@@ -48,13 +48,22 @@ def _layout(tensor: Tensor, layer: int | None, scheme: CheckpointScheme) -> Layo
     if tensor.tied_to or len(tensor.stored_shape) < 2 or tensor.role == "scale":
         return None
     name = next(iter(tensor.names(layer)))
+    if any(scheme.ignored.match(module) for module in _module_names(name.removesuffix(".weight"))):
+        return None
     return scheme.layout_for(name, tensor.stored_shape, kind_of(tensor))
+
+
+def _module_names(module: str) -> tuple[str, ...]:
+    """The names of a module that a list of exceptions may mean: as on disk, and as transformers ≥ 4.52 builds it."""
+    if module.startswith("language_model.model."):
+        return module, f"model.language_model.{module.removeprefix('language_model.model.')}"
+    return (module, module.removeprefix("model.") if module.startswith("model.") else f"model.{module}")
 
 
 def kind_of(tensor: Tensor) -> str:
     """The quantizer's kind of a tensor: by its role, else by its name (convolutions, indexers)."""
     kind = _KINDS.get(tensor.role) or kind_of_checkpoint_tensor(tensor.name, tensor.stored_shape)
-    return "linear" if kind == "router" and tensor.role != "router" else kind
+    return "linear" if kind == "router" and "router" not in {tensor.role, tensor.part} else kind
 
 
 def _packed(tensor: Tensor, layout: Layout, scheme: CheckpointScheme, hidden: int) -> list[Tensor]:

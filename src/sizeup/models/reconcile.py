@@ -15,7 +15,7 @@ from itertools import combinations
 import msgspec
 
 from sizeup.models.count import UNIT
-from sizeup.models.mixers import Attention
+from sizeup.models.mixers import Attention, LatentAttention
 from sizeup.models.model import Block, Model
 from sizeup.models.stored import elements_on_disk
 from sizeup.quantity import Term, leaf, total
@@ -101,12 +101,32 @@ def _writer_dependent(model: Model) -> list[Term]:
         if tensor.tied_to and tensor.elements > tensor.shape[-1]
     ]
     lines.sort(key=lambda line: "head" not in line.name)
+    lines += _predicting_layers(model)
     layers = _attention_layers(model)
     if layers and model.context:
         masks = f"{layers} layers × {model.context:,}² truth values, saved by transformers before 4.30"
         lines.append(leaf("causal masks", layers * model.context**2, masks, unit=UNIT))
         lines.append(leaf("position ids", model.context, f"0 … {model.context - 1:,}", unit=UNIT))
     return lines
+
+
+def _predicting_layers(model: Model) -> list[Term]:
+    """One multi-token prediction layer of each kind that the model has: the layer, 2·hidden² and three norms.
+
+    For configurations that don't mention the layer, or whose layer differs from what they say.
+    """
+    width = 2 * model.hidden**2 + 3 * model.hidden
+    amounts = {
+        (block.parameters + _elements([block], "buffer")) // block.count + width: block.name
+        for block in model.blocks
+        if block.layers
+        and block.stack == "text"
+        and any(isinstance(m, Attention | LatentAttention) for m in block.mixers)
+    }
+    return [
+        leaf("multi-token prediction", amount, f"one {name} + 2·{model.hidden:,}² + 3·{model.hidden:,}", unit=UNIT)
+        for amount, name in amounts.items()
+    ]
 
 
 def _attention_layers(model: Model) -> int:
