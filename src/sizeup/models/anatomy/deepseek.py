@@ -205,16 +205,21 @@ def deepseek_v32(cfg: Config, prefix: str = "model") -> Anatomy:
 
 
 def glm_moe_dsa(cfg: Config, prefix: str = "model") -> Anatomy:
-    """V3.2 in which layers may share the choice of an earlier one; prediction layers use the model's own tables."""
+    """V3.2 in which layers may share the choice of an earlier one.
+
+    Prediction layers use the model's own tables, and have an indexer of their own.
+    """
     s = sizes(cfg)
+    kinds = indexer_kinds(cfg, s.layers)
     anatomy = latent_like(
         cfg,
         prefix,
-        kinds=indexer_kinds(cfg, s.layers),
+        kinds=kinds,
         halves=leading_dense(cfg, s.layers, 3),
         mix=lambda kind: sparse_latent(cfg, s, kind),
     )
-    return deepseek_mtp(cfg, s, anatomy, prefix, own_tables=False)
+    missing = indexer_tensors(cfg, latent_mixer(cfg, s), s.hidden) if kinds[-1] == SHARED_CHOICE else ()
+    return deepseek_mtp(cfg, s, anatomy, prefix, own_tables=False, extra=missing)
 
 
 def indexer_kinds(cfg: Config, layers: int, default: Sequence[str] = ()) -> list[str]:

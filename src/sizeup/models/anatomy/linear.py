@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from sizeup.models.anatomy.deepseek import latent_mixer
 from sizeup.models.anatomy.family import (
     DENSE,
@@ -119,7 +121,11 @@ def qwen3_next(cfg: Config, prefix: str = "model") -> Anatomy:
     """Gated delta nets and mixtures with a shared expert behind a gate."""
     s = sizes(cfg)
     half = dense_or(s, lambda: qwen_mixture(cfg, s))
-    return qwen_linear(cfg, prefix, half, qwen_halves(cfg, s), fused=True)
+    anatomy = qwen_linear(cfg, prefix, half, qwen_halves(cfg, s), fused=True)
+    if any(block.stack == "mtp" for block in anatomy.blocks):
+        return anatomy
+    note = "published checkpoints also store a multi-token prediction layer that this configuration doesn't mention"
+    return msgspec.structs.replace(anatomy, notes=(*anatomy.notes, note))
 
 
 def qwen3_5_text(cfg: Config, prefix: str = "model") -> Anatomy:

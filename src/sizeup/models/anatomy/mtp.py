@@ -22,11 +22,14 @@ def mtp_count(cfg: Config, *names: str) -> int:
     return cfg.int(*(names or ("num_nextn_predict_layers",)), min=0, max=MAX_MTP, default=0)
 
 
-def deepseek_mtp(cfg: Config, s: Sizes, anatomy: Anatomy, prefix: str, *, own_tables: bool = True) -> Anatomy:
+def deepseek_mtp(
+    cfg: Config, s: Sizes, anatomy: Anatomy, prefix: str, *, own_tables: bool = True, extra: Tensors = ()
+) -> Anatomy:
     """DeepSeek-V3's: a last layer more, that projects the embedding beside the hidden state, 2·hidden → hidden.
 
     Each of `num_nextn_predict_layers` repeats the last layer under the next numbers, with two norms, the projection
-    and a final norm. own_tables: whether it stores an embedding and a head of its own.
+    and a final norm. own_tables: whether it stores an embedding and a head of its own. extra: what else it has that the
+    last layer lacks.
     """
     tables: Tensors = ()
     if own_tables:
@@ -40,6 +43,7 @@ def deepseek_mtp(cfg: Config, s: Sizes, anatomy: Anatomy, prefix: str, *, own_ta
         *linear("eh_proj", s.hidden, 2 * s.hidden, "mtp", "eh_proj"),
         *norm_tensors("shared_head.norm", s.hidden),
         *tables,
+        *extra,
     )
     return with_mtp(anatomy, mtp_count(cfg), around, f"{prefix}.layers", first=s.layers)
 

@@ -13,7 +13,7 @@ from sizeup.models.config import Config
 #: module → the model types it describes; the function has the model type's name (`-` becomes `_`), or the one after
 #: the colon. These are text decoders: their functions also take a prefix, and a bare `…Model` is one without its head.
 TEXT_FAMILIES = {
-    "dense": "llama emu3:llama emu3_text_model:llama granite:llama helium:llama internlm3:llama iquestcoder:llama "
+    "dense": "llama xverse:llama emu3:llama emu3_text_model:llama granite:llama helium:llama internlm3:llama iquestcoder:llama "
     "mistral ministral:mistral ministral3:mistral qwen2 qwen3 seed_oss smollm3 ernie4_5 cwm granite_swa hyperclovax "
     "stablelm cohere cohere2 cohere_compass_text olmo olmo2 olmo3 exaone4 hunyuan_v1_dense bitnet diffllama phi3 "
     "glm glm4",
@@ -34,7 +34,14 @@ TEXT_FAMILIES = {
     "gemma_shared": "gemma3n_text gemma4_text gemma4_unified_text:gemma4_text",
     "recurrent": "rwkv recurrent_gemma xlstm",
     "zamba": "zamba zamba2",
+    "remote": "minicpm internlm internlm2 baichuan orion dream qwen exaone llada chatglm phi-msft "
+    "deepseek bailing_moe bailing_moe_v2:bailing_moe mimo nemotron-nas",
     "deepseek_v4": "deepseek_v4 deepseek_ref:deepseek_v4 hy_v4",
+    "sam": "got_ocr2 pp_chart2table:got_ocr2 deepseek_vl_hybrid",
+    "image_text": (
+        "video_llava video_llama_3 lighton_ocr qianfan_ocr paddleocr_vl minicpm_ocr:minicpmv4_6 minicpmv4_6 "
+        "minicpmv4_7:minicpmv4_6 ovis2 aria kimi_k25 molmo2 molmo2_text phi3_v git"
+    ),
 }
 
 #: The same for everything else, whose functions look at the class themselves.
