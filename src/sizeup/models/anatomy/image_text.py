@@ -1,4 +1,4 @@
-"""Image-text models whose tower or projector is their own: MiniCPM-V, Ovis, Molmo, Aria, Kimi, OCR models and others."""
+"""Image-text models with a tower or projector of their own: MiniCPM-V, Ovis, Molmo, Aria, Kimi, OCR models, …"""
 
 from __future__ import annotations
 
