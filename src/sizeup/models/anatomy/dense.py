@@ -83,7 +83,7 @@ def llama_like(
     )
 
 
-def biased(cfg: Config) -> dict[str, bool]:
+def biased(cfg: Config) -> dict[str, Any]:
     """The switches of llama's own configuration: biases on all projections of a half."""
     bias = cfg.bool("attention_bias", default=False)
     return {"qkv_bias": bias, "output_bias": bias, "mlp_bias": cfg.bool("mlp_bias", default=False)}

@@ -24,7 +24,13 @@ FALCON_MLP = ("dense_h_to_4h", "dense_4h_to_h")
 
 def gpt_like(cfg: Config, prefix: str, s: Sizes, mix: Part, forward: Part, **twists: Any) -> Anatomy:
     """Layers `h` of one kind, with biases on all norms, and GPT-2's names around them."""
-    names = {"layers_name": "h", "embedding": "wte", "final_norm": "ln_f", "norms": TWO_NORMS, "norm_bias": True}
+    names: dict[str, Any] = {
+        "layers_name": "h",
+        "embedding": "wte",
+        "final_norm": "ln_f",
+        "norms": TWO_NORMS,
+        "norm_bias": True,
+    }
     return decoder(cfg, prefix, s=s, mix=lambda _: mix, feed_forward=lambda _: forward, **names | twists)
 
 
@@ -64,7 +70,7 @@ def openai_gpt(cfg: Config, prefix: str = "transformer") -> Anatomy:
     )
     forward = plain_mlp(s.hidden, 4 * s.hidden, names=("c_fc", "c_proj"), transposed=True)
     table = positions(prefix, s, "positions_embed")
-    around = {"embedding": "tokens_embed", "final_norm": "", "positions": table, "tied": True}
+    around: dict[str, Any] = {"embedding": "tokens_embed", "final_norm": "", "positions": table, "tied": True}
     return gpt_like(cfg, prefix, s, mix, forward, **around)
 
 
@@ -308,7 +314,7 @@ def ctrl(cfg: Config, prefix: str = "transformer") -> Anatomy:
         full_attention(s), s.hidden, name="multi_head_attention", names=names, qkv_bias=True, output_bias=True
     )
     forward = plain_mlp(s.hidden, cfg.int("dff"), name="ffn", names=("0", "2"), activation="relu")
-    around = {"embedding": "w", "final_norm": "layernorm", "norms": ("layernorm1", "layernorm2")}
+    around: dict[str, Any] = {"embedding": "w", "final_norm": "layernorm", "norms": ("layernorm1", "layernorm2")}
     return gpt_like(cfg, prefix, s, mix, forward, head_bias=True, tied=True, **around)
 
 

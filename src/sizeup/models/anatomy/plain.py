@@ -101,7 +101,7 @@ def starcoder2(cfg: Config, prefix: str = "model") -> Anatomy:
 def phi(cfg: Config, prefix: str = "model") -> Anatomy:
     """One norm before both halves, which run in parallel; biases everywhere, also on the head."""
     s = sizes(cfg)
-    norms = ()
+    norms: Tensors = ()
     if cfg.bool("qk_layernorm", default=False):
         norms = (
             *norm_tensors("self_attn.q_layernorm", s.head_dim, bias=True, part="q_norm"),
@@ -132,7 +132,7 @@ def phi(cfg: Config, prefix: str = "model") -> Anatomy:
 def persimmon(cfg: Config, prefix: str = "model") -> Anatomy:
     """Queries, keys and values in one matrix, layer norms on both, a squared ReLU, biases everywhere."""
     s = sizes(cfg)
-    norms = ()
+    norms: Tensors = ()
     if cfg.bool("qk_layernorm", default=True):
         norms = (
             *norm_tensors("self_attn.q_layernorm", s.head_dim, bias=True, part="q_norm"),
