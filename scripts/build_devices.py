@@ -1,4 +1,4 @@
-"""Checks `src/sizeup/machine/devices/*.toml` and compiles them into `src/sizeup/machine/devices.json`.
+"""Checks `src/sizeup/machines/devices/*.toml` and compiles them into `src/sizeup/machines/devices.json`.
 
 Run it after editing a TOML file: `python scripts/build_devices.py`. With `--check` it writes nothing and fails when
 the JSON is out of date. Refuses two devices with one name, facts without a source, and unknown fields.
@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from sizeup.machine.catalogue import Entry, Source, System
-from sizeup.machine.names import normalise
+from sizeup.machines.catalogue import Entry, Source, System
+from sizeup.machines.names import normalise
 
-FOLDER = Path(__file__).parents[1] / "src" / "sizeup" / "machine"
+FOLDER = Path(__file__).parents[1] / "src" / "sizeup" / "machines"
 FACT_GROUPS = {
     "memory": ("memory_bytes", "memory_choices", "bandwidth", "cache_bytes"),
     "compute": ("compute", "units"),

@@ -11,7 +11,7 @@ whose attributes are the keys of `--json`. Functions are made from the table of 
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "advise", "fit", "machine", "rules", "show"]  # noqa: F822 - made by __getattr__
+__all__ = ["__version__", "advise", "fit", "machine", "rules", "show"]
 
 
 def __getattr__(name: str) -> object:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from sizeup.advice.formats import is_native_mxfp4
 from sizeup.advice.plans import Plan, make_plan
 from sizeup.engines.llamacpp.setting import LlamaSetting
-from sizeup.machine.budget import Budget, machine_budget
-from sizeup.machine.device import Machine
+from sizeup.machines.budget import Budget, machine_budget
+from sizeup.machines.device import Machine
 from sizeup.models.model import Model
 from sizeup.quantity.units import format_bytes, format_tokens
 from sizeup.techniques.quantization_loss import divergence
@@ -17,10 +19,12 @@ FORMATS = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_X
 CONTEXTS = (4096, 8192, 32768, 131072)
 #: Context that a person who names none is taken to want.
 USUAL_CONTEXT = 8192
-#: Speed below which a plan is no better for being of higher quality.
-USABLE_TOKENS_PER_S = 5.0
-#: Divergence from the unquantized model (nats a token) above which a smaller model is usually the better choice.
-ACCEPTABLE_DIVERGENCE = 0.12
+#: Tokens/s beyond which more speed is worth nothing to one reader.
+FAST_ENOUGH = 60.0
+#: Divergence from the unquantized model (nats a token) that people accept for twice the speed.
+DIVERGENCE_OF_A_DOUBLING = 0.03
+#: Taken for formats that nobody measured.
+UNKNOWN_DIVERGENCE = 0.12
 _SMALLEST_CONTEXT = 256
 
 
@@ -60,10 +64,7 @@ def _with(setting: LlamaSetting, format_: str, context: int) -> LlamaSetting:
 
 
 def best_plan(plans: tuple[Plan, ...]) -> Plan:
-    """The plan to take: it fits, is usable, holds the usual context; then quality, then context, then speed.
-
-    When nothing fits, the nearest miss.
-    """
+    """The plan to take: it fits, holds the usual context, and is worth most; when nothing fits, the nearest miss."""
     return max(plans, key=_merit)
 
 
@@ -71,19 +72,25 @@ def _merit(plan: Plan) -> tuple[float, ...]:
     rank = {"yes": 2.0, "tight": 1.0, "no": 0.0}[plan.fits.verdict]
     if rank == 0.0:
         return (rank, plan.fits.probability, plan.fits.headroom_bytes)
-    usable = plan.tokens_per_s >= USABLE_TOKENS_PER_S
-    enough = plan.context // plan.setting.parallel >= USUAL_CONTEXT
-    loss = _loss(plan)
-    good = loss <= ACCEPTABLE_DIVERGENCE
-    quality = -round(loss, 2) if usable else plan.tokens_per_s
-    return (rank, float(good), float(enough), float(usable), quality, plan.context, plan.tokens_per_s)
+    context = plan.context // plan.setting.parallel
+    return (rank, float(context >= USUAL_CONTEXT), worth(_loss(plan), plan.tokens_per_s, context))
+
+
+def worth(divergence_: float, tokens_per_s: float, context: int) -> float:
+    """What a plan is worth to one person, in doublings of speed.
+
+    log2(min(speed, 60) / 10) - divergence / 0.03 + 0.15 · log2(min(context, 32k) / 8k): nobody reads faster than 60
+    tokens/s; the step from Q8_0 to Q4_K_M (0.03 nats a token) is taken for twice the speed, not for less.
+    """
+    speed = math.log2(max(0.1, min(tokens_per_s, FAST_ENOUGH)) / 10)
+    return speed - divergence_ / DIVERGENCE_OF_A_DOUBLING + 0.15 * math.log2(min(context, 32768) / USUAL_CONTEXT)
 
 
 def _loss(plan: Plan) -> float:
     if plan.setting.format in {"", "MXFP4_MOE"}:
         return 0.0
     found = divergence(plan.setting.format, 8_000_000_000)
-    return ACCEPTABLE_DIVERGENCE if found is None else found
+    return UNKNOWN_DIVERGENCE if found is None else found
 
 
 def largest_context(model: Model, machine: Machine, setting: LlamaSetting, gpu_layers: int | None) -> int | None:

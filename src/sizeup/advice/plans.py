@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
+from sizeup.advice.fitting import Fits, fits
 from sizeup.engines.llamacpp.command import server_command
 from sizeup.engines.llamacpp.footprint import assignment_of
 from sizeup.engines.llamacpp.placement import place
 from sizeup.engines.llamacpp.setting import ALL_LAYERS, VERSION, LlamaSetting
 from sizeup.engines.llamacpp.traffic import stages
-from sizeup.estimate.fitting import Fits, fits
 from sizeup.estimate.footprint import Footprint
 from sizeup.estimate.speed import decode_speed
-from sizeup.machine.budget import Budget, machine_budget
-from sizeup.machine.device import Machine
+from sizeup.machines.budget import Budget, machine_budget
+from sizeup.machines.device import Machine
 from sizeup.models.model import Model
 from sizeup.quantity import Interval
-
-#: Relative standard deviation of a footprint's total.
-SPREAD = 0.015
 
 
 class Speed(msgspec.Struct, frozen=True):
@@ -73,7 +70,7 @@ def make_plan(model: Model, setting: LlamaSetting, machine: Machine, budget: Bud
         context=chosen.context,
         cache_type=chosen.cache_k if chosen.cache_k == chosen.cache_v else f"{chosen.cache_k}/{chosen.cache_v}",
         placement=describe_placement(model, chosen, machine),
-        fits=fits(placed.footprint, SPREAD + model.uncertainty, shared),
+        fits=fits(placed.footprint, shared, model.uncertainty),
         footprint=placed.footprint,
         speed=speed_of(model, chosen, machine, budget),
         setting=chosen,

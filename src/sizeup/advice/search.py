@@ -20,8 +20,8 @@ from sizeup.advice.plans import Plan, make_plan
 from sizeup.advice.quality import Quality, after_quantization, quality
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.errors import SizeupError
-from sizeup.machine.budget import Budget, machine_budget
-from sizeup.machine.device import Machine
+from sizeup.machines.budget import Budget, machine_budget
+from sizeup.machines.device import Machine
 from sizeup.models.active import active_parameters
 from sizeup.models.catalogue.entry import Entry, entries
 from sizeup.models.from_config import model_from_config

@@ -28,7 +28,7 @@ def _argument(field: msgspec.structs.FieldInfo) -> click.Argument:
 
 def _option(field: msgspec.structs.FieldInfo, hint: Any) -> click.Option:
     help_, hint = _described(hint)
-    flag = f"--{field.name.replace('_', '-')}"
+    flag = f"--{field.name.rstrip('_').replace('_', '-')}"
     kind = _kind(hint)
     default = None if field.default is msgspec.NODEFAULT else field.default
     if kind is bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sizeup.cli import text
 from sizeup.cli.explain import term_lines
-from sizeup.machine.device import Device
+from sizeup.machines.device import Device
 from sizeup.operations.machine import MachineReport, UsableMemory
 from sizeup.quantity.units import GB, format_bytes
 

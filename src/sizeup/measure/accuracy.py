@@ -20,6 +20,7 @@ FIELDS = ("evidence", "engine", "machine_class", "family", "component")
 class Comparison(msgspec.Struct, frozen=True):
     """One component of one row beside its estimate.
 
+    evidence: `simulate`, `measure` or `published` (somebody else's measurement, often of another version).
     known: what the ledger says, estimated: what the closed form says, both in the row's unit.
     """
 
@@ -108,7 +109,7 @@ def compare(row: Row, estimate: dict[str, float]) -> list[Comparison]:
             family=row.family,
             engine=row.engine,
             machine_class=row.machine_class,
-            evidence=row.kind,
+            evidence=row.method if row.method == "published" else row.kind,
             component=component.partition(".")[0],
             known=known,
             estimated=estimated,

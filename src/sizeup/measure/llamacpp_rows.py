@@ -30,7 +30,12 @@ def model_record(model: Model, config: dict[str, Any]) -> ModelRecord:
 def simulated_row(model: Model, cell: SimulatedFootprint, *, date: str, source: str = "sizeup") -> Row:
     """A simulation as a row: weights by buffer type, the rest by component."""
     components: dict[str, float | int] = {f"weights.{b.name}": b.model for b in cell.buffers if b.model}
-    components |= {"cache": cell.cache, "compute": cell.compute, "output": cell.output or 0, "total": cell.total}
+    components |= {
+        "cache": cell.cache,
+        "compute": cell.compute,
+        "output": cell.output or 0,
+        "total": cell.total - (cell.output or 0),
+    }
     return Row(
         kind="simulate",
         model=model.name,
@@ -59,7 +64,9 @@ def measured_row(
     source: str = "sizeup",
     weights: str = "random",
 ) -> Row:
-    """A real run as a row: what the process held by kind, and what llama.cpp said of its buffers.
+    """A real run as a row: what the process held, and what llama.cpp said of its buffers.
+
+    total: all that is resident, program included. grown: what the load added to it, anonymous and mapped.
 
     cell, file_bytes: the simulation of the same file; what it expects the process to hold goes into the row too.
     """
@@ -69,14 +76,15 @@ def measured_row(
         for name, amount in (("weights", buffer.model), ("cache", buffer.context), ("compute", buffer.compute)):
             if amount:
                 buffers[f"{name}.{buffer.name}"] = amount
-    components = {**buffers, "output": run.output or 0, "mapped": run.mapped}
-    if run.total is not None and run.anonymous is not None:
-        components |= {"anonymous": run.anonymous, "overhead": _overhead(run, run.anonymous), "total": run.total}
-    components |= {
+    components = {
+        **buffers,
+        "output": run.output or 0,
+        "mapped": run.mapped,
         "simulated.mapped": expected.mapped,
-        "simulated.anonymous": expected.anonymous,
-        "simulated.total": expected.total,
+        "simulated.grown": expected.total,
     }
+    if run.grown is not None and run.resident is not None:
+        components |= {"grown": run.grown, "overhead": _overhead(run, run.resident), "total": run.resident}
     return Row(
         kind="measure",
         model=model.name,
@@ -96,7 +104,7 @@ def measured_row(
     )
 
 
-def _overhead(run: MeasuredRun, anonymous: int) -> int:
-    """What the process holds of its own beside llama.cpp's buffers: metadata, work buffer, stacks."""
+def _overhead(run: MeasuredRun, resident: int) -> int:
+    """What the process holds beside the file and llama.cpp's buffers: program, vocabulary, graph, work buffer."""
     buffers = sum(buffer.total for buffer in run.buffers if buffer.name != "CPU_Mapped")
-    return max(0, anonymous - buffers - (run.output or 0))
+    return max(0, resident - run.mapped - buffers - (run.output or 0))

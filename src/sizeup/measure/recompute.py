@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -10,13 +11,14 @@ from sizeup.engines.llamacpp.footprint import footprint
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.errors import BadFile, NotFound
 from sizeup.estimate.footprint import DeviceFootprint, Footprint
-from sizeup.machine.device import Device, Machine
+from sizeup.machines.device import Device, Machine
 from sizeup.measure.rows import ModelRecord, Row
 from sizeup.models.from_config import model_from_config
 from sizeup.models.model import Model
 
 #: Devices whose memory is no question: what a row holds is already known to have fitted.
 _AMPLE_BYTES = 1 << 50
+_ACCOUNTED = ("weights", "cache", "compute")
 
 
 class Models:
@@ -73,47 +75,50 @@ def _llamacpp(row: Row, model: Model) -> dict[str, float]:
         raise BadFile(f"the setting of a row of {row.model} can't be read: {error}") from error
     found = footprint(model, setting, machine_of(row))
     if row.gpus:
-        return _by_device(found)
-    return _buffers(found.devices[0]) if row.kind == "simulate" else _process(found, mmap=setting.mmap)
+        return _by_device(found, setting)
+    return _buffers(found.devices[0]) if row.kind == "simulate" else _process(found.devices[0], setting)
 
 
-def _items(device: DeviceFootprint) -> dict[str, int]:
-    """Component, or the name where a component has several → bytes, on one device."""
-    amounts = dict.fromkeys(("weights", "cache", "compute", "overhead", "output buffer", "repacked weights"), 0)
+def _items(device: DeviceFootprint) -> Counter[str]:
+    """Bytes on one device by component, and of the items that are looked at on their own."""
+    amounts: Counter[str] = Counter()
     for item in device.items:
-        amounts[item.name if item.name == "output buffer" else item.component] += item.bytes
+        amounts[item.component] += item.bytes
         if item.name == "repacked weights":
             amounts[item.name] += item.bytes
+        if item.name == "output buffer":
+            amounts["output compute"] += item.bytes
     return amounts
 
 
 def _buffers(device: DeviceFootprint) -> dict[str, float]:
-    """What llama.cpp's allocator accounts for on the host: its buffers, without what the process takes beside."""
+    """What llama.cpp's allocator accounts for on the host; the output buffer is not in its account."""
     amounts = _items(device)
-    parts = {component: amounts[component] for component in ("weights", "cache", "compute")}
-    return {**parts, "total": sum(parts.values()) + amounts["output buffer"]}
+    parts = {component: amounts[component] - amounts[f"output {component}"] for component in _ACCOUNTED}
+    return {**parts, "total": sum(parts.values())}
 
 
-def _by_device(found: Footprint) -> dict[str, float]:
-    """Compute buffers device by device, as engines print them; the cache as a whole."""
+def _by_device(found: Footprint, setting: LlamaSetting) -> dict[str, float]:
+    """Compute buffers device by device, as engines print them; weights, where the format is known, and cache in all."""
     *gpus, host = found.devices
+    parts = {"weights": found.component("weights")} if setting.format else {}
     compute = {f"compute.GPU{number}": _items(gpu)["compute"] for number, gpu in enumerate(gpus)}
-    return {
-        "weights": found.component("weights"),
-        "cache": found.component("cache"),
-        **compute,
-        "compute.host": _items(host)["compute"],
-    }
+    return {**parts, "cache": found.component("cache"), **compute, "compute.host": _items(host)["compute"]}
 
 
-def _process(found: Footprint, *, mmap: bool) -> dict[str, float]:
+def _process(device: DeviceFootprint, setting: LlamaSetting) -> dict[str, float]:
     """What the process holds: with mmap the whole file is mapped, and repacked weights are there twice."""
-    amounts = _items(found.devices[0])
+    amounts = _items(device)
     weights, repacked = amounts["weights"], amounts["repacked weights"]
-    mapped = weights if mmap and weights > repacked else 0
-    buffers = amounts["cache"] + amounts["compute"] + amounts["output buffer"]
-    own = amounts["overhead"] + buffers + repacked + (0 if mapped else weights - repacked)
-    return {"mapped": mapped, "overhead": amounts["overhead"], "anonymous": own, "total": mapped + own}
+    mapped = weights if setting.mmap and weights > repacked else 0
+    own = repacked + (0 if mapped else weights - repacked) + amounts["cache"] + amounts["compute"]
+    return {
+        "cache": amounts["cache"],
+        "compute": amounts["compute"] - amounts["output compute"],
+        "overhead": amounts["overhead"],
+        "mapped": mapped,
+        "total": mapped + own + amounts["overhead"],
+    }
 
 
 ENGINES: dict[str, Callable[[Row, Model], dict[str, float]]] = {"llama.cpp": _llamacpp}

@@ -20,8 +20,7 @@ from sizeup.quantity import Interval
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 #: Where an engine or component has no rows: relative error assumed, as an interval of 90 %.
 ASSUMED = {"weights": 0.02, "cache": 0.05, "compute": 0.30, "overhead": 0.50}
-#: Width of 90 % of a normal distribution, in standard deviations to each side.
-_Z90 = 1.6448536269514722
+_SAME_EVERYWHERE = frozenset({"weights", "cache"})
 
 
 class Residual(msgspec.Struct, frozen=True):
@@ -54,13 +53,13 @@ class Residual(msgspec.Struct, frozen=True):
 
 
 def residuals_of(comparisons: Iterable[Comparison]) -> tuple[Residual, ...]:
-    """Residuals by engine, machine class and component.
+    """Residuals by engine, machine class and component, without what others published of other versions.
 
     Every family counts the same, however many rows it has: what an interval must cover is the next family.
     """
     groups: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     for comparison in comparisons:
-        if comparison.estimated > 0:
+        if comparison.estimated > 0 and comparison.evidence != "published":
             key = (comparison.engine, comparison.machine_class, comparison.component)
             residual = comparison.known / comparison.estimated - 1
             groups.setdefault(key, {}).setdefault(comparison.family, []).append(residual)
@@ -92,8 +91,14 @@ class Residuals:
         self._known = {(r.engine, r.machine_class, r.component): r for r in residuals}
 
     def spread(self, engine: str, machine_class: str, component: str) -> tuple[float, float, float]:
-        """(low, middle, high) of a component's residual; the assumed one where nothing was ever measured."""
+        """(low, middle, high) of a component's residual.
+
+        Weights and cache are laid out by the same rules on every device, so those of the host serve where a machine
+        class has none. Where nothing was ever measured, the assumed one.
+        """
         found = self._known.get((engine, machine_class, component))
+        if found is None and component in _SAME_EVERYWHERE:
+            found = self._known.get((engine, "cpu", component))
         if found is None:
             share = ASSUMED.get(component, max(ASSUMED.values()))
             return -share, 0.0, share

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from sizeup.advice.needs import USUAL_CONTEXT, USUAL_SPEED, Needs, Task
 from sizeup.advice.search import Pick, search
-from sizeup.machine.spec import load_machine
+from sizeup.machines.spec import load_machine
 from sizeup.operations.machine import MachineReport, report_on
 from sizeup.quantity.units import parse_count, parse_tokens
 

@@ -14,7 +14,7 @@ from sizeup.advice.grid import best_plan, grid, largest_context, remedies
 from sizeup.advice.plans import Plan
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.errors import BadInput, MissingPart
-from sizeup.machine.spec import load_machine
+from sizeup.machines.spec import load_machine
 from sizeup.models.load import load_model
 from sizeup.quantity.units import parse_tokens
 

@@ -10,9 +10,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from sizeup.machine.budget import machine_budget
-from sizeup.machine.device import Machine
-from sizeup.machine.spec import load_machine
+from sizeup.machines.budget import machine_budget
+from sizeup.machines.device import Machine
+from sizeup.machines.spec import load_machine
 from sizeup.quantity import Term
 
 
@@ -37,7 +37,7 @@ class MachineReport(msgspec.Struct, frozen=True):
 
     machine: Machine
     usable: tuple[UsableMemory, ...]
-    schema: str = "sizeup.machine/1"
+    schema: str = "sizeup.machines/1"
 
 
 def machine(request: MachineRequest) -> MachineReport:

@@ -55,6 +55,8 @@ OPERATIONS = (
     _operation("fit", "Whether a model fits and how fast it runs, by format and context.", "model"),
     _operation("machine", "This machine, or one described: what is free and usable, and how it is known."),
     _operation("rules", "Popular rules of thumb beside the exact figures.", "model"),
+    _operation("accuracy", "How far off the estimates are, against simulations and measurements."),
+    _operation("ledger", "Your ledger of simulations and measurements: list, export, import."),
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sizeup.machine.device import Device
+from sizeup.machines.device import Device
 from sizeup.quantity.units import MIB
 
 

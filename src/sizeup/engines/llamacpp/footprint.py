@@ -12,8 +12,8 @@ from sizeup.engines.llamacpp.setting import ALL_LAYERS, VERSION, LlamaSetting, c
 from sizeup.engines.llamacpp.weights import HOST, Assignment, PlacedWeights, assign, placed_weights
 from sizeup.estimate.footprint import DeviceFootprint, Footprint, Item, device_footprint, item
 from sizeup.estimate.footprint import footprint as total_footprint
-from sizeup.machine.budget import Budget, machine_budget
-from sizeup.machine.device import Machine
+from sizeup.machines.budget import Budget, machine_budget
+from sizeup.machines.device import Machine
 from sizeup.models.model import Model
 from sizeup.quantity import Term, leaf
 

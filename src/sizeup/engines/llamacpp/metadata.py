@@ -23,18 +23,27 @@ ZERO_WIDTHS = frozenset({"nemotron_h", "nemotron_h_moe", "deci"})
 SOFTMAX, SIGMOID, TOPK_SOFTMAX, SQRT_SOFTPLUS = 1, 2, 3, 4
 GATING = {"gpt-oss": TOPK_SOFTMAX, "deepseek4": SQRT_SOFTPLUS}
 
+_STACKS = ("text", "encoder", "decoder", "mtp")
+#: MiniMax-M3 picks blocks of this many tokens, not single ones.
+SPARSE_BLOCK = 128
+
 Mixer = TypeVar("Mixer", Attention, LatentAttention, LinearAttention, ShortConvolution, StateSpace)
 
 
 class _Layers:
-    """The layers of a model in order: a block for each number, whatever stack llama.cpp puts in `blk.`."""
+    """The layers of a model in order: a block for each number, whatever stack llama.cpp puts in `blk.`.
 
-    def __init__(self, model: Model) -> None:
-        decoders = [b for b in model.blocks if b.layers and b.stack == "text"]
-        encoders = [b for b in model.blocks if b.layers and b.stack == "encoder"]
-        self.decoders = [b for b in model.blocks if b.layers and b.stack == "decoder"]
-        numbered = {n: block for block in decoders or encoders or self.decoders for n in block.layers}
-        self.blocks: list[Block] = [numbered[n] for n in sorted(numbered)]
+    count: `block_count`. Layers of multi-token prediction come last, when the file has them.
+    """
+
+    def __init__(self, model: Model, tensors: Sequence[GgufTensor]) -> None:
+        stacks = {name: [b for b in model.blocks if b.layers and b.stack == name] for name in _STACKS}
+        self.decoders = stacks["decoder"]
+        main = stacks["text"] or stacks["encoder"] or self.decoders
+        numbered = {number: block for block in (*stacks["mtp"], *main) for number in block.layers}
+        self.main = sum(len(block.layers) for block in main)
+        self.count = self.main if self.decoders else max(self.main, 1 + max((t.layer for t in tensors), default=0))
+        self.blocks: list[Block] = [numbered[number] for number in sorted(numbered) if number < self.count]
 
     def first(self, kind: type[Mixer]) -> Mixer | None:
         """The first mixer of this kind."""
@@ -51,15 +60,16 @@ class _Layers:
 
 def metadata(architecture: str, model: Model, tensors: Sequence[GgufTensor]) -> dict[str, Value]:
     """The metadata for a model whose GGUF tensors are `tensors`, in the architecture's name space."""
-    layers = _Layers(model)
+    layers = _Layers(model, tensors)
     sizes: dict[str, Value] = {
         **_general(model, layers, tensors),
         **_attention(architecture, layers),
         **_windows(architecture, layers),
         **_latent(layers),
+        **_indexer(architecture, layers),
         **_feed_forward(architecture, layers, tensors),
         **_recurrent(layers, tensors),
-        **_constants(),
+        **_constants(layers.count, tensors),
     }
     return {
         "general.architecture": architecture,
@@ -67,24 +77,21 @@ def metadata(architecture: str, model: Model, tensors: Sequence[GgufTensor]) -> 
         "general.type": "model",
         "general.alignment": 32,
         **{f"{architecture}.{key}": value for key, value in sizes.items()},
-        **_per_layer_constants(len(layers.blocks)),
+        **_per_layer_constants(layers.count),
         "tokenizer.ggml.model": "no_vocab",
         "tokenizer.ggml.token_type_count": _rows("token_types.weight", tensors) or 1,
     }
 
 
 def _general(model: Model, layers: _Layers, tensors: Sequence[GgufTensor]) -> dict[str, Value]:
-    count = max((tensor.layer for tensor in tensors), default=-1) + 1 or len(layers.blocks)
     values: dict[str, Value] = {
         "vocab_size": _rows("token_embd.weight", tensors) or model.vocabulary,
         "context_length": model.context or 2048,
         "embedding_length": model.hidden,
-        "block_count": count,
-        "nextn_predict_layers": count - len(layers.blocks),
+        "block_count": layers.count,
+        "nextn_predict_layers": layers.count - layers.main,
     }
     if layers.decoders:
-        values["block_count"] = len(layers.blocks)
-        values["nextn_predict_layers"] = 0
         values["decoder_block_count"] = sum(len(block.layers) for block in layers.decoders)
     return values
 
@@ -157,13 +164,24 @@ def _latent(layers: _Layers) -> dict[str, Value]:
     }
     if latent.q_rank:
         values["attention.q_lora_rank"] = latent.q_rank
-    if latent.indexer:
-        values |= {
-            "attention.indexer.head_count": latent.indexer.heads,
-            "attention.indexer.key_length": latent.indexer.head_dim,
-            "attention.indexer.top_k": latent.indexer.top_k,
-            "attention.indexer.types": layers.each(_has_indexer),
-        }
+    return values
+
+
+def _indexer(architecture: str, layers: _Layers) -> dict[str, Value]:
+    """Sparse attention's indexer, whichever attention it serves."""
+    mixers = [m for b in layers.blocks for m in b.mixers if isinstance(m, Attention | LatentAttention)]
+    indexer = next((m.indexer for m in mixers if m.indexer), None)
+    if indexer is None:
+        return {}
+    values: dict[str, Value] = {
+        "attention.indexer.head_count": indexer.heads,
+        "attention.indexer.key_length": indexer.head_dim,
+        "attention.indexer.top_k": indexer.top_k,
+        "attention.indexer.types": layers.each(_has_indexer)[: layers.main],
+    }
+    if architecture == "minimax-m3":
+        values["attention.indexer.top_k"] = indexer.top_k // SPARSE_BLOCK
+        values |= {"attention.indexer.block_size": SPARSE_BLOCK, "attention.indexer.local_blocks": 1}
     return values
 
 
@@ -252,7 +270,7 @@ def _linear(mixer: LinearAttention, layers: _Layers, shape: dict[str, tuple[int,
     }
 
 
-def _constants() -> dict[str, Value]:
+def _constants(layers: int, tensors: Sequence[GgufTensor]) -> dict[str, Value]:
     """Keys that must be there and change no size."""
     return {
         "attention.layer_norm_rms_epsilon": 1e-5,
@@ -263,7 +281,7 @@ def _constants() -> dict[str, Value]:
         "use_parallel_residual": True,
         "logit_scale": 1.0,
         "residual_scale": 1.0,
-        "embedding_length_per_layer_input": 0,
+        "embedding_length_per_layer_input": _columns("per_layer_token_embd.weight", tensors) // layers,
         "rope.dimension_sections": [0, 0, 0, 0],
         "attention.max_alibi_bias": 8.0,
     }
@@ -275,3 +293,7 @@ def _per_layer_constants(layers: int) -> dict[str, Value]:
 
 def _rows(name: str, tensors: Sequence[GgufTensor]) -> int:
     return next((tensor.shape[0] for tensor in tensors if tensor.name == name), 0)
+
+
+def _columns(name: str, tensors: Sequence[GgufTensor]) -> int:
+    return next((tensor.shape[-1] for tensor in tensors if tensor.name == name), 0)

@@ -10,8 +10,8 @@ from sizeup.engines.llamacpp.footprint import footprint
 from sizeup.engines.llamacpp.names import layer_count
 from sizeup.engines.llamacpp.setting import ALL_LAYERS, LlamaSetting
 from sizeup.estimate.footprint import Footprint
-from sizeup.machine.budget import Budget, machine_budget
-from sizeup.machine.device import Machine
+from sizeup.machines.budget import Budget, machine_budget
+from sizeup.machines.device import Machine
 from sizeup.models.model import Model
 
 

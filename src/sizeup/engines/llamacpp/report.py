@@ -53,23 +53,20 @@ class MeasuredRun(msgspec.Struct, frozen=True):
         return self.step(name).seconds
 
     @property
-    def anonymous(self) -> int | None:
-        """Memory of its own that the process gained, at the step where it held most; None where unknown."""
-        held = [step.anonymous for step in self.steps if step.anonymous is not None]
-        return max(held) - held[0] if held else None
-
-    @property
     def mapped(self) -> int:
         """Pages of the model's file, at the step where it held most."""
         return max(step.mapped for step in self.steps)
 
     @property
-    def total(self) -> int | None:
+    def grown(self) -> int | None:
         """What the load added to the process: anonymous + mapped, at the step where both were most."""
-        first = self.steps[0].anonymous
-        if first is None:
-            return None
-        return max(step.mapped + step.anonymous for step in self.steps if step.anonymous is not None) - first
+        held = [step.mapped + step.anonymous for step in self.steps if step.anonymous is not None]
+        return max(held) - held[0] if held else None
+
+    @property
+    def resident(self) -> int | None:
+        """All that the process held, the program and its libraries too, at the step where that was most."""
+        return max((step.resident for step in self.steps if step.resident is not None), default=None)
 
 
 def job(path: str, setting: LlamaSetting, *, prefill: int, decode: int, threads: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.engines.llamacpp.weights import HOST, Amount, Assignment, layer_table
 from sizeup.estimate.cache import token_cache_bytes
 from sizeup.estimate.speed import Stage
-from sizeup.machine.device import Device, Machine
+from sizeup.machines.device import Device, Machine
 from sizeup.models.model import Model
 
 
