@@ -34,6 +34,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+from sizeup.workers.transformers_meta import describe, find_class, part_for
+
 MAPPINGS = {
     "causal-lm": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
     "image-text-to-text": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
@@ -156,16 +160,15 @@ def _write(target: Path, record: dict[str, Any]) -> None:
 
 
 def build(request: dict[str, Any]) -> dict[str, Any]:
-    """Build the class on the meta device and describe its checkpoint."""
+    """Build the class on the meta device and describe its checkpoint, as the transformers worker does."""
     import torch
-    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    model_type = request["model_type"]
-    config_class = transformers.models.auto.configuration_auto.CONFIG_MAPPING[model_type]
-    model_class = _model_class(request, config_class)
-    settings = SETTINGS.get(model_type, {})
+    config_class = CONFIG_MAPPING[request["model_type"]]
+    settings = SETTINGS.get(request["model_type"], {})
+    model_class = find_class(request["model_type"], request["class"])
     config = config_class.from_dict(request["config"]) if "config" in request else config_class(**settings)
-    config = _part_for(model_class, config)
+    config = part_for(model_class, config)
     with torch.device("meta"), contextlib.redirect_stderr(None):
         model = model_class(config)
     built = {
@@ -175,66 +178,6 @@ def build(request: dict[str, Any]) -> dict[str, Any]:
         "settings": settings,
     }
     return request | built | describe(model)
-
-
-def _model_class(request: dict[str, Any], config_class: type) -> type:
-    import transformers
-    from transformers.models.auto import modeling_auto
-
-    found = getattr(transformers, request["class"], None)
-    if found is not None and request["class"]:
-        return found
-    for mapping in ("causal-lm", "image-text-to-text", "seq2seq", "masked-lm", "base"):
-        names = getattr(modeling_auto, MAPPINGS[mapping])
-        if request["model_type"] in names:
-            name = names[request["model_type"]]
-            return getattr(transformers, name if isinstance(name, str) else name[0])
-    raise LookupError(f"transformers has no class for {config_class.__name__}")
-
-
-def _part_for(model_class: type, config: Any) -> Any:
-    """The text part of a composite configuration, for a class that takes only that (as `from_config` does)."""
-    wanted = getattr(model_class, "config_class", None)
-    if wanted is not None and not isinstance(config, wanted):
-        text = config.get_text_config()
-        if isinstance(text, wanted):
-            return text
-    return config
-
-
-def describe(model: Any) -> dict[str, Any]:
-    """The tensors `save_pretrained` would write for a model, its persistent buffers and its ties."""
-    state = model.state_dict(keep_vars=True)
-    parameters = {id(parameter) for parameter in model.parameters()}
-    ties = {name: source for name, source in (model.all_tied_weights_keys or {}).items() if name in state}
-    first_by_identity: dict[int, str] = {}
-    for name, tensor in state.items():
-        first = first_by_identity.setdefault(id(tensor), name)
-        if first != name and name not in ties and ties.get(first) != name:
-            ties[name] = first
-    stored = {name: tensor for name, tensor in state.items() if name not in ties}
-    buffers = {name: tensor for name, tensor in stored.items() if id(tensor) not in parameters}
-    tensors = _checkpoint_names(model, stored)
-    return {
-        "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
-        "buffers": sorted(_checkpoint_names(model, buffers)),
-        "ties": {
-            _checkpoint_name(model, name, state[name]): _checkpoint_name(model, source, state[source])
-            for name, source in ties.items()
-            if source in state
-        },
-        "parameters": sum(t.numel() for name, t in stored.items() if name not in buffers),
-    }
-
-
-def _checkpoint_names(model: Any, state: dict[str, Any]) -> dict[str, Any]:
-    from transformers.core_model_loading import revert_weight_conversion
-
-    return revert_weight_conversion(model, {name: tensor.detach() for name, tensor in state.items()})
-
-
-def _checkpoint_name(model: Any, name: str, tensor: Any) -> str:
-    return next(iter(_checkpoint_names(model, {name: tensor})))
 
 
 if __name__ == "__main__":

@@ -125,6 +125,8 @@ def run_worker(
             on_event(event)
         if event["event"] == "error":
             raise _failure(event, script, python)
+        if event["event"] == "cancelled":
+            raise SizeupError(f"the worker {script} was cancelled")
         if event["event"] == "result":
             results.append(event)
     return results
@@ -138,11 +140,9 @@ def worker_events(
         process = _started(script, python, errors)
         try:
             yield from _listened(process, job, script, timeout, silence)
-            code = process.wait(GRACE_SECONDS)
-            if code:
-                raise _died(script, code, errors)
-        except subprocess.TimeoutExpired:
-            pass
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                if code := process.wait(GRACE_SECONDS):
+                    raise _died(script, code, errors)
         except KeyboardInterrupt:
             _signal(process, signal.SIGINT)
             raise
@@ -184,6 +184,9 @@ def _listened(
             late = f"took longer than {timeout:g} s" if left <= silence else f"said nothing for {silence:g} s"
             raise SizeupError(f"the worker {script} {late} and was ended", hint="try again with more time") from None
         if line is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                if process.wait(GRACE_SECONDS) == 0:
+                    raise SizeupError(f"the worker {script} ended without an answer")
             return
         event = _event(line, script)
         yield event
