@@ -59,8 +59,8 @@ def _merged(data: dict[str, Any], known: Defaults, nested: bool) -> dict[str, An
     for alias, name in known.aliases.items():
         if data.get(alias) is not None:
             merged[name] = data[alias]
-        elif data.get(name) is not None:
-            merged.pop(alias, None)
+        elif data.get(name) is not None and alias in merged:
+            merged[alias] = data[name]
     merged.update(data)
     for name, absent in known.parts.items():
         present = merged.get(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sizeup.models.anatomy.compose import composed, projector
 from sizeup.models.anatomy.dense import glm4
 from sizeup.models.anatomy.family import Anatomy
-from sizeup.models.anatomy.moe import glm4_moe
+from sizeup.models.anatomy.moe_corrected import glm4_moe
 from sizeup.models.anatomy.parts import Part, Tensors, fused_attention, gated_mlp, linear, norm, norm_tensors
 from sizeup.models.anatomy.qwen_vl import LANGUAGE, patch_embedding
 from sizeup.models.anatomy.towers import conv, table, two_way

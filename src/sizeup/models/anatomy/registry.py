@@ -21,16 +21,16 @@ TEXT_FAMILIES = {
     "gpt": "gpt2 gpt-sw3:gpt2 openai-gpt gpt_bigcode gpt_neo gptj codegen gpt_neox gpt_neox_japanese bloom falcon "
     "mpt ctrl cpmant",
     "gemma": "gemma gemma2 gemma3_text vaultgemma",
-    "moe": "mixtral phimoe minimax_m2 qwen2_moe qwen3_moe olmoe flex_olmo mellum flint cohere2_moe ernie4_5_moe dots1 "
-    "glm4_moe solar_open exaone_moe hunyuan_v1_moe hy_v3 afmoe beam kolibri1",
-    "moe_fused": "gpt_oss granitemoe granitemoeshared:granitemoe granitemoe_swa llama4_text dbrx jetmoe "
-    "aria_text laguna mimo_v2_flash minimax_m3 minimax_m3_vl_text doge zaya",
+    "moe": "mixtral phimoe minimax_m2 qwen2_moe qwen3_moe olmoe flex_olmo mellum flint cohere2_moe ernie4_5_moe",
+    "moe_corrected": "dots1 glm4_moe solar_open exaone_moe hunyuan_v1_moe hy_v3 afmoe beam kolibri1",
+    "moe_fused": "gpt_oss granitemoe granitemoeshared:granitemoe granitemoe_swa llama4_text dbrx jetmoe aria_text doge",
+    "moe_attention": "laguna mimo_v2_flash minimax_m3 minimax_m3_vl_text zaya",
     "deepseek": "deepseek_v2 deepseek_v3 kimi_k2:deepseek_v3 deepseek_v32 glm_moe_dsa glm4_moe_lite mistral4 minicpm3 "
     "youtu axk1 axk2 dots3_note_text longcat_flash",
     "mamba": "mamba falcon_mamba:mamba mamba2:mamba2_model",
     "hybrid": "jamba bamba falcon_h1 granitemoehybrid nemotron_h",
-    "linear": "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid kimi_linear bailing_hybrid minimax lfm2 lfm2_moe "
-    "lfm3",
+    "linear": "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid kimi_linear bailing_hybrid minimax",
+    "lfm": "lfm2 lfm2_moe lfm3",
     "gemma_shared": "gemma3n_text gemma4_text gemma4_unified_text:gemma4_text",
     "recurrent": "rwkv recurrent_gemma xlstm",
     "zamba": "zamba zamba2",
@@ -42,6 +42,8 @@ TEXT_FAMILIES = {
         "video_llava video_llama_3 lighton_ocr qianfan_ocr paddleocr_vl minicpm_ocr:minicpmv4_6 minicpmv4_6 "
         "minicpmv4_7:minicpmv4_6 ovis2 aria kimi_k25 molmo2 molmo2_text phi3_v git"
     ),
+    "wav2vec": "wav2vec2 hubert unispeech data2vec-audio",
+    "transcribe": "moonshine canary cohere_asr parakeet_ctc encoder-decoder",
 }
 
 #: The same for everything else, whose functions look at the class themselves.
