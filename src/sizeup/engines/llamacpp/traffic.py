@@ -1,79 +1,172 @@
-"""What each device reads for one token: its layers' weights (of the experts that are used), and the cache so far."""
+"""What each device reads and computes in one pass: its layers' weights (of the experts that are used), its cache.
+
+Placement follows `sizeup.engines.llamacpp.weights`: layers on their GPU, experts of the first layers on the host with
+`--n-cpu-moe`, of the embedding only rows.
+"""
 
 from __future__ import annotations
 
-from sizeup.engines.llamacpp.backends import CPU
-from sizeup.engines.llamacpp.cache import LayerMemory, cache_sizes, layer_memories
+from collections import Counter
+
+import msgspec
+
+from sizeup.engines.llamacpp.cache import LayerMemory, layer_memories, stack_of_layers
 from sizeup.engines.llamacpp.memo import by_model
 from sizeup.engines.llamacpp.names import layer_count
 from sizeup.engines.llamacpp.setting import LlamaSetting
-from sizeup.engines.llamacpp.weights import HOST, Amount, Assignment, layer_table
+from sizeup.engines.llamacpp.weights import HOST, Assignment, Typed, tied_head, typed_tensors
 from sizeup.estimate.cache import token_cache_bytes
+from sizeup.estimate.speed.demand import NOTHING, Demand, Reach, Share, pass_work
+from sizeup.estimate.speed.kernels import layer_kernels
+from sizeup.estimate.speed.reaches import attention_flops
+from sizeup.estimate.speed.work import PACKINGS, Work
 from sizeup.estimate.speed import Stage
-from sizeup.machines.device import Device, Machine
-from sizeup.models.model import Model
+from sizeup.machines.device import Machine
+from sizeup.models.model import Block, Model
+
+_LEGACY = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q8_1"})
+_PLAIN = frozenset({"F32", "F16", "BF16", "F64"})
+_FLOAT4 = frozenset({"MXFP4", "NVFP4"})
+_OUTPUT_KERNELS = 4.0
 
 
-def stages(model: Model, setting: LlamaSetting, machine: Machine, places: Assignment, depth: int) -> tuple[Stage, ...]:
-    """One stage for each device that does something for a token, at `depth` tokens already in the cache.
-
-    A mixture reads experts_per_token of its experts. Of the embedding one row is read, which is nothing; the head is
-    read whole. A window reads no more than its cells. A device without a known bandwidth raises ValueError.
-    """
-    table = layer_table(model, setting.format, setting.imatrix, setting.mtp, CPU, ())
-    shares = _expert_shares(model)
-    memories = layer_memories(model)
-    weight, cache, layers = (
-        [0.0] * (len(machine.gpus) + 1),
-        [0] * (len(machine.gpus) + 1),
-        [0] * (len(machine.gpus) + 1),
-    )
-    for number, place in enumerate(places.layers[: model.layers]):
-        weight[place] += _all(table.dense[number])
-        at_host = place == HOST or number < setting.cpu_moe_layers
-        weight[HOST if at_host else place] += _all(table.experts[number]) * shares[number]
-        layers[place] += 1
-        if at_host and place != HOST:
-            layers[HOST] += 1
-        if number < len(memories):
-            home = place if setting.offload_kv else HOST
-            cache[home] += _read(memories[number], setting, cache_sizes(model, setting).cells(memories[number]), depth)
-    weight[places.output] += _all(table.output) + (_all(table.tied) if table.tied else 0)
-    flops = 2 * model.active_parameters
-    whole = sum(weight) or 1.0
-    found = []
-    for place, device in [*enumerate(machine.gpus), (HOST, machine.cpu)]:
-        if weight[place] or layers[place]:
-            found.append(
-                _stage(device, round(weight[place]), cache[place], layers[place], round(flops * weight[place] / whole))
-            )
-    return tuple(found)
+def packing(kind: str) -> int:
+    """The place in PACKINGS of a GGML type."""
+    if kind in _PLAIN:
+        return PACKINGS.index("plain")
+    if kind in _LEGACY:
+        return PACKINGS.index("legacy")
+    if kind in _FLOAT4:
+        return PACKINGS.index("float4")
+    return PACKINGS.index("codebook" if kind.startswith(("IQ", "TQ")) else "k")
 
 
-def _stage(device: Device, weight: int, cache: int, layers: int, flops: int) -> Stage:
-    if device.bandwidth is None:
-        raise ValueError(f"the memory bandwidth of {device.name} is unknown")
-    compute = max(device.compute.values(), default=None)
-    return Stage(device.name, device.backend, weight, cache, flops, layers, device.bandwidth, compute)
+class Traffic(msgspec.Struct, frozen=True):
+    """The demands of a model in one format: the kinds of its layers, which layer is of which kind, and the output."""
+
+    kinds: tuple[Demand, ...]
+    kind_of_layer: tuple[int, ...]
+    output: Demand
 
 
 @by_model
-def _expert_shares(model: Model) -> tuple[float, ...]:
-    """For each layer, the share of its routed experts that one token uses; 0 where there are none."""
-    shares = [0.0] * layer_count(model)
-    for block in model.blocks:
-        forward = block.feed_forward
-        if forward and forward.experts and block.stack != "mtp":
-            for layer in block.layers:
-                shares[layer] = forward.experts_per_token / forward.experts
-    return tuple(shares)
+def traffic(
+    model: Model, mix: str, imatrix: bool | None, cache_k: str, cache_v: str, full_swa: bool, mtp: bool
+) -> Traffic:
+    """What the layers of a model ask for in that mix and with those cache types."""
+    count = layer_count(model)
+    weights = [[0.0, NOTHING, 0.0, NOTHING] for _ in range(count)]
+    output = [0.0, NOTHING]
+    tied = tied_head(model, mix, imatrix)
+    for tensor in (*typed_tensors(model, mix, imatrix, mtp), *((tied,) if tied else ())):
+        if tensor.zone == "layer":
+            row, at = weights[tensor.layer], 2 if tensor.expert else 0
+        elif tensor.zone == "output":
+            row, at = output, 0
+        else:
+            continue
+        row[at] += tensor.bytes  # type: ignore[operator]
+        row[at + 1] = _with_values(row[at + 1], tensor)  # type: ignore[arg-type]
+    blocks = _blocks_by_layer(model)
+    memories = layer_memories(model)
+    places: dict[Demand, int] = {}
+    numbers = []
+    for number in range(count):
+        memory = memories[number] if number < len(memories) else LayerMemory()
+        demand = _demand(weights[number], blocks.get(number), memory, cache_k, cache_v, full_swa=full_swa)
+        numbers.append(places.setdefault(demand, len(places)))
+    head = Demand(weight_bytes=output[0], values=output[1], kernels=_OUTPUT_KERNELS)  # type: ignore[arg-type]
+    return Traffic(tuple(places), tuple(numbers), head)
 
 
-def _all(amount: Amount) -> int:
-    return amount.plain + amount.repacked
+def _with_values(values: tuple[float, ...], tensor: Typed) -> tuple[float, ...]:
+    elements = 1
+    for extent in tensor.shape:
+        elements *= extent
+    if len(tensor.shape) < 2:
+        return values
+    at = packing(tensor.kind)
+    return (*values[:at], values[at] + elements, *values[at + 1 :])
 
 
-def _read(memory: LayerMemory, setting: LlamaSetting, cells: int, depth: int) -> int:
-    """Bytes of one layer's cache that one token reads: keys and values so far, the state twice (read and written)."""
-    token = token_cache_bytes(memory.keys, memory.values, setting.cache_k, setting.cache_v)
-    return min(depth, cells) * token + 2 * 4 * (memory.state + memory.convolution)
+def _blocks_by_layer(model: Model) -> dict[int, Block]:
+    stack = stack_of_layers(model)
+    return {layer: block for block in model.blocks if block.stack == stack for layer in block.layers}
+
+
+def _demand(
+    weights: list[object], block: Block | None, memory: LayerMemory, cache_k: str, cache_v: str, *, full_swa: bool
+) -> Demand:
+    dense, values, expert, expert_values = weights
+    kernels, routed = layer_kernels(block) if block else (0.0, 0.0)
+    forward = block.feed_forward if block else None
+    flops = sum(attention_flops(mixer) for mixer in block.mixers) if block else 0.0
+    reaches = ()
+    if flops:
+        kept = token_cache_bytes(memory.keys, memory.values, cache_k, cache_v) if memory.keys else 0
+        reaches = (Reach(None if full_swa else memory.window, float(kept), flops),)
+    return Demand(
+        dense, values, expert, expert_values,  # type: ignore[arg-type]
+        experts=forward.experts if forward else 0,
+        chosen=forward.experts_per_token if forward else 0,
+        reaches=reaches,
+        state_bytes=2.0 * 4 * (memory.state + memory.convolution),
+        kernels=kernels,
+        expert_kernels=routed,
+    )  # fmt: skip
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """What one pass asks of one place: a GPU's number, or HOST."""
+
+    place: int
+    work: Work
+
+
+def placed_work(
+    model: Model, setting: LlamaSetting, places: Assignment, *, tokens: int = 1, depth: float = 0, sequences: int = 1
+) -> tuple[Placed, ...]:
+    """The work of one pass by place, in the order in which the places are passed through: the host's layers first.
+
+    tokens: new tokens of each of `sequences`, after `depth` tokens that are in their caches.
+    """
+    found = traffic(
+        model, setting.format, setting.imatrix, setting.cache_k, setting.cache_v, setting.full_swa, setting.mtp
+    )
+    shares: dict[int, list[Share]] = {}
+    layers = places.layers[: model.layers]
+    hosted = setting.cpu_moe_layers
+    for (place, kind, at_host), count in Counter(
+        (place, kind, number < hosted)
+        for number, (place, kind) in enumerate(zip(layers, found.kind_of_layer, strict=False))
+    ).items():
+        demand = found.kinds[kind]
+        if at_host and place != HOST and demand.experts:
+            shares.setdefault(place, []).append(Share(demand, count, experts=False))
+            shares.setdefault(HOST, []).append(Share(demand, count, dense=False))
+        else:
+            shares.setdefault(place, []).append(Share(demand, count))
+    shares.setdefault(places.output, [])
+    return tuple(
+        Placed(
+            place,
+            pass_work(
+                shares[place], tokens=tokens, depth=depth, sequences=sequences,
+                layers=sum(share.count for share in shares[place]),
+                output=found.output if place == places.output else None,
+            ),
+        )
+        for place in sorted(shares)
+    )  # fmt: skip
+
+
+def stages(model: Model, setting: LlamaSetting, machine: Machine, places: Assignment, depth: int) -> tuple[Stage, ...]:
+    """One stage for each device that does something for a token, at `depth` tokens already in the cache."""
+    found = []
+    for placed in placed_work(model, setting, places, depth=depth):
+        device = machine.cpu if placed.place == HOST else machine.gpus[placed.place]
+        if device.bandwidth is None:
+            raise ValueError(f"the memory bandwidth of {device.name} is unknown")
+        work = placed.work
+        found.append(Stage(device.name, device.backend, round(work.weight_bytes), round(work.cache_bytes), round(work.matrix_flops), work.layers, device.bandwidth, max(device.compute.values(), default=None)))
+    return tuple(found)
