@@ -74,16 +74,20 @@ def large_header(tokens: int = 128_256, merges: int = 280_147, layers: int = 32)
         out.append(text(key) + struct.pack("<IIQ", 9, 8, count) + b"".join(text(f"{word}{i}") for i in range(count)))
 
     out.append(text("general.architecture") + struct.pack("<I", 8) + text("llama"))
-    for key, value in (("block_count", layers), ("context_length", 8192), ("embedding_length", 64),
-                       ("feed_forward_length", 128), ("attention.head_count", 4), ("attention.head_count_kv", 2)):  # fmt: skip
+    for key, value in (
+        ("block_count", layers), ("context_length", 8192), ("embedding_length", 64), ("feed_forward_length", 128),
+        ("attention.head_count", 4), ("attention.head_count_kv", 2),
+    ):  # fmt: skip
         number(f"llama.{key}", value)
     number("general.alignment", 32)
     out.append(text("tokenizer.ggml.model") + struct.pack("<I", 8) + text("gpt2"))
     strings("tokenizer.ggml.tokens", tokens, "token ")
     strings("tokenizer.ggml.merges", merges, "a b")
     out.append(text("tokenizer.ggml.scores") + struct.pack("<IIQ", 9, 6, tokens) + bytes(4 * tokens))
-    shapes = {"attn_q": (64, 64), "attn_k": (64, 32), "attn_v": (64, 32), "attn_output": (64, 64), "ffn_gate": (64, 128),
-              "ffn_up": (64, 128), "ffn_down": (128, 64), "attn_norm": (64,), "ffn_norm": (64,)}  # fmt: skip
+    shapes = {
+        "attn_q": (64, 64), "attn_k": (64, 32), "attn_v": (64, 32), "attn_output": (64, 64), "ffn_gate": (64, 128),
+        "ffn_up": (64, 128), "ffn_down": (128, 64), "attn_norm": (64,), "ffn_norm": (64,),
+    }  # fmt: skip
     tensors = [("token_embd.weight", (64, tokens))]
     tensors += [(f"blk.{i}.{name}.weight", shape) for i in range(layers) for name, shape in shapes.items()]
     offset = 0
