@@ -13,10 +13,10 @@ from sizeup.models.config import Config
 #: module → the model types it describes; the function has the model type's name (`-` becomes `_`), or the one after
 #: the colon. These are text decoders: their functions also take a prefix, and a bare `…Model` is one without its head.
 TEXT_FAMILIES = {
-    "dense": "llama xverse:llama emu3:llama emu3_text_model:llama granite:llama helium:llama internlm3:llama iquestcoder:llama "
-    "mistral ministral:mistral ministral3:mistral qwen2 qwen3 seed_oss smollm3 ernie4_5 cwm granite_swa hyperclovax "
-    "stablelm cohere cohere2 cohere_compass_text olmo olmo2 olmo3 exaone4 hunyuan_v1_dense bitnet diffllama phi3 "
-    "glm glm4",
+    "dense": "llama xverse:llama emu3:llama emu3_text_model:llama granite:llama helium:llama internlm3:llama "
+    "iquestcoder:llama mistral ministral:mistral ministral3:mistral qwen2 qwen3 seed_oss smollm3 ernie4_5 cwm "
+    "granite_swa hyperclovax stablelm cohere cohere2 cohere_compass_text olmo olmo2 olmo3 exaone4 hunyuan_v1_dense "
+    "bitnet diffllama phi3 glm glm4",
     "plain": "arcee nemotron jais2 apertus nanochat starcoder2 phi persimmon opt biogpt xglm moshi",
     "gpt": "gpt2 gpt-sw3:gpt2 openai-gpt gpt_bigcode gpt_neo gptj codegen gpt_neox gpt_neox_japanese bloom falcon "
     "mpt ctrl cpmant",
@@ -37,13 +37,6 @@ TEXT_FAMILIES = {
     "remote": "minicpm internlm internlm2 baichuan orion dream qwen exaone llada chatglm phi-msft "
     "deepseek bailing_moe bailing_moe_v2:bailing_moe mimo nemotron-nas",
     "deepseek_v4": "deepseek_v4 deepseek_ref:deepseek_v4 hy_v4",
-    "sam": "got_ocr2 pp_chart2table:got_ocr2 deepseek_vl_hybrid",
-    "image_text": (
-        "video_llava video_llama_3 lighton_ocr qianfan_ocr paddleocr_vl minicpm_ocr:minicpmv4_6 minicpmv4_6 "
-        "minicpmv4_7:minicpmv4_6 ovis2 aria kimi_k25 molmo2 molmo2_text phi3_v git"
-    ),
-    "wav2vec": "wav2vec2 hubert unispeech data2vec-audio",
-    "transcribe": "moonshine canary cohere_asr parakeet_ctc encoder-decoder",
 }
 
 #: The same for everything else, whose functions look at the class themselves.
@@ -85,6 +78,14 @@ OTHER_FAMILIES = {
         "vit deit yolos dinov2 dinov2_with_registers dinov3_vit clip siglip siglip2 clip_vision_model "
         "siglip_vision_model siglip2_vision_model"
     ),
+    "sam": "got_ocr2 pp_chart2table:got_ocr2 deepseek_vl_hybrid",
+    "image_text": (
+        "video_llava video_llama_3 lighton_ocr qianfan_ocr paddleocr_vl minicpm_ocr:minicpmv4_6 minicpmv4_6 "
+        "minicpmv4_7:minicpmv4_6 ovis2 aria kimi_k25 molmo2 molmo2_text phi3_v git"
+    ),
+    "wav2vec": "wav2vec2 hubert unispeech data2vec-audio",
+    "transcribe": "moonshine canary cohere_asr parakeet_ctc",
+    "pairs": "encoder-decoder vision-encoder-decoder:encoder_decoder speech-encoder-decoder:encoder_decoder",
 }
 
 
@@ -110,7 +111,7 @@ def anatomy_of(model_type: str) -> Callable[[Config], Anatomy] | None:
     if model_type not in INDEX:
         return None
     describe = _function(model_type)
-    if INDEX[model_type][0] in TEXT_FAMILIES:
+    if INDEX[model_type][0] in TEXT_FAMILIES or model_type.endswith("_text"):
         return lambda cfg: as_built(cfg, describe(filled(cfg, model_type)))
     return lambda cfg: describe(filled(cfg, model_type))
 
