@@ -5,6 +5,8 @@ The headers were written by llama.cpp's own converter (see make_checkpoints.py) 
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import recorded
 
@@ -14,6 +16,7 @@ from sizeup.models.count import by_role
 from sizeup.models.from_gguf import model_from_gguf
 from sizeup.models.from_safetensors import model_from_safetensors
 from sizeup.models.gguf_windows import RULES, windows
+from sizeup.models.load import load_model
 from sizeup.models.mixers import Attention, LatentAttention, LinearAttention, ShortConvolution, StateSpace
 from sizeup.models.sources.header import Header, Skipped, StoredTensor
 from sizeup.models.stored import stored_bytes
@@ -180,3 +183,58 @@ def test_layers_beyond_the_block_count_do_not_crash():
     header = header_of([("blk.7.attn_q.weight", (8, 8)), ("blk.7.ffn_up.weight", (8, 8))])
 
     assert stored_bytes(model_from_gguf(header)).value == header.data_bytes
+
+
+def test_experts_of_old_files_are_gathered():
+    """Files from before merged experts hold each expert alone: four copies, of which a token uses two."""
+    tensors = [(f"blk.0.ffn_{part}.{number}.weight", (8, 8)) for part in ("gate", "up", "down") for number in range(4)]
+    model = model_from_gguf(header_of(tensors, **{"llama.expert_count": 4, "llama.expert_used_count": 2}))
+
+    assert stored_bytes(model).value == 12 * 64 * 4
+    assert model.active_parameters == 6 * 64
+    assert sorted(name for name, _ in model.expand()) == sorted(name for name, _ in tensors)
+
+
+def test_attention_tensors_of_a_linear_layer_are_linear_attention():
+    """Kimi's KDA layers and MiniMax's lightning layers use the names of attention."""
+    kda = {"ssm_conv1d_q.weight": (32, 4), "ssm_f_a.weight": (4, 8), "attn_q.weight": (32, 8)}
+    header = header_of(
+        [(f"blk.0.{name}", shape) for name, shape in kda.items()],
+        **{"llama.kda.head_dim": 16, "llama.attention.head_count": 2, "llama.ssm.conv_kernel": 4},
+    )
+    (block,) = (block for block in model_from_gguf(header).blocks if block.layers)
+
+    assert {tensor.role for tensor in block.tensors} == {"linear_attention"}
+    assert block.mixers == (LinearAttention("kda", 2, 16, 16, 4, 96),)
+    metadata = {"general.architecture": "minimax-01", "minimax-01.block_count": 8, "minimax-01.embedding_length": 32}
+    metadata |= {"minimax-01.attention.head_count": 2, "minimax-01.attention.key_length": 16}
+    lightning = header_of([("blk.0.attn_qkv.weight", (96, 32)), ("blk.7.attn_q.weight", (32, 32))], **metadata)
+    kinds = {b.layers: b.mixers for b in model_from_gguf(lightning).blocks if b.layers}
+
+    assert kinds == {(0,): (LinearAttention("lightning", 2, 16, 16),), (7,): (Attention(2, 2, 16, 16),)}
+
+
+@pytest.mark.slow
+def test_a_large_vocabulary_is_quick(tmp_path):
+    """128,256 tokens and 280,147 merges, 32 layers: at most 0.15 s."""
+    numpy = pytest.importorskip("numpy")
+    gguf = pytest.importorskip("gguf")
+    path = tmp_path / "large.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(32)
+    writer.add_embedding_length(64)
+    writer.add_token_list([f"token {number}" for number in range(128_256)])
+    writer.add_token_merges([f"a{number} b{number}" for number in range(280_147)])
+    for layer in range(32):
+        for stem in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
+            writer.add_tensor(f"blk.{layer}.{stem}.weight", numpy.zeros((64, 64), numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    load_model(path)
+    started = time.perf_counter()
+    model = load_model(path)
+
+    assert time.perf_counter() - started <= 0.15
+    assert model.vocabulary == 128_256

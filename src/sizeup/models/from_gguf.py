@@ -9,8 +9,8 @@ import msgspec
 from sizeup.formats.ggml import is_quantized
 from sizeup.models.gguf_metadata import GgufMetadata
 from sizeup.models.gguf_mixers import ENCODERS, GgufMixers
-from sizeup.models.gguf_names import role_of, split_name
-from sizeup.models.grouping import LayerKind, Placed, blocks_of, feed_forward_of, layer_name
+from sizeup.models.gguf_names import GgufName, expert_number, role_of, split_name
+from sizeup.models.grouping import LayerKind, Placed, blocks_of, feed_forward_of, gathered, layer_name
 from sizeup.models.mixers import Attention, Mixer
 from sizeup.models.model import Block, Facts, Model
 from sizeup.models.prompt_template import template_family
@@ -74,40 +74,38 @@ class _Reader:
         self.stems: dict[tuple[str, int], frozenset[str]] = {}
 
     def placed(self, tensors: tuple[StoredTensor, ...]) -> list[Placed]:
-        """Every tensor of the file under its template name."""
-        split = [(tensor, *split_name(tensor.name)) for tensor in tensors]
+        """Every tensor of the file under its template name, experts gathered."""
+        named = [(tensor, split_name(tensor.name)) for tensor in tensors]
         stems: dict[tuple[str, str, int], set[str]] = {}
-        for _, stack, prefix, layer, stem, _ in split:
-            if layer is not None:
-                stems.setdefault((stack, prefix, layer), set()).add(stem)
-        frozen = {key: frozenset(value) for key, value in stems.items()}
-        self.stems = {(stack, layer): value for (stack, _, layer), value in frozen.items()}
-        return [
-            self._place(
-                tensor, stack, prefix, layer, stem, suffix, frozen.get((stack, prefix, layer or 0), frozenset())
+        for _, name in named:
+            if name.layer is not None:
+                stems.setdefault((name.stack, name.prefix, name.layer), set()).add(name.stem)
+        by_place = {place: frozenset(found) for place, found in stems.items()}
+        self.stems = {(stack, layer): found for (stack, _, layer), found in by_place.items()}
+        single = []
+        for tensor, name in named:
+            around = by_place.get((name.stack, name.prefix, name.layer or 0), frozenset())
+            placed = (
+                self._outside(tensor, name) if name.layer is None else self._inside(tensor, name, name.layer, around)
             )
-            for tensor, stack, prefix, layer, stem, suffix in split
-        ]
+            single.append((placed, expert_number(name.stem)))
+        return list(gathered(single))
 
-    def _place(
-        self, stored: StoredTensor, stack: str, prefix: str, layer: int | None, stem: str, suffix: str,
-        stems: frozenset[str],
-    ) -> Placed:  # fmt: skip
-        if layer is None:
-            role, part = role_of(stack, stem, suffix, frozenset())
-            tensor = Tensor(stored.name, stored.shape, role, part, stored=stored.dtype)
-            return Placed(tensor, stack, None, _section(stack, tensor))
-        role, part = role_of(stack, stem, suffix, stems)
-        tensor = Tensor(
-            stored.name.replace(f"{prefix}.{layer}.", f"{prefix}.{{layer}}.", 1),
-            stored.shape,
-            role,
-            self._fused(part, stem, stored.shape, layer) if role == "mlp" else part,
-            stored=stored.dtype,
-        )
-        if role == "routed_expert" and stem.endswith("exps"):
-            tensor = self._experts(tensor, layer)
-        return Placed(tensor, self._stack(stack, layer), layer)
+    def _outside(self, stored: StoredTensor, name: GgufName) -> Placed:
+        role, part = role_of(name, frozenset())
+        tensor = Tensor(stored.name, stored.shape, role, part, stored=stored.dtype)
+        return Placed(tensor, name.stack, None, _section(name.stack, tensor))
+
+    def _inside(self, stored: StoredTensor, name: GgufName, layer: int, stems: frozenset[str]) -> Placed:
+        role, part = role_of(name, stems)
+        if role == "attention" and self.mixers.is_linear_layer(layer, stems):
+            role = "linear_attention"
+        if role == "mlp":
+            part = self._fused(part, name.stem, stored.shape, layer)
+        tensor = Tensor(name.template, stored.shape, role, part, stored=stored.dtype)
+        if role == "routed_expert":
+            tensor = self._experts(tensor, layer, stacked=name.stem.endswith("exps"))
+        return Placed(tensor, self._stack(name.stack, layer), layer)
 
     def _stack(self, stack: str, layer: int) -> str:
         if stack == "text" and self.meta.architecture in ENCODERS:
@@ -120,19 +118,14 @@ class _Reader:
         width = self.widths[layer] if layer < len(self.widths) else 0
         return "gate_up" if stem == "ffn_up" and len(shape) == 2 and width and shape[0] == 2 * width else part
 
-    def _experts(self, tensor: Tensor, layer: int) -> Tensor:
-        """A stacked tensor of all experts as `copies` of one."""
-        if not tensor.shape:
-            return tensor
-        copies, used = tensor.shape[0], self.active[layer] if layer < len(self.active) else 0
-        return Tensor(
-            tensor.name,
-            tensor.shape[1:],
-            tensor.role,
-            tensor.part,
-            copies,
-            min(used, copies) or None,
-            stored=tensor.stored,
+    def _experts(self, tensor: Tensor, layer: int, *, stacked: bool) -> Tensor:
+        """How many experts a token uses; a stacked tensor of all experts becomes `copies` of one."""
+        used = self.active[layer] if layer < len(self.active) else 0
+        if not stacked or not tensor.shape:
+            return msgspec.structs.replace(tensor, active=used or None)
+        copies, *shape = tensor.shape
+        return msgspec.structs.replace(
+            tensor, shape=tuple(shape), copies=copies, active=min(used, copies) or None, fused="stacked"
         )
 
     def describe(self, stack: str, layer: int, tensors: tuple[Tensor, ...]) -> LayerKind:

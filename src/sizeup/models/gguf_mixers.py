@@ -65,15 +65,15 @@ class GgufMixers:
         key_rows: rows of its key projection, for files that give an attention layer no key heads.
         """
         found: list[Mixer] = []
-        if not stems.isdisjoint(_ATTENTION_STEMS) and not self._replaced(layer, stems):
+        if not stems.isdisjoint(_ATTENTION_STEMS) and not self.is_linear_layer(layer, stems):
             found.append(self._attention(stack, layer, stems, key_rows))
         if any(stem.startswith("cross_attn") for stem in stems):
             found.append(self._plain(layer, cross=True, causal=False))
         recurrent = self._recurrent(layer, stems)
         return (*found, recurrent) if recurrent else tuple(found)
 
-    def _replaced(self, layer: int, stems: frozenset[str]) -> bool:
-        """Whether the attention tensors belong to a linear attention."""
+    def is_linear_layer(self, layer: int, stems: frozenset[str]) -> bool:
+        """Whether the layer's attention tensors belong to a linear attention."""
         if is_linear(stems):
             return True
         return self.meta.architecture == "minimax-01" and self._lightning(layer)
@@ -155,7 +155,7 @@ class GgufMixers:
         if "ssm_conv1d_q" in stems:
             size, heads = own.int("kda.head_dim"), max(self.heads, default=1)
             return LinearAttention("kda", heads, size, size, own.int("ssm.conv_kernel"), 3 * heads * size)
-        if self._replaced(layer, stems) and not is_linear(stems):
+        if self.is_linear_layer(layer, stems) and not is_linear(stems):
             size = own.int("attention.key_length", default=max(1, self.hidden // max(self.heads, default=1)))
             return LinearAttention("lightning", self._at(self.heads, layer) or 1, size, size)
         if "ssm_conv1d" in stems:

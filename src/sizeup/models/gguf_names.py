@@ -6,6 +6,8 @@ Source: src/llama-arch.cpp and tools/mtmd/clip-impl.h, llama.cpp 0c1e570 (Octobe
 
 from __future__ import annotations
 
+import msgspec
+
 #: role → `stem:part` of everything that isn't named by a rule below.
 _STEMS = {
     "embedding": "token_embd:tokens position_embd:positions token_types:types per_layer_token_embd:per_layer_tokens",
@@ -65,33 +67,51 @@ _LINEAR = frozenset({"attn_qkv", "attn_gate", "ssm_a", "ssm_dt", "ssm_conv1d", "
 _TOWERS = {"v": "vision", "a": "audio", "mm": "projector", "resampler": "projector", "adapter": "projector"}
 
 
-def split_name(name: str) -> tuple[str, str, int | None, str, str]:
-    """(stack, prefix, layer, stem, suffix) of a tensor's name.
+class GgufName(msgspec.Struct, frozen=True):
+    """The pieces of a name: `dec.blk.0.ffn_up.weight` is (decoder, `dec.blk`, 0, `ffn_up`, `weight`).
 
-    `blk.3.attn_q.weight` → (text, blk, 3, attn_q, weight); `dec.blk.0.ffn_up.weight` → (decoder, dec.blk, 0, …);
-    `token_embd.weight` → (text, "", None, token_embd, weight).
+    layer: None outside the layers, where prefix is empty.
     """
+
+    stack: str
+    prefix: str
+    layer: int | None
+    stem: str
+    suffix: str
+
+    @property
+    def template(self) -> str:
+        """The whole name with `{layer}` and `{copy}` for the layer's and the expert's number."""
+        stem = self.stem if expert_number(self.stem) is None else f"{self.stem.rpartition('.')[0]}.{{copy}}"
+        ending = f".{self.suffix}" if self.suffix else ""
+        return f"{self.prefix}.{{layer}}.{stem}{ending}" if self.layer is not None else f"{stem}{ending}"
+
+
+def split_name(name: str) -> GgufName:
+    """The pieces of a tensor's name."""
     body, dot, suffix = name.rpartition(".")
     if not dot or suffix not in {"weight", "bias", *_SCALE_SUFFIXES}:
         body, suffix = name, ""
     parts = body.split(".")
-    for place, part in enumerate(parts[:-1]):
-        if part.endswith("blk") and parts[place + 1].isdecimal():
-            prefix, layer, stem = ".".join(parts[: place + 1]), int(parts[place + 1]), ".".join(parts[place + 2 :])
-            return _stack(parts[0]), prefix, layer, stem, suffix
-    return _stack(parts[0]), "", None, body.removeprefix("enc.").removeprefix("dec."), suffix
+    for place, part in enumerate(parts[:-2]):
+        number = parts[place + 1]
+        if part.endswith("blk") and number.isdecimal() and len(number) < 6:
+            stem = ".".join(parts[place + 2 :])
+            return GgufName(_stack(parts[0]), ".".join(parts[: place + 1]), int(number), stem, suffix)
+    return GgufName(_stack(parts[0]), "", None, body.removeprefix("enc.").removeprefix("dec."), suffix)
 
 
 def _stack(first: str) -> str:
     return {"enc": "encoder", "dec": "decoder", **_TOWERS}.get(first, "text")
 
 
-def role_of(stack: str, stem: str, suffix: str, stems: frozenset[str]) -> tuple[str, str]:
+def role_of(name: GgufName, stems: frozenset[str]) -> tuple[str, str]:
     """(role, part) of a tensor. stems: all stems of its layer, because linear attentions borrow names.
 
     A stem that isn't known is `mlp` when it begins with `ffn`, `linear_attention` for RWKV's `time_mix_…`, otherwise
     `attention` inside a layer and `embedding` outside.
     """
+    stack, stem, suffix = name.stack, name.stem, name.suffix
     if suffix in _SCALE_SUFFIXES:
         return "scale", "scale"
     if stack in {"vision", "audio", "projector"}:
@@ -117,10 +137,15 @@ def is_linear(stems: frozenset[str]) -> bool:
     return not stems.isdisjoint({"ssm_ba", "ssm_beta", "ssm_alpha", "ssm_f_a"})
 
 
-def _without_number(stem: str) -> str:
-    """`ffn_up.7` (an expert of old files) → `ffn_up_exps`."""
+def expert_number(stem: str) -> int | None:
+    """The expert of a stem of old files, which hold each expert alone: `ffn_up.7` → 7."""
     head, dot, number = stem.rpartition(".")
-    return f"{head}_exps" if dot and number.isdecimal() and head.startswith("ffn_") else stem
+    return int(number) if dot and number.isdecimal() and len(number) < 8 and head.startswith("ffn_") else None
+
+
+def _without_number(stem: str) -> str:
+    """`ffn_up.7` → `ffn_up_exps`."""
+    return stem if expert_number(stem) is None else f"{stem.rpartition('.')[0]}_exps"
 
 
 def _part_in_tower(stem: str) -> str:

@@ -29,6 +29,8 @@ def lora_parameters(
 
     expert_modules: whether each routed expert is a module of its own. transformers ≥ 5 stacks the experts of a layer
     in one tensor that isn't a module, so that peft's targets pass over them; earlier versions adapt every expert.
+    Checked against peft 0.21 on small models. Known differences: for some mixtures (DeepSeek, Qwen3-Next) it rewrites
+    `all-linear` to the stacked experts and leaves their shared expert out; it refuses `out_proj` of Mamba models.
     Raises BadInput for a rank below 1, a broken expression, and targets that match nothing, naming what there is.
     """
     if rank < 1:

@@ -8,7 +8,7 @@ import msgspec
 
 from sizeup.models import name_rules
 from sizeup.models.config import Config
-from sizeup.models.grouping import LayerKind, Placed, blocks_of, feed_forward_of, layer_name
+from sizeup.models.grouping import LayerKind, Placed, blocks_of, feed_forward_of, gathered, layer_name
 from sizeup.models.mixers_by_shape import ASSUMED_HEADS, mixers_of
 from sizeup.models.model import Block, Model
 from sizeup.models.name_match import Match, NameMatch
@@ -66,7 +66,7 @@ class TensorReader:
 
     def _placed(self) -> list[Placed]:
         single = [self._place(item) for item in sorted(self.logical, key=lambda item: item.side)]
-        return [*_gathered(single), *self._tied()]
+        return [*gathered(single), *self._tied()]
 
     def _place(self, item: Logical) -> tuple[Placed, int | None]:
         template, copy = name_rules.split_copy(item.name)
@@ -161,26 +161,6 @@ class TensorReader:
 def _experts_per_token(plan: Model | None) -> int | None:
     forwards = [block.feed_forward for block in plan.blocks if block.feed_forward] if plan else []
     return max((forward.experts_per_token for forward in forwards), default=0) or None
-
-
-def _gathered(single: list[tuple[Placed, int | None]]) -> Iterable[Placed]:
-    """Experts 0 … n-1 with one shape and format become one tensor with n copies; others stay alone."""
-    groups: dict[Placed, list[int]] = {}
-    for item, copy in single:
-        if copy is None:
-            yield item
-        else:
-            groups.setdefault(item, []).append(copy)
-    for item, copies in groups.items():
-        tensor = item.tensor
-        if sorted(copies) == list(range(len(copies))):
-            active = min(tensor.active, len(copies)) if tensor.active else None
-            tensor = msgspec.structs.replace(tensor, copies=len(copies), active=active)
-            yield msgspec.structs.replace(item, tensor=tensor)
-            continue
-        for copy in copies:
-            alone = msgspec.structs.replace(tensor, name=tensor.name.replace("{copy}", str(copy)), active=None)
-            yield msgspec.structs.replace(item, tensor=alone)
 
 
 def _with_layer(template: str, layer: int | None, block: Block) -> str:
