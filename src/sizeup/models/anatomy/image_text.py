@@ -1,4 +1,4 @@
-"""Image-text models with a tower or projector of their own: MiniCPM-V, Ovis, Molmo, Aria, Kimi, OCR models, …"""
+"""Image-text models with a tower or projector of their own: MiniCPM-V, Ovis, Molmo, Aria, Kimi, OCR models."""
 
 from __future__ import annotations
 
@@ -360,36 +360,3 @@ def phi3_v(cfg: Config) -> Anatomy:
     inner = phi3(text, "model")
     tower_ = clip_vision(Config(CLIP_LARGE_336, cfg.origin, "img_processor"), f"{root}.img_processor.vision_model")
     return Anatomy((*tower_, *projector(between), *inner.blocks), inner.hidden, inner.vocabulary, inner.context)
-
-
-def git(cfg: Config) -> Anatomy:
-    """CLIP, a projection and a norm, a BERT that sees the image and earlier words."""
-    from sizeup.models.anatomy.encoders import bert_layer
-
-    vision, s = cfg.sub("vision_config"), sizes(cfg)
-    bare = (cfg.strs("architectures") or ("",))[0].endswith("Model")
-    root = "" if bare else "git."
-    causal = Config(cfg.data | {"is_decoder": True}, cfg.origin, cfg.path)
-    name = f"{root}visual_projection.visual_projection"
-    between = (
-        *linear(f"{name}.0", s.hidden, vision.int("hidden_size"), "projector", "up", bias=True),
-        *norm_tensors(f"{name}.1", s.hidden, bias=True),
-    )
-    words = (
-        *table(f"{root}embeddings.word_embeddings", s.vocabulary, s.hidden, "tokens"),
-        *table(f"{root}embeddings.position_embeddings", s.context or 1, s.hidden),
-        *norm_tensors(f"{root}embeddings.LayerNorm", s.hidden, bias=True),
-    )
-    frames = cfg.int("num_image_with_embedding", min=0, max=10_000, default=0)
-    for frame in range(frames):
-        shape = (1, 1, vision.int("hidden_size"))
-        words += weight(f"{root}img_temperal_embedding.{frame}", shape, "embedding", "positions")
-    head = () if bare else linear("output", s.vocabulary, s.hidden, "head", "head", bias=True)
-    blocks = (
-        *clip_vision(vision, f"{root}image_encoder.vision_model"),
-        *projector(between),
-        block("embedding", words),
-        *stack_of(f"{root}encoder.layer", [""] * s.layers, lambda _: bert_layer(causal, s), label=lambda _: "layer"),
-        block("output", head),
-    )
-    return Anatomy(tuple(b for b in blocks if b.tensors), s.hidden, s.vocabulary, s.context)
