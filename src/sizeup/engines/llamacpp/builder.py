@@ -12,7 +12,7 @@ import msgspec
 from sizeup.engines.llamacpp.graph import FLOAT, HALF, INT, LONG, Graph, Node
 from sizeup.engines.llamacpp.layers import Layer
 from sizeup.formats.storage import STORAGES
-from sizeup.models.mixers import Attention, LatentAttention
+from sizeup.models.mixers import Attention, Indexer, LatentAttention
 
 #: Quantized caches are rotated by a Hadamard matrix of this size, or a larger power of two that divides a key's head.
 ROTATION = 64
@@ -24,7 +24,7 @@ class Sizes(msgspec.Struct, frozen=True):
     tokens, rows: of the ubatch, and how many of them give logits. sequences: in the batch; streams: caches.
     full, windowed: cells a stream that the masks cover. fused: flash attention.
     rotate_keys, rotate_values: quantized caches. value_width: the most value elements of a layer's token.
-    key_type, value_type: of the cache. encoder_tokens: that cross attention looks at. cached: whether there is a cache.
+    key_type, value_type: of the cache. encoder_tokens: that cross attention looks at. snapshots: of recurrent states. cached: whether there is a cache.
     """
 
     tokens: int
@@ -40,6 +40,7 @@ class Sizes(msgspec.Struct, frozen=True):
     key_type: str
     value_type: str
     encoder_tokens: int
+    snapshots: int
     cached: bool
 
 
@@ -50,7 +51,8 @@ class Builder:
         self.graph, self.sizes, self.twists = graph, sizes, twists
         self.host = graph.place
         self._inputs: dict[str, Node] = {}
-        self.weights: dict[str, int] = {}
+        self._query_gate: Node | None = None
+        self.chosen_tokens: Node | None = None
 
     # ── inputs ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -123,9 +125,10 @@ class Builder:
         """Grouped-query attention, projections included: (hidden, tokens)."""
         q, k, v = self._queries_keys_values(layer, mixer, source)
         mixed = self.attend(layer, mixer, q, k, v)
-        if "gated_output" in self.twists:
-            gate = self.graph.op(mixed.shape, q.sources[0] if q.sources else q)
+        if self._query_gate is not None:
+            gate = self.graph.op(mixed.shape, self._query_gate)
             mixed = self.graph.op(mixed.shape, mixed, gate, inplace=True)
+            self._query_gate = None
         return self.multiply(layer, "attn_output" if layer.has("attn_output") else "attn_o", mixed)
 
     def _queries_keys_values(self, layer: Layer, mixer: Attention, source: Node) -> tuple[Node, Node | None, Node | None]:
@@ -153,7 +156,8 @@ class Builder:
         norm = layer.tensors.get(f"{stem}_norm.weight")
         if norm and norm[-1] == flat.shape[0]:
             flat = self.norm(flat)
-        if flat.shape[0] > shape[0] * shape[1]:
+        if flat.shape[0] == 2 * shape[0] * shape[1]:
+            self._query_gate = self.graph.view(flat, shape, contiguous=False)
             return self.graph.view(flat, shape, contiguous=False)
         return self.graph.view(flat, shape)
 
@@ -268,7 +272,10 @@ class Builder:
         """Multi-head latent attention in its absorbed form: all heads over one compressed key."""
         g, tokens = self.graph, self.sizes.tokens
         if layer.has("attn_q_a"):
-            q = self.multiply(layer, "attn_q_b", self.norm(self.multiply(layer, "attn_q_a", source)))
+            low = self.norm(self.multiply(layer, "attn_q_a", source))
+            if mixer.indexer and layer.has("indexer.attn_k"):
+                self.chosen_tokens = self._index(layer, mixer.indexer, low, source)
+            q = self.multiply(layer, "attn_q_b", low)
         else:
             q = self.multiply(layer, "attn_q", source)
         q = g.view(q, (mixer.head_dim, mixer.heads, tokens))
@@ -294,7 +301,7 @@ class Builder:
         """The same mixing over compressed values, which each head then expands."""
         g, s = self.graph, self.sizes
         heads = g.view(g.view(queries), contiguous=False)
-        mask = self.mask(windowed=windowed)
+        mask = self._sparse_mask(self.mask(windowed=windowed)) if mixer.indexer else self.mask(windowed=windowed)
         compressed, expanded = (mixer.kv_rank, s.tokens, mixer.heads), (mixer.value_dim, s.tokens, mixer.heads)
         if s.fused:
             mixed = g.op((mixer.kv_rank, mixer.heads, s.tokens), heads, mask)
@@ -305,6 +312,36 @@ class Builder:
             values = g.op((size,), g.external(1), element=1)
             mixed = g.op(expanded, g.op(compressed, values, scores))
         return g.expand(g.op((mixer.value_dim * mixer.heads, s.tokens), g.view(mixed, contiguous=False)))
+
+    def _index(self, layer: Layer, indexer: Indexer, low: Node, source: Node) -> Node:
+        """The lightning indexer: scores of all cells, and the best of them for each token."""
+        g, s = self.graph, self.sizes
+        shape = (indexer.head_dim, indexer.heads, s.tokens)
+        matrix = self.input("indexer rotation", indexer.head_dim, indexer.head_dim)
+        q = g.view(self.multiply(layer, "indexer.attn_q_b", low), shape)
+        q = g.op(shape, matrix, g.op(shape, q, self.positions(), inplace=True))
+        k = self.norm(self.multiply(layer, "indexer.attn_k", source), in_place=False)
+        k = g.view(k, (indexer.head_dim, 1, s.tokens))
+        k = g.op(k.shape, matrix, g.op(k.shape, k, self.positions(), inplace=True))
+        g.store(g.external(1), g.view(k), self.input("indexer slots", s.tokens, element=LONG))
+        weights = g.view(self.multiply(layer, "indexer.proj", source))
+        mask = self.input("indexer mask", s.full, s.tokens // s.streams, 1, s.streams, element=HALF)
+        scores = g.op(mask.shape, g.view(q), g.like(weights), mask)
+        best = (min(indexer.top_k, s.full), *mask.shape[1:])
+        return g.op(best, g.op(best, scores, element=INT), element=INT)
+
+    def _sparse_mask(self, mask: Node) -> Node:
+        """The mask with everything hidden but the indexer's choice."""
+        g = self.graph
+        element = HALF if self.sizes.fused else FLOAT
+        hidden = g.op(mask.shape, mask, element=element, inplace=True)
+        chosen = self.chosen_tokens
+        assert chosen is not None  # noqa: S101  a layer that shares a choice follows one that makes it
+        zeros = self.graph.input(1, *chosen.shape)
+        zeros.place = g.place
+        fill = g.like(zeros)
+        shown = Node(mask.shape, 0, (fill, g.view(chosen, contiguous=False), g.view(hidden)), root=hidden, place=g.place)
+        return g.op(mask.shape, g.view(shown), mask, element=element, inplace=True)
 
     # ── feed-forward ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -320,13 +357,16 @@ class Builder:
             up = g.op((inner, *up.shape[1:]), up)
         return self.multiply(layer, f"ffn_down{suffix}", up)
 
-    def mixture(self, layer: Layer, source: Node) -> Node:
-        """Routed experts: router, choice, the chosen experts' feed-forwards side by side, their weighted sum."""
+    def mixture(self, layer: Layer, source: Node, routed_by: Node | None = None) -> Node:
+        """Routed experts: router, choice, the chosen experts' feed-forwards side by side, their weighted sum.
+
+        routed_by: what the router reads, when the experts read something narrower.
+        """
         g = self.graph
         forward = layer.feed_forward
         experts, chosen_count = forward.experts, forward.experts_per_token
         tokens, hidden = source.tokens, source.shape[0]
-        logits = self.multiply(layer, "ffn_gate_inp", source)
+        logits = self.multiply(layer, "ffn_gate_inp", source if routed_by is None else routed_by)
         probabilities = logits if "late_softmax" in self.twists else g.like(logits)
         biased = g.like(probabilities) if layer.has("exp_probs_b", "bias") else probabilities
         order = g.op((experts, tokens), logits if "raw_choice" in self.twists else biased, element=INT)
@@ -371,7 +411,11 @@ class Builder:
         """Whatever feed-forward the layer has: dense, mixture, mixture beside shared experts."""
         if not layer.has("ffn_gate_inp") or not layer.has("ffn_down_exps"):
             return self.mlp(layer, source)
-        mixed = self.mixture(layer, source)
+        if layer.has("ffn_latent_down"):
+            inner = self.mixture(layer, self.multiply(layer, "ffn_latent_down", source), source)
+            mixed = self.multiply(layer, "ffn_latent_up", inner)
+        else:
+            mixed = self.mixture(layer, source)
         if not layer.has("ffn_up_shexp"):
             return mixed
         shared = self.mlp(layer, source, "_shexp")

@@ -17,10 +17,11 @@ from sizeup.engines.llamacpp.cache import cache_sizes, context_tokens, layer_mem
 from sizeup.engines.llamacpp.graph import INT, Graph, Node, peak_bytes
 from sizeup.engines.llamacpp.layers import Layer, Trunk, trunk
 from sizeup.engines.llamacpp.memo import by_model
+from sizeup.engines.llamacpp.recurrent import recurrent
 from sizeup.engines.llamacpp.setting import UNQUANTIZED, LlamaSetting
 from sizeup.engines.llamacpp.twists import twists_of
 from sizeup.engines.llamacpp.weights import HOST, Assignment
-from sizeup.models.mixers import Attention, LatentAttention
+from sizeup.models.mixers import LatentAttention
 from sizeup.models.model import Model
 
 
@@ -56,6 +57,7 @@ def graph_sizes(model: Model, setting: LlamaSetting) -> Sizes:
         value_width=max((m.values for m in memories), default=0),
         key_type=setting.cache_k.upper(),
         value_type=setting.cache_v.upper(),
+        snapshots=setting.recurrent_snapshots,
         encoder_tokens=model.context or DEFAULT_CONTEXT,
         cached=bool(memories),
     )
@@ -74,6 +76,7 @@ def compute_buffers(
 def _peaks(model: Model, sizes: Sizes, order: tuple[int, ...]) -> int:
     graph = Graph(HOST)
     build(model, graph, sizes, order)
+    _reserve_for_skipped(model, graph, sizes, order)
     return peak_bytes(graph, {HOST: CPU.alignment})[HOST]
 
 
@@ -88,6 +91,17 @@ def settled(order: tuple[int, ...]) -> tuple[int, ...]:
             kept.append(kind)
         seen.add(around)
     return tuple(kept)
+
+
+def _reserve_for_skipped(model: Model, graph: Graph, sizes: Sizes, order: tuple[int, ...]) -> None:
+    """Sparse attention holds a zeroed tensor for every layer from the start, also for the layers left out here."""
+    layers = trunk(model)
+    for kind, layer in enumerate(layers.kinds):
+        mixer = layer.attention()
+        if isinstance(mixer, LatentAttention) and mixer.indexer:
+            skipped = layers.order.count(kind) - order.count(kind)
+            zeros = min(mixer.indexer.top_k, sizes.full) * sizes.tokens
+            graph.leaves[:0] = [graph.input(zeros) for _ in range(skipped)]
 
 
 def build(model: Model, graph: Graph, sizes: Sizes, order: tuple[int, ...]) -> Node:
@@ -116,13 +130,18 @@ def _embed(b: Builder, layers: Trunk, hidden: int) -> Node:
 def _layer(b: Builder, layer: Layer, residual: Node, *, last: bool) -> Node:
     """One layer: mixer and feed-forward, each with its norms, each added to the residual."""
     g = b.graph
+    last = last and "late_rows" not in b.twists
     normed = b.norm(residual) if layer.has("attn_norm") or "plain_norm" in b.twists else residual
-    mixed = _mix(b, layer, normed)
+    if "norm_first" in b.twists:
+        g.expand(normed)
+    mixed = _mix(b, layer, normed, residual)
     if cross := layer.cross():
         residual = g.op(mixed.shape, mixed, residual, inplace=True)
         mixed = b.cross(layer, cross, b.norm(residual))
     if last:
         mixed, residual = b.take_rows(mixed), b.take_rows(residual)
+    if not layer.has_mixer or not layer.has_feed_forward:
+        return g.op(mixed.shape, mixed, residual, inplace=True)
     if layer.has("attn_output_norm"):
         return _post_norm_layer(b, layer, mixed, residual)
     before, after = _norms_of_the_second_half(b, layer)
@@ -146,12 +165,17 @@ def _norms_of_the_second_half(b: Builder, layer: Layer) -> tuple[bool, bool]:
     return layer.has("ffn_norm") or named_otherwise or "plain_norm" in b.twists, after
 
 
-def _mix(b: Builder, layer: Layer, normed: Node) -> Node:
-    mixer = layer.attention()
+def _mix(b: Builder, layer: Layer, normed: Node, residual: Node) -> Node:
+    """The layer's mixer; both where there are two side by side; the feed-forward in a layer that has nothing else."""
+    mixer, state = layer.attention(), layer.recurrent()
     if isinstance(mixer, LatentAttention):
         return b.latent(layer, mixer, normed)
-    assert isinstance(mixer, Attention)  # noqa: S101  recurrent layers are yet to come
-    return b.attention(layer, mixer, normed)
+    if mixer is None:
+        return b.feed_forward(layer, normed) if state is None else recurrent(b, layer, state, normed)
+    mixed = b.attention(layer, mixer, normed)
+    if state is None:
+        return mixed
+    return b.graph.op(mixed.shape, mixed, recurrent(b, layer, state, b.norm(residual)), inplace=True)
 
 
 def _parallel(b: Builder, layer: Layer, mixed: Node, normed: Node, residual: Node) -> Node:
@@ -175,6 +199,9 @@ def _head(b: Builder, layers: Trunk, cur: Node, vocabulary: int) -> Node:
     if "output_norm.weight" in layers.outside or "plain_norm" in b.twists:
         cur = b.norm(cur)
     cur.kept = True
+    if "late_rows" in b.twists:
+        cur = b.take_rows(cur)
+        cur.kept = True
     if "headless" in b.twists:
         return cur
     logits = b.graph.op((vocabulary, *cur.shape[1:]), cur)

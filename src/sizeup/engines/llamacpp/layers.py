@@ -26,11 +26,21 @@ class Layer:
 
     def has(self, stem: str, suffix: str = "weight") -> bool:
         """Whether it has that tensor."""
-        return f"{stem}.{suffix}" in self.tensors
+        return f"{stem}.{suffix}" in self.tensors or (suffix == "weight" and stem in self.tensors)
 
     def width(self, stem: str) -> int:
         """Rows of a matrix: values it gives for each token."""
         return self.tensors[f"{stem}.weight"][-2]
+
+    @property
+    def has_mixer(self) -> bool:
+        """Whether it mixes tokens at all."""
+        return bool(self.mixers)
+
+    @property
+    def has_feed_forward(self) -> bool:
+        """Whether it has a feed-forward, dense or routed."""
+        return self.has("ffn_down") or self.has("ffn_down_exps")
 
     def attention(self) -> Attention | LatentAttention | None:
         """Its softmax attention over a cache."""

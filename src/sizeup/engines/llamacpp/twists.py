@@ -4,7 +4,10 @@ layer_norm: norms with mean and variance, which never work in place. no_rope: no
 parallel_norms: attention and feed-forward side by side, each with a norm of its own. plain_norm: norms without
 weights. late_softmax: the router's softmax is over the chosen experts only. plain_weights: the chosen experts' weights
 aren't normalized. relative_bias: a learned bias of scores by distance. raw_choice: experts are chosen by the router's raw values. scaled_queries: a factor for each position. weights_first: they are applied before the experts. headless: no logits. encoder: every token of a batch may be asked for. mrope: four positions each.
-attention_first: of two halves side by side, attention is computed first. gated_output: the query projection holds a gate for the output.
+attention_first: of two halves side by side, attention is computed first.
+
+norm_first: the first norm is computed before states are gathered. late_rows: rows without logits are dropped only after the last norm, whose full result stays. repeated_keys: a delta net
+copies keys for each value head. step_norms: Mamba norms its steps, inputs and outputs without weights.
 
 Source: src/models/*.cpp, llama.cpp 0.5.0 (0c1e570).
 """
@@ -12,30 +15,38 @@ Source: src/models/*.cpp, llama.cpp 0.5.0 (0c1e570).
 from __future__ import annotations
 
 _TWISTS = {
+    "bailingmoe3": "late_rows",
     "bert": "layer_norm no_rope headless",
     "bloom": "layer_norm no_rope",
     "codeshell": "layer_norm",
     "cohere2": "layer_norm",
-    "cohere2moe": "layer_norm",
+    "cohere2moe": "layer_norm late_rows",
     "command-r": "layer_norm",
     "dbrx": "layer_norm",
     "eurobert": "headless",
     "falcon": "layer_norm",
+    "gemma4": "late_rows",
     "gpt-oss": "late_softmax plain_weights",
     "gpt2": "layer_norm no_rope",
     "gptj": "layer_norm",
     "gptneox": "layer_norm parallel_norms",
+    "hy_v3": "late_rows",
     "jais": "layer_norm no_rope",
+    "jamba": "no_rope plain_weights",
     "llama4": "weights_first plain_weights raw_choice scaled_queries",
     "modern-bert": "layer_norm headless",
     "mpt": "layer_norm no_rope",
     "nemotron": "layer_norm",
+    "nemotron_h": "late_rows no_rope",
+    "nemotron_h_moe": "late_rows no_rope",
     "olmo": "layer_norm plain_norm",
     "orion": "layer_norm",
     "phi2": "layer_norm attention_first",
     "qwen2moe": "plain_weights",
     "qwen2vl": "mrope",
-    "qwen3next": "gated_output",
+    "qwen35": "norm_first late_rows mrope",
+    "qwen35moe": "norm_first late_rows mrope",
+    "qwen3next": "norm_first late_rows repeated_keys",
     "qwen3vl": "mrope",
     "qwen3vlmoe": "mrope",
     "stablelm": "layer_norm",
