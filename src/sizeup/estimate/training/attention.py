@@ -1,0 +1,323 @@
+"""Scaled dot-product attention: which kernel torch chooses, and what each keeps.
+
+Choice after torch 2.13, `aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`: flash, then efficient, then math.
+transformers 5.23 (`integrations/sdpa_attention.py`) passes grouped heads as they are when there is no mask, and repeats
+keys and values otherwise; without a mask the kernel is told that it is causal, so that no mask is made.
+
+    flash      q, k, v, the output and 4 bytes a row and head (log-sum-exp); 16-bit, heads up to 256, no mask
+    efficient  the same, with equal numbers of heads
+    math       everything: scores twice in 32 bits, s² a head
+    eager      the model's own Python: scores, softmax in fp32 and its 16-bit copy
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from sizeup.estimate.training.basic import add, cast, copy, dropout, pointwise, scale
+from sizeup.estimate.training.tape import ATTENTION, Storage, Tape, Value, rounded
+
+
+class Heads(msgspec.Struct, frozen=True):
+    """Sizes of one attention: batch, rows of queries and keys, heads, and the length of a key and of a value."""
+
+    batch: int
+    queries: int
+    keys: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int
+
+    @property
+    def groups(self) -> int:
+        """Query heads for each key head."""
+        return self.heads // self.kv_heads
+
+    @property
+    def scores(self) -> int:
+        """Elements of the score matrix."""
+        return self.batch * self.heads * self.queries * self.keys
+
+
+class Way(msgspec.Struct, frozen=True):
+    """How an attention is computed.
+
+    eager: by the model's own Python. softcap: scores pass a tanh. p: dropout of the weights.
+    softmax_in_fp32: the eager softmax is made in fp32 and cast back.
+    mask: the mask that all layers share (None: the kernel is causal by itself, or there is none).
+    causal: whether a token sees only earlier ones. bias: a bias of the scores that needs a gradient (T5).
+    """
+
+    eager: bool = False
+    softcap: bool = False
+    p: float = 0.0
+    softmax_in_fp32: bool = True
+    causal: bool = True
+    sinks: bool = False
+    scaled: bool = True
+    contiguous: bool = True
+
+
+def kernel(item: int, h: Heads, *, mask: bool, grouped: bool) -> str:
+    """The kernel torch takes on a device of compute capability 8.0 or newer; grouped: heads are passed as they are."""
+    equal = h.heads == h.kv_heads
+    if item == 2 and not mask and h.head_dim == h.value_dim <= 256 and (equal or grouped):
+        return "flash"
+    multiple = 8 if item == 2 else 4
+    if h.head_dim % multiple == 0 and h.value_dim % multiple == 0 and (equal or not grouped):
+        return "efficient"
+    return "math"
+
+
+def attend(
+    tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Value | None = None, bias: Value | None = None
+) -> Value:
+    """The attention's output, (batch, queries, heads · value_dim), in the order of memory that the next layer wants."""
+    before, tape.label = tape.label, ATTENTION
+    if way.eager:
+        output = _eager(tape, q, k, v, h, way, mask, bias)
+    else:
+        output = _sdpa(tape, q, k, v, h, way, mask, bias)
+    tape.label = before
+    return output
+
+
+def _sdpa(
+    tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Value | None, bias: Value | None
+) -> Value:
+    grouped = h.groups > 1 and mask is None and bias is None and h.head_dim == h.value_dim <= 256
+    if h.groups > 1 and not grouped:
+        k, v = repeat_heads(tape, k, h), repeat_heads(tape, v, h)
+    if bias is not None:
+        mask = _bias_mask(tape, bias, mask, way, h)
+    if tape.autocast:
+        q, k, v = (cast(tape, x, tape.autocast) for x in (q, k, v))
+        mask = None if mask is None else _cast_mask(tape, mask, tape.autocast)
+    chosen = kernel(q.item, h, mask=mask is not None, grouped=grouped)
+    if chosen == "flash":
+        return _flash(tape, q, k, v, h)
+    if chosen == "efficient":
+        return _efficient(tape, q, k, v, h, mask)
+    return _math(tape, q, k, v, h, way, mask, grouped=grouped)
+
+
+def _cast_mask(tape: Tape, mask: Value, item: int) -> Value:
+    return mask if mask.item == 1 else cast(tape, mask, item)
+
+
+def repeat_heads(tape: Tape, x: Value, h: Heads) -> Value:
+    """`repeat_kv`: keys or values copied for each query head; the gradient is summed over the copies."""
+    if h.groups == 1:
+        return x
+    n = x.n
+
+    def backward(g: Value) -> Sequence[Value | None]:
+        return (tape.value(n, g.item),)
+
+    output = tape.result(n * h.groups, x.item, (x,), backward)
+    output.strided = False
+    return output
+
+
+def _bias_mask(tape: Tape, bias: Value, mask: Value | None, way: Way, h: Heads) -> Value:
+    """`create_position_bias_mask`: the bias where a token may look, the least number elsewhere."""
+    if mask is not None and mask.item != 1:
+        return add(tape, bias, mask)
+    if mask is None and not way.causal:
+        return bias
+    chosen = mask.storage if mask is not None else tape.value(h.queries * h.keys, 1).storage
+    tape.saved()
+
+    def backward(g: Value, _keep: object = chosen) -> Sequence[Value | None]:
+        return (tape.value(g.n, g.item),)
+
+    return tape.result(bias.n, bias.item, (bias,), backward)
+
+
+def _flash(tape: Tape, q: Value, k: Value, v: Value, h: Heads) -> Value:
+    """Heads whose length isn't a multiple of 8 are padded; the padded copies are what is kept."""
+    spare = -h.head_dim % 8
+    if spare:
+        q, k, v = (_padded(tape, x, h.head_dim, spare) for x in (q, k, v))
+    sizes, item = (q.n, k.n, v.n), q.item
+    dim = h.head_dim + spare
+    tape.saved()
+    output = tape.value(h.batch * h.queries * h.heads * dim, item)
+    rows = tape.value(h.batch * h.heads * h.queries, 4)
+    seed, offset = tape.value(1, 1), tape.value(1, 1)
+    keep = [q.storage, k.storage, v.storage, output.storage, rows.storage, seed.storage, offset.storage]
+    hidden = flash_temporaries(h, dim, item)
+
+    def backward(g: Value, keep: list[Storage | None] = keep) -> Sequence[Value | None]:
+        results = [tape.value(n, item) for n in sizes]
+        tape.transient(*hidden)
+        results[0].strided = results[1].strided = False
+        return results
+
+    tape.record((q, k, v), (output,), backward)
+    tape.saved()
+    if spare:
+        return _unpadded(tape, output, h.batch * h.queries * h.heads * h.head_dim)
+    return copy(tape, output) if q.headed else output
+
+
+def flash_temporaries(h: Heads, dim: int, item: int) -> list[int]:
+    """What the flash backward allocates inside: softmax_d and the fp32 sum of dq; dk and dv of every query head.
+
+    Source: torch 2.13, `aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp` (mha_bwd).
+    """
+    rows = -(-h.queries // 128) * 128
+    width = -(-dim // 32) * 32 if dim <= 192 else 256
+    sizes = [4 * h.batch * h.heads * rows, 4 * h.batch * rows * h.heads * width]
+    if h.groups > 1:
+        sizes += [h.batch * h.keys * h.heads * dim * item] * 2
+    return sizes
+
+
+def _padded(tape: Tape, x: Value, dim: int, spare: int) -> Value:
+    n = x.n
+    return tape.result(x.n // dim * (dim + spare), x.item, (x,), lambda g: (tape.value(n, g.item),))
+
+
+def _unpadded(tape: Tape, x: Value, n: int) -> Value:
+    output = Value(n, x.item, x.storage)
+    whole = x.n
+    tape.record((x,), (output,), lambda g: (tape.value(whole, g.item),))
+    return copy(tape, output)
+
+
+def _efficient(tape: Tape, q: Value, k: Value, v: Value, h: Heads, mask: Value | None) -> Value:
+    """The memory-efficient kernel; a boolean mask becomes one of numbers, padded to a multiple of 16 columns."""
+    additive = None if mask is None else _additive(tape, mask, q.item, h)
+    sizes, item = (q.n, k.n, v.n), q.item
+    tape.saved()
+    output = tape.value(h.batch * h.queries * h.heads * h.value_dim, item)
+    rows = tape.value(h.batch * h.heads * (-(-h.queries // 32) * 32), 4)
+    seed, offset = tape.value(1, 8), tape.value(1, 8)
+    keep = [q.storage, k.storage, v.storage, output.storage, rows.storage, seed.storage, offset.storage]
+    keep.append(None if additive is None else additive.storage)
+    hidden = [4 * h.batch * h.heads * h.queries]
+    if item == 2:
+        hidden.append(4 * q.n)
+    bias_gradient = additive is not None and additive.needs
+
+    def backward(g: Value, keep: list[Storage | None] = keep) -> Sequence[Value | None]:
+        results: list[Value | None] = [tape.value(n, item) for n in sizes]
+        results.append(tape.value(h.scores, item) if bias_gradient else None)
+        tape.transient(*hidden)
+        return results
+
+    tape.record((q, k, v, additive), (output,), backward)
+    tape.saved()
+    return output
+
+
+def _additive(tape: Tape, mask: Value, item: int, h: Heads) -> Value:
+    if mask.item == 1:
+        mask = Value(mask.n, item, tape.value(mask.n, item).storage)
+    spare = -h.keys % 16
+    if spare:
+        n = mask.n
+        padded = tape.result(n // h.keys * (h.keys + spare), mask.item, (mask,), lambda g: (tape.value(n, g.item),))
+        output = Value(n, mask.item, padded.storage)
+        whole = padded.n
+        tape.record((padded,), (output,), lambda g: (tape.value(whole, g.item),))
+        return output
+    return mask
+
+
+def _math(
+    tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Value | None, *, grouped: bool
+) -> Value:
+    """The composite: queries and keys scaled, keys and values of every query head, scores, softmax, product."""
+    item = q.item
+    if item == 2:
+        q, k, v = cast(tape, q, 4), cast(tape, k, 4), cast(tape, v, 4)
+    q = scale(tape, q)
+    if mask is None and way.causal:
+        mask = _causal_mask(tape, h, q.item)
+    elif mask is not None and mask.item == 1:
+        mask = Value(mask.n, q.item, tape.value(mask.n, q.item).storage)
+    if grouped:
+        k, v = repeat_heads(tape, k, h), repeat_heads(tape, v, h)
+    weights = product(tape, q, scale(tape, k), h.scores)
+    weights = _softmax(tape, weights, safe=True)
+    weights = dropout(tape, weights, way.p)
+    output = product(tape, weights, v, h.batch * h.queries * h.heads * h.value_dim)
+    output = cast(tape, output, item)
+    return copy(tape, output)
+
+
+def _causal_mask(tape: Tape, h: Heads, item: int) -> Value:
+    n = h.queries * h.keys
+    lower = tape.value(n, 1)
+    tape.transient(n)
+    mask = tape.value(n, item)
+    del lower
+    return mask
+
+
+def product(tape: Tape, a: Value, b: Value, n: int) -> Value:
+    """A batched matrix product of two tensors; it keeps both."""
+    a, b = _dense(tape, a), _dense(tape, b)
+    item = max(a.item, b.item)
+    keep = (a.storage if b.needs else None, b.storage if a.needs else None)
+    sizes, wants = (a.n, b.n), (a.needs, b.needs)
+    tape.saved()
+
+    def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
+        results = []
+        for size, want in zip(sizes, wants, strict=True):
+            result = tape.value(size, item) if want else None
+            if result is not None:
+                result.view = result.strided = True
+            results.append(result)
+        return results
+
+    return tape.result(n, item, (a, b), backward)
+
+
+def _dense(tape: Tape, x: Value) -> Value:
+    """A part of a larger tensor is copied before it is multiplied."""
+    storage = x.storage
+    return copy(tape, x) if storage is not None and storage.size > rounded(x.bytes) else x
+
+
+def _softmax(tape: Tape, x: Value, *, safe: bool = False) -> Value:
+    """softmax; the safe one of the math kernel also looks for rows that are all masked."""
+    output = tape.value(x.n, x.item)
+    if safe:
+        tape.transient(x.n * x.item, x.n * x.item, x.n)
+    keep = output.storage
+    tape.record((x,), (output,), lambda g, _keep=keep: (tape.value(g.n, g.item),))
+    tape.saved()
+    return output
+
+
+def _eager(
+    tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Value | None, bias: Value | None
+) -> Value:
+    """`eager_attention_forward`: repeated heads, scores, cap, mask, softmax, dropout, product, a copy to rows."""
+    keys, values = repeat_heads(tape, k, h), repeat_heads(tape, v, h)
+    if tape.autocast:
+        q, keys, values = (cast(tape, x, tape.autocast) for x in (q, keys, values))
+    weights = product(tape, q, keys, h.scores)
+    if way.scaled:
+        weights = scale(tape, weights)
+    if way.softcap:
+        weights = scale(tape, pointwise(tape, scale(tape, weights), keeps_output=True))
+    if bias is not None:
+        weights = add(tape, weights, bias)
+    if mask is not None:
+        weights = add(tape, weights, mask)
+    item = q.item
+    if tape.autocast or way.softmax_in_fp32:
+        weights = cast(tape, weights, 4)
+    weights = _softmax(tape, weights)
+    weights = cast(tape, weights, item)
+    weights = dropout(tape, weights, way.p)
+    output = product(tape, weights, values, h.batch * h.queries * h.heads * h.value_dim)
+    return copy(tape, output) if way.contiguous else output

@@ -1,0 +1,145 @@
+"""Casts, sums, products, activations and dropout: what each keeps and what its gradient takes (torch 2.13).
+
+Source: `tools/autograd/derivatives.yaml` for what is saved, `torch/csrc/autograd/functions/utils` for the rest.
+Sizes: n elements of `item` bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sizeup.estimate.training.tape import Tape, Value
+
+
+def cast(tape: Tape, x: Value, item: int) -> Value:
+    """`x.to(dtype)`: a copy if the type differs; the gradient is cast back."""
+    if x.item == item:
+        return x
+    output = tape.result(x.n, item, (x,), lambda g: (g,))
+    output.strided, output.headed = x.strided, x.headed
+    return output
+
+
+def copy(tape: Tape, x: Value) -> Value:
+    """`x.contiguous()` of a strided tensor: a copy; the gradient passes."""
+    return tape.result(x.n, x.item, (x,), lambda g: (g,))
+
+
+def heads(tape: Tape, x: Value) -> Value:
+    """The view of a projection as heads; a gradient that comes back strided is copied."""
+    output = Value(x.n, x.item, x.storage)
+
+    def backward(g: Value) -> Sequence[Value | None]:
+        if not g.strided:
+            return (g,)
+        return (tape.value(g.n, g.item),)
+
+    tape.record((x,), (output,), backward)
+    return output
+
+
+def add(tape: Tape, a: Value, b: Value) -> Value:
+    """a + b: keeps nothing; the gradient of both is the same tensor."""
+    item = max(a.item, b.item)
+    return tape.result(max(a.n, b.n), item, (a, b), lambda g: (g, g))
+
+
+def scale(tape: Tape, x: Value) -> Value:
+    """x times a number (or divided by one): keeps nothing; the gradient is a new tensor."""
+    return tape.result(x.n, x.item, (x,), lambda g: (tape.value(g.n, g.item),))
+
+
+def shift(tape: Tape, x: Value) -> Value:
+    """x plus a number: keeps nothing; the gradient passes."""
+    return tape.result(x.n, x.item, (x,), lambda g: (g,))
+
+
+def multiply(tape: Tape, a: Value, b: Value) -> Value:
+    """a · b: keeps each factor that the other's gradient needs; a broadcast factor's gradient is summed afterwards."""
+    n, item = max(a.n, b.n), max(a.item, b.item)
+    keep = (a.storage if b.needs else None, b.storage if a.needs else None)
+    wanted = (a.needs, b.needs)
+    tape.saved()
+
+    def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
+        return [tape.value(n, item) if want else None for want in wanted]
+
+    return tape.result(n, item, (a, b), backward)
+
+
+def pointwise(tape: Tape, x: Value, *, keeps_output: bool = False, keeps_input: bool = True) -> Value:
+    """A function of each element with one kernel forward and one backward (SiLU, GELU, ReLU, tanh, sigmoid …).
+
+    keeps_output: it remembers its result (ReLU, tanh, sigmoid, softmax) and not its argument.
+    """
+    if keeps_output:
+        output = tape.value(x.n, x.item)
+        keep = output.storage
+        tape.record((x,), (output,), lambda g, _keep=keep: (tape.value(g.n, g.item),))
+        tape.saved()
+        return output
+    tape.saved()
+    keep = x.storage if keeps_input else None
+    return tape.result(x.n, x.item, (x,), lambda g, _keep=keep: (tape.value(g.n, g.item),))
+
+
+def dropout(tape: Tape, x: Value, p: float) -> Value:
+    """`F.dropout` while training: the fused kernel keeps a mask of one byte an element; p = 0 passes."""
+    if not p:
+        return x
+    output = tape.value(x.n, x.item)
+    mask = tape.value(x.n, 1)
+    keep = mask.storage
+    tape.record((x,), (output,), lambda g, _keep=keep: (tape.value(g.n, g.item),))
+    tape.saved()
+    return output
+
+
+def split(tape: Tape, x: Value, parts: Sequence[int]) -> list[Value]:
+    """`x.split` or `chunk` along the last dimension: views; the gradients are joined into one new tensor."""
+    outputs = [Value(n, x.item, x.storage) for n in parts]
+    total, item = x.n, x.item
+
+    def backward(grads: Sequence[Value | None]) -> Sequence[Value | None]:
+        for n, grad in zip(parts, grads, strict=True):
+            if grad is None:
+                tape.value(n, item)
+        return (tape.value(total, item),)
+
+    tape.record((x,), outputs, backward)
+    return outputs
+
+
+def join(tape: Tape, parts: Sequence[Value]) -> Value:
+    """`torch.cat`: a new tensor; the gradients are views of the incoming one."""
+    item = max(part.item for part in parts)
+    sizes = [part.n for part in parts]
+
+    def backward(g: Value) -> Sequence[Value | None]:
+        return [_view_of(g, n) for n in sizes]
+
+    return tape.result(sum(sizes), item, parts, backward)
+
+
+def cut(tape: Tape, x: Value, n: int, *, strided: bool = False) -> Value:
+    """A slice `x[..., a:b]`: a view; its gradient is a whole tensor of zeros with the slice filled in.
+
+    strided: x is seen as heads, so that the gradient doesn't lie token by token.
+    """
+    output = Value(n, x.item, x.storage)
+    total = x.n
+
+    def backward(g: Value) -> Sequence[Value | None]:
+        whole = tape.value(total, g.item)
+        whole.strided = strided
+        return (whole,)
+
+    tape.record((x,), (output,), backward)
+    return output
+
+
+def _view_of(g: Value, n: int) -> Value:
+    view = Value(n, g.item, g.storage)
+    view.view = True
+    view.strided = True
+    return view

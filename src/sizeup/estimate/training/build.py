@@ -1,0 +1,180 @@
+"""What a model's layers are built with: weights as the method and the precision have them, and the step's sizes.
+
+A layer asks for `linear`, `norm`, `weight`; whether a weight trains, is packed to four bits or carries an adapter is
+decided here, so that a layer reads like its module in transformers.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from sizeup.estimate.training.basic import add, cast
+from sizeup.estimate.training.linear import Adapter, adapted, four_bit, linear
+from sizeup.estimate.training.norms import fp32_layer_norm, layer_norm, rms_norm
+from sizeup.estimate.training.tape import Parameter, Tape, Value, rounded
+
+FOUR_BIT_BLOCK, SCALE_BLOCK = 64, 256
+
+
+class Weight(msgspec.Struct, frozen=True, array_like=True):
+    """One weight tensor. sizes: the allocations it is stored in. rows: outputs of a matrix; copies: matrices in a stack.
+
+    kind: matrix, vector, embedding, head, adapter, experts.
+    """
+
+    name: str
+    kind: str
+    n: int
+    item: int
+    sizes: tuple[int, ...]
+    trains: bool
+    rows: int = 0
+    copies: int = 1
+
+
+class Method(msgspec.Struct, frozen=True):
+    """How weights are held and which of them train.
+
+    item: bytes of a weight. train: whether the model's own weights do. four_bit: linear weights are packed.
+    double_quantization: the scales are packed too. rank: of the adapters (0: none). targets: names of the modules
+    adapted; empty means every linear module but the head. adapter_item: bytes of an adapter's weight.
+    """
+
+    item: int
+    train: bool = True
+    four_bit: bool = False
+    double_quantization: bool = True
+    rank: int = 0
+    targets: tuple[str, ...] = ()
+    adapter_item: int = 4
+    adapter_dropout: float = 0.0
+    dora: bool = False
+    train_embeddings: bool = True
+
+
+class Build:
+    """The tape, the step's sizes, and the weights of the segment that is being built."""
+
+    def __init__(self, tape: Tape, method: Method, batch: int, sequence: int) -> None:
+        self.tape = tape
+        self.method = method
+        self.batch = batch
+        self.sequence = sequence
+        self.weights: list[Weight] = []
+        self.parameters: list[Parameter] = []
+        self.made: dict[str, Parameter] = {}
+        self.scope = ""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro-batch."""
+        return self.batch * self.sequence
+
+    def weight(self, name: str, n: int, rows: int = 0, kind: str = "vector", copies: int = 1) -> Parameter:
+        """A weight of n elements; rows: outputs of a matrix. Made once under its name and scope."""
+        key = self.scope + name
+        found = self.made.get(key)
+        if found is not None:
+            return found
+        method = self.method
+        trains = method.train and (kind != "embedding" or method.train_embeddings)
+        parameter = Parameter(n, method.item, trains, rows)
+        self._keep(key, parameter, name, kind, (n * method.item,), copies)
+        return parameter
+
+    def linear(self, name: str, x: Value, inputs: int, outputs: int, *, bias: bool = False) -> Value:
+        """A linear module of that name, with its adapter if it is a target."""
+        method = self.method
+        if method.four_bit:
+            result = four_bit(self.tape, x, self._packed(name, inputs, outputs), self._bias(name, outputs, bias))
+        else:
+            matrix = self.weight(name, inputs * outputs, outputs, "matrix")
+            result = linear(self.tape, x, matrix, self._bias(name, outputs, bias))
+        if method.rank and self._targeted(name):
+            result = adapted(self.tape, x, result, self._adapter(name, inputs, outputs))
+        return result
+
+    def _bias(self, name: str, outputs: int, wanted: bool) -> Parameter | None:
+        return self.weight(f"{name}.bias", outputs) if wanted else None
+
+    def _targeted(self, name: str) -> bool:
+        targets = self.method.targets
+        return not targets or any(name == target or name.endswith("." + target) for target in targets)
+
+    def _packed(self, name: str, inputs: int, outputs: int) -> Parameter:
+        found = self.made.get(self.scope + name)
+        if found is not None:
+            return found
+        n = inputs * outputs
+        parameter = Parameter(n, 2, False, outputs)
+        self._keep(self.scope + name, parameter, name, "matrix", packed_sizes(n, self.method.double_quantization))
+        return parameter
+
+    def _adapter(self, name: str, inputs: int, outputs: int) -> Adapter:
+        rank, item = self.method.rank, self.method.adapter_item
+        down = self._adapter_half(f"{name}.lora_A", inputs * rank, rank, item)
+        up = self._adapter_half(f"{name}.lora_B", rank * outputs, outputs, item)
+        magnitude = self._adapter_half(f"{name}.magnitude", outputs, 0, item) if self.method.dora else None
+        return Adapter(down, up, self.method.adapter_dropout, magnitude)
+
+    def _adapter_half(self, name: str, n: int, rows: int, item: int) -> Parameter:
+        found = self.made.get(self.scope + name)
+        if found is None:
+            found = Parameter(n, item, True, rows)
+            self._keep(self.scope + name, found, name, "adapter", (n * item,))
+        return found
+
+    def _keep(
+        self, key: str, parameter: Parameter, name: str, kind: str, sizes: tuple[int, ...], copies: int = 1
+    ) -> None:
+        self.made[key] = parameter
+        self.parameters.append(parameter)
+        record = Weight(name, kind, parameter.n, parameter.item, sizes, parameter.needs, parameter.rows, copies)
+        self.weights.append(record)
+
+    def rms(self, name: str, x: Value, width: int, *, in_fp32: bool = False, offset: bool = False) -> Value:
+        """An RMS norm of that name."""
+        return rms_norm(self.tape, x, self.weight(name, width), width, weight_in_fp32=in_fp32, offset=offset)
+
+    def layer_norm(self, name: str, x: Value, width: int, *, bias: bool = True, affine: bool = True) -> Value:
+        """`nn.LayerNorm` of that name."""
+        weight = self.weight(name, width) if affine else None
+        return layer_norm(self.tape, x, weight, self.weight(f"{name}.bias", width) if bias and affine else None, width)
+
+    def wide_norm(self, name: str, x: Value, width: int, elements: int) -> Value:
+        """Cohere's layer norm, written out in fp32."""
+        return fp32_layer_norm(self.tape, x, self.weight(name, elements), width)
+
+    def embedding(self, name: str, rows: int, width: int, tokens: int) -> Value:
+        """A table looked up for `tokens` tokens; its gradient is a whole table."""
+        table = self.weight(name, rows * width, rows, "embedding")
+        tape, n, item = self.tape, rows * width, table.item
+
+        def backward(_g: Value) -> list[Value | None]:
+            result = tape.value(n, item)
+            tape.transient(*[8 * tokens] * 5)
+            return [result]
+
+        return tape.result(tokens * width, item, (table,), backward)
+
+    def add(self, a: Value, b: Value) -> Value:
+        """a + b."""
+        return add(self.tape, a, b)
+
+    def cast(self, x: Value, item: int) -> Value:
+        """x in another type."""
+        return cast(self.tape, x, item)
+
+
+def packed_sizes(n: int, double_quantization: bool) -> tuple[int, ...]:
+    """Allocations of n weights in NF4: half a byte each, a scale for each 64; scales of one byte with an fp32 scale
+    for each 256 of them (double quantization), or in fp32 (Dettmers et al. 2023; bitsandbytes 0.49)."""
+    blocks = -(-n // FOUR_BIT_BLOCK)
+    if double_quantization:
+        return ((n + 1) // 2, blocks, 4 * -(-blocks // SCALE_BLOCK))
+    return ((n + 1) // 2, 4 * blocks)
+
+
+def stored_bytes(weights: list[Weight]) -> int:
+    """Bytes of weights as the allocator holds them."""
+    return sum(rounded(size) for weight in weights for size in weight.sizes)

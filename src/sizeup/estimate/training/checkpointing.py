@@ -1,0 +1,67 @@
+"""Activation checkpointing, non-reentrant as transformers uses it (torch 2.13, `utils/checkpoint.py`).
+
+Forward nothing of a layer is kept but its input; when its backward pass first asks for a kept tensor, the layer runs
+again up to the last tensor that is wanted, and then its backward pass goes on as usual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sizeup.estimate.training.tape import RECOMPUTED, Node, Tape, Value
+
+
+def checkpointed(tape: Tape, layer: Callable[[Value], Value], x: Value) -> Value:
+    """The layer's output, with a graph of one step that runs the layer again."""
+    before = tape.grad
+    tape.grad = False
+    output = layer(x)
+    tape.grad = before
+    kept = Value(x.n, x.item, x.storage)
+
+    def backward(g: Value) -> Sequence[Value | None]:
+        return (_again(tape, layer, kept, g),)
+
+    tape.record((x,), (output,), backward)
+    return output
+
+
+def _again(tape: Tape, layer: Callable[[Value], Value], kept: Value, g: Value) -> Value | None:
+    """Recompute the layer, run it backward, and return the gradient of its input."""
+    bottom = len(tape.nodes)
+    leaf = Node([], lambda _g: (), 1)
+    x = Value(kept.n, kept.item, kept.storage)
+    x.node, x.needs = leaf, True
+    accumulating = tape.label
+    tape.label = RECOMPUTED
+    start = len(tape.log)
+    outer, tape.cached = tape.cached, []
+    output = layer(x)
+    last = output.node
+    del output, x
+    tape.drop_copies(tape.cached)
+    tape.cached = outer
+    _stop_early(tape, start)
+    tape.label = accumulating
+    if last is not None:
+        last.grads[0] = g
+    del g, last
+    tape.backward(bottom)
+    return leaf.grads[0]
+
+
+def _stop_early(tape: Tape, start: int) -> None:
+    """Drop what was made after the last kept tensor: recomputation ends there."""
+    place = max(start, tape.last_save)
+    tail = tape.log[place:]
+    released = []
+    made: dict[int, int] = {}
+    for entry in tail:
+        label = entry & 511
+        if entry > label:
+            made[entry] = made.get(entry, 0) + 1
+        elif made.get(label + label - entry):
+            made[label + label - entry] -= 1
+        else:
+            released.append(entry)
+    tape.log[place:] = released

@@ -1,0 +1,122 @@
+"""Matrix products with a weight: plain, under autocast, with a low-rank adapter, on a 4-bit weight.
+
+A linear layer keeps its input if its weight trains, and under autocast the cast copy of its weight if the input needs
+a gradient. Gradients: first the weight's, then the input's (torch 2.13, `MmBackward0`, `AddmmBackward0`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sizeup.estimate.training.basic import add, cast, dropout, scale
+from sizeup.estimate.training.tape import ADAPTER, WEIGHT_COPIES, Parameter, Storage, Tape, Value
+
+
+def linear(tape: Tape, x: Value, weight: Parameter, bias: Parameter | None = None) -> Value:
+    """x · Wᵀ (+ b)."""
+    inputs = weight.n // weight.rows
+    rows = x.n // inputs
+    matrix: Value = weight
+    offset: Value | None = bias
+    if tape.autocast:
+        x = cast(tape, x, tape.autocast)
+        matrix = weight_copy(tape, weight)
+        offset = None if bias is None else weight_copy(tape, bias)
+    item = max(x.item, matrix.item)
+    keep = (x.storage if matrix.needs else None, matrix.storage if x.needs else None)
+    shape = (x.n, weight.n, 0 if bias is None else bias.n)
+    wants = (x.needs, matrix.needs, offset is not None and offset.needs)
+    tape.saved()
+
+    def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
+        return _gradients(tape, g, shape, wants, item)
+
+    return tape.result(rows * weight.rows, item, (x, matrix, offset), backward)
+
+
+def _gradients(
+    tape: Tape, g: Value, shape: tuple[int, int, int], wants: tuple[bool, bool, bool], item: int
+) -> Sequence[Value | None]:
+    """Of the input, the weight and the bias; the first two are views of the products.
+
+    Without a bias (`mm`) the weight's comes first, with one (`addmm`) the input's.
+    """
+    biased = shape[2] > 0
+    of_input = _view(tape, shape[0], item) if wants[0] and biased else None
+    of_weight = _view(tape, shape[1], item) if wants[1] else None
+    if wants[0] and not biased:
+        of_input = _view(tape, shape[0], item)
+    return of_input, of_weight, g if wants[2] else None
+
+
+def _view(tape: Tape, n: int, item: int) -> Value:
+    value = tape.value(n, item)
+    value.view = True
+    return value
+
+
+def weight_copy(tape: Tape, weight: Parameter) -> Value:
+    """Autocast's copy of a weight in the compute type; that of a trained weight is cached until the context ends."""
+    if weight.item == tape.autocast:
+        return weight
+    if weight.copy is not None:
+        return weight.copy
+    before, tape.label = tape.label, WEIGHT_COPIES
+    made = cast(tape, weight, tape.autocast)
+    tape.label = before
+    if weight.needs:
+        weight.copy = made
+        tape.cached.append(weight)
+    return made
+
+
+class Adapter:
+    """A low-rank pair on a linear layer (Hu et al. 2021); magnitude: DoRA's vector (Liu et al. 2024)."""
+
+    __slots__ = ("down", "dropout", "magnitude", "up")
+
+    def __init__(self, down: Parameter, up: Parameter, dropout: float, magnitude: Parameter | None) -> None:
+        self.down, self.up, self.dropout, self.magnitude = down, up, dropout, magnitude
+
+
+def adapted(tape: Tape, x: Value, result: Value, adapter: Adapter) -> Value:
+    """result + B(A(dropout(x))) · s, with x in the adapter's type and the sum cast back to the result's."""
+    before, tape.label = tape.label, ADAPTER
+    item = result.item
+    x = cast(tape, x, adapter.down.item)
+    branch = linear(tape, linear(tape, dropout(tape, x, adapter.dropout), adapter.down), adapter.up)
+    result = add(tape, result, scale(tape, branch))
+    result = cast(tape, result, item)
+    tape.label = before
+    return result
+
+
+def four_bit(tape: Tape, x: Value, weight: Parameter, bias: Parameter | None = None) -> Value:
+    """A linear layer whose weight is unpacked to 16 bits for each product, forward and backward (QLoRA).
+
+    Nothing of the input is kept: the weight is frozen.
+    """
+    inputs = weight.n // weight.rows
+    rows, n = x.n // inputs, x.n
+    lowered = tape.value(x.n, 2) if x.item != 2 else x
+    tape.saved()
+    whole = weight.n
+
+    def backward(g: Value) -> Sequence[Value | None]:
+        unpacked = _unpacked(tape, whole)
+        lowered_gradient = tape.value(g.n, 2) if g.item != 2 else g
+        result = tape.value(n, 2)
+        del unpacked, lowered_gradient
+        return (result,)
+
+    unpacked = _unpacked(tape, whole)
+    output = tape.result(rows * weight.rows, 2, (x,), backward)
+    del lowered, unpacked, bias
+    return output
+
+
+def _unpacked(tape: Tape, n: int) -> Storage | None:
+    before, tape.label = tape.label, WEIGHT_COPIES
+    storage = tape.value(n, 2).storage
+    tape.label = before
+    return storage

@@ -1,0 +1,71 @@
+"""What a training step is asked to be: method, precision, optimizer, sizes, parallelism."""
+
+from __future__ import annotations
+
+import msgspec
+
+METHODS = ("full", "lora", "qlora", "dora")
+PRECISIONS = (
+    "fp32", "bf16", "fp16", "bf16-autocast-fp32-weights", "fp16-autocast-fp32-weights", "bf16-fp32-master", "fp8",
+)  # fmt: skip
+OBJECTIVES = ("causal", "sft", "dpo", "grpo")
+SHARDINGS = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp")
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
+LOSSES = ("standard", "chunked", "fused")
+
+
+class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
+    """One training step.
+
+    batch, sequence: of a micro-batch on one device. checkpointing: `none`, `full`, `every n` (recompute every n-th
+    layer), `selective`. padding: the batch carries a mask with padded tokens. accumulating: the step isn't the first of
+    several micro-batches. keeps_outputs: the loop holds the logits until the step is over (the Trainer drops them).
+    """
+
+    method: str = "full"
+    precision: str = "bf16"
+    optimizer: str = "adamw_fused"
+    batch: int = 1
+    sequence: int = 1024
+    checkpointing: str = "none"
+    attention: str = "sdpa"
+    loss: str = "standard"
+    lora_rank: int = 16
+    lora_targets: tuple[str, ...] = ()
+    lora_dropout: float = 0.0
+    adapter_precision: str = "fp32"
+    double_quantization: bool = True
+    train_embeddings: bool = True
+    padding: bool = False
+    accumulating: bool = False
+    keeps_outputs: bool = False
+    gradient_clip: bool = False
+    objective: str = "causal"
+    data_parallel: int = 1
+    sharding: str = "none"
+    reshard: bool = True
+    tensor_parallel: int = 1
+    sequence_parallel: bool = False
+    pipeline_parallel: int = 1
+    micro_batches: int = 1
+    schedule: str = "1f1b"
+    expert_parallel: int = 1
+    context_parallel: int = 1
+    offload_optimizer: bool = False
+    offload_weights: bool = False
+    offload_activations: bool = False
+
+    @property
+    def autocast(self) -> int:
+        """Bytes of the type that autocast computes in; 0 without autocast."""
+        return 2 if self.method == "qlora" or "autocast" in self.precision else 0
+
+    @property
+    def weight_item(self) -> int:
+        """Bytes of a weight that isn't packed. QLoRA holds what it doesn't pack in fp32 (peft's preparation)."""
+        return 4 if self.method == "qlora" or self.precision == "fp32" or "autocast" in self.precision else 2
+
+    @property
+    def adapters(self) -> bool:
+        """Whether low-rank adapters train instead of the model's weights."""
+        return self.method in {"lora", "qlora", "dora"}

@@ -1,0 +1,150 @@
+"""The peak of one step: the pieces of the program put together over the whole depth, moment by moment.
+
+    static     weights, buffers, optimizer states, inputs (and gradients, between micro-batches)
+    forward    static + what the segments before have left + the height inside the segment
+    backward   the same, last segment first; gradients stay, kept activations go
+    step       static + gradients + the optimizer's temporaries
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from sizeup.estimate.training.build import Weight, stored_bytes
+from sizeup.estimate.training.optimizers import Optimizer
+from sizeup.estimate.training.program import Piece, Recording
+from sizeup.estimate.training.tape import by_label, net, peak, rounded
+
+
+class Static(msgspec.Struct, frozen=True):
+    """Bytes that are there before the step begins."""
+
+    weights: int
+    buffers: int
+    states: int
+    inputs: int
+    gradients: int = 0
+    masters: int = 0
+    reference: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(getattr(self, name) for name in self.__struct_fields__)
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """The highest point of one phase. place: index of the segment in the step's order; entry: in its log.
+
+    peak: bytes in all. before: bytes on top of the static ones when the segment begins.
+    """
+
+    phase: str
+    segment: str
+    peak: int
+    place: int
+    entry: int
+    backward: bool
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """Height and gain of a piece, forward and backward."""
+
+    up: int
+    up_entry: int
+    up_net: int
+    down: int
+    down_entry: int
+    down_net: int
+
+
+def measured(piece: Piece) -> Measured:
+    """Sum up a piece's logs."""
+    up, up_entry = peak(piece.forward)
+    down, down_entry = peak(piece.backward)
+    return Measured(up, up_entry, net(piece.forward), down, down_entry, net(piece.backward))
+
+
+def moments(recording: Recording, static: int) -> tuple[list[Moment], int]:
+    """The highest point of each phase of forward and backward, and the bytes left when backward is over."""
+    sums = {key: measured(piece) for key, piece in recording.pieces.items()}
+    order, pieces = recording.order, recording.pieces
+    best: dict[str, Moment] = {}
+    level = static
+    last = len(order) - 1
+    for place, key in enumerate(order):
+        phase = "loss" if place == last else "forward"
+        _offer(best, phase, pieces[key].name, level + sums[key].up, place, sums[key].up_entry, backward=False)
+        level += sums[key].up_net
+    level += sum(net(pieces[key].release) for key in order)
+    layers = [place for place, key in enumerate(order) if pieces[key].layer]
+    for place in range(last, -1, -1):
+        key = order[place]
+        phase = _backward_phase(place, last, layers)
+        _offer(best, phase, pieces[key].name, level + sums[key].down, place, sums[key].down_entry, backward=True)
+        level += sums[key].down_net
+    return list(best.values()), level
+
+
+def _backward_phase(place: int, last: int, layers: list[int]) -> str:
+    if place == last:
+        return "backward of the head"
+    if layers and place == layers[-1]:
+        return "backward of the last layer"
+    if layers and place == layers[0]:
+        return "backward of the first layer"
+    return "backward of the layers" if layers and layers[0] < place < layers[-1] else "backward of the ends"
+
+
+def _offer(best: dict[str, Moment], phase: str, segment: str, height: int, place: int, entry: int, *, backward: bool) -> None:
+    if phase not in best or height > best[phase].peak:
+        best[phase] = Moment(phase, segment, height, place, entry, backward)
+
+
+def composition(recording: Recording, moment: Moment) -> dict[int, int]:
+    """What is alive at a moment beside the static bytes, by label."""
+    sums: dict[int, int] = {}
+    counts: dict[tuple[str, bool], int] = {}
+    order = recording.order
+    for place, key in enumerate(order):
+        if moment.backward or place < moment.place:
+            counts[key, False] = counts.get((key, False), 0) + 1
+        if moment.backward:
+            _gather(sums, by_label(recording.pieces[key].release), 1)
+        if moment.backward and place > moment.place:
+            counts[key, True] = counts.get((key, True), 0) + 1
+    for (key, backward), count in counts.items():
+        piece = recording.pieces[key]
+        _gather(sums, by_label(piece.backward if backward else piece.forward), count)
+    piece = recording.pieces[order[moment.place]]
+    log = piece.backward if moment.backward else piece.forward
+    _gather(sums, by_label(log[: moment.entry]), 1)
+    return sums
+
+
+def _gather(sums: dict[int, int], more: dict[int, int], count: int) -> None:
+    for label, size in more.items():
+        sums[label] = sums.get(label, 0) + size * count
+
+
+def counted_weights(recording: Recording) -> list[tuple[Weight, int]]:
+    """Every weight with the number of times the model has it."""
+    counts: dict[str, int] = {}
+    for key in recording.order:
+        counts[key] = counts.get(key, 0) + 1
+    return [(weight, counts[key]) for key, piece in recording.pieces.items() for weight in piece.weights]
+
+
+def weight_bytes(weights: list[tuple[Weight, int]]) -> int:
+    """Bytes of all weights."""
+    return sum(count * stored_bytes([weight]) for weight, count in weights)
+
+
+def state_bytes(weights: list[tuple[Weight, int]], optimizer: Optimizer) -> int:
+    """Bytes of the optimizer's states."""
+    return sum(count * sum(map(rounded, optimizer.state(weight))) for weight, count in weights if weight.trains)
+
+
+def gradient_bytes(weights: list[tuple[Weight, int]]) -> int:
+    """Bytes of the gradients of all that trains."""
+    return sum(count * rounded(weight.n * weight.item) for weight, count in weights if weight.trains)

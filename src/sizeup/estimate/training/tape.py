@@ -1,0 +1,318 @@
+"""A dry autograd: what torch's engine holds while it runs a step, with sizes instead of values.
+
+Operations on `Value` (`elementwise`, `norms`, `linear`, `attention` …) write every allocation and every release to the
+tape's log, in torch's order. What is alive follows from ordinary references: a value is released when the last name,
+graph node or gradient that needs it is gone, exactly as in torch, whose Python model code has the same local names.
+
+The backward pass follows torch 2.13, `torch/csrc/autograd/engine.cpp`: nodes run in the reverse order of their making
+(the highest sequence number first); a node's incoming gradient and what it saved are released after it has run and
+before its results are passed on; gradients that meet at one value are added in place if nothing else refers to the
+first of them, else into a new tensor.
+
+A log entry is ± bytes + label: bytes are multiples of 512 (the allocator's rounding), so the low nine bits are free
+for the label.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+
+ROUND = 512
+_LABEL_BITS = ROUND - 1
+
+#: What an allocation is for; its place in this tuple is its label.
+LABELS = (
+    "other", "embedding", "norm", "attention", "mlp", "experts", "state space", "adapter", "residual", "positions",
+    "logits and loss", "weight copies", "recomputation", "temporaries", "gradients", "communication",
+)  # fmt: skip
+(
+    OTHER, EMBEDDING, NORM, ATTENTION, MLP, EXPERTS, STATE_SPACE, ADAPTER, RESIDUAL, POSITIONS,
+    LOSS, WEIGHT_COPIES, RECOMPUTED, TEMPORARY, GRADIENT, COMMUNICATION,
+) = range(len(LABELS))  # fmt: skip
+
+
+def rounded(size: int) -> int:
+    """Bytes that the allocator hands out for a request: the next multiple of 512."""
+    return (size + ROUND - 1) // ROUND * ROUND
+
+
+class Storage:
+    """One allocation; it is written to the log when made and when the last reference to it goes."""
+
+    __slots__ = ("entry", "log")
+
+    def __init__(self, log: list[int], entry: int) -> None:
+        self.log = log
+        self.entry = entry
+        log.append(entry)
+
+    def __del__(self) -> None:
+        entry = self.entry
+        label = entry & _LABEL_BITS
+        self.log.append(label + label - entry)
+
+    @property
+    def size(self) -> int:
+        """Bytes as allocated."""
+        return self.entry >> 9 << 9
+
+    def relabel(self, label: int) -> None:
+        """Book the same bytes under another label."""
+        entry = self.entry
+        old = entry & _LABEL_BITS
+        self.entry = entry - old + label
+        self.log.append(old + old - entry)
+        self.log.append(self.entry)
+
+
+class Value:
+    """A tensor: elements, bytes of each, and the storage it lies in.
+
+    node, slot: which output of which graph node it is. needs: whether a gradient flows to it.
+    view: a view whose base is remembered, so that no gradient is added to it in place.
+    strided: its memory isn't in the order of its shape, so that a matrix product copies it first.
+    headed: it lies head by head in memory, and not token by token.
+    """
+
+    __slots__ = ("headed", "item", "n", "needs", "node", "slot", "storage", "strided", "view")
+
+    def __init__(self, n: int, item: int, storage: Storage | None) -> None:
+        self.n = n
+        self.item = item
+        self.storage = storage
+        self.node: Node | None = None
+        self.slot = 0
+        self.needs = False
+        self.view = False
+        self.strided = False
+        self.headed = False
+
+    @property
+    def bytes(self) -> int:
+        """Bytes without the allocator's rounding."""
+        return self.n * self.item
+
+
+class Parameter(Value):
+    """A weight. Its bytes are counted apart (they are there before the step); its gradient is on the tape.
+
+    rows: of a matrix, its outputs. copy: what autocast made of it. uses: how many steps still owe it a gradient.
+    """
+
+    __slots__ = ("copy", "grad", "rows", "uses")
+
+    def __init__(self, n: int, item: int, trainable: bool, rows: int = 0) -> None:
+        super().__init__(n, item, None)
+        self.needs = trainable
+        self.rows = rows
+        self.grad: Value | None = None
+        self.copy: Value | None = None
+        self.uses = 0
+
+
+Edge = tuple["Node | Parameter", int, int, int] | None
+Backward = Callable[[Value], Sequence[Value | None]]
+
+
+class Node:
+    """A step of the graph: where its results go, and how they come about from the gradient of its output."""
+
+    __slots__ = ("backward", "edges", "grads", "item", "many")
+
+    def __init__(self, edges: list[Edge], backward: Callable[..., Sequence[Value | None]], slots: int) -> None:
+        self.edges = edges
+        self.backward = backward
+        self.grads: list[Value | None] = [None] * slots
+        self.many = slots > 1
+
+
+def _spent(_grad: object) -> Sequence[Value | None]:
+    """Stands in for what a node has released."""
+    return ()
+
+
+def _edge(value: Value | None) -> Edge:
+    if value is None or not value.needs:
+        return None
+    if isinstance(value, Parameter):
+        value.uses += 1
+        return (value, 0, value.n, value.item)
+    return None if value.node is None else (value.node, value.slot, value.n, value.item)
+
+
+def _references(grads: list[Value | None], slot: int) -> tuple[int, int]:
+    value = grads[slot]
+    return sys.getrefcount(value), sys.getrefcount(value.storage) if value is not None else 0
+
+
+# What a gradient counts when only its slot refers to it (interpreters count their own references differently).
+_SOLE = _references([Value(1, 1, Storage([], ROUND))], 0)
+
+
+class Tape:
+    """The log of a step, its graph, and what is switched on.
+
+    autocast: bytes of the compute type that matrix products cast to; 0 without autocast.
+    grad: whether a graph is made. accumulating: whether parameters still hold gradients of an earlier micro-batch.
+    """
+
+    def __init__(self, *, autocast: int = 0, accumulating: bool = False) -> None:
+        self.log: list[int] = []
+        self.nodes: list[Node] = []
+        self.grad = True
+        self.label = OTHER
+        self.autocast = autocast
+        self.accumulating = accumulating
+        self.cached: list[Parameter] = []
+        self.segment = 0
+        self.last_save = 0
+
+    def value(self, n: int, item: int) -> Value:
+        """A new tensor."""
+        return Value(n, item, Storage(self.log, (n * item + ROUND - 1) // ROUND * ROUND + self.label))
+
+    def transient(self, *sizes: int) -> None:
+        """Tensors that are there at once and gone after."""
+        entries = [rounded(size) + self.label for size in sizes]
+        self.log.extend(entries)
+        label = self.label
+        self.log.extend([label + label - entry for entry in entries])
+
+    def saved(self) -> None:
+        """Note that the operation at hand keeps something for its backward pass (recomputation goes this far)."""
+        self.last_save = len(self.log)
+
+    def record(
+        self, inputs: Sequence[Value | None], outputs: Sequence[Value], backward: Callable[..., Sequence[Value | None]]
+    ) -> None:
+        """Put a step on the graph, if any input needs a gradient and a graph is made."""
+        if not self.grad:
+            return
+        edges = [_edge(value) for value in inputs]
+        if not any(edges):
+            return
+        node = Node(edges, backward, len(outputs))
+        self.nodes.append(node)
+        for slot, output in enumerate(outputs):
+            output.node, output.slot, output.needs = node, slot, True
+
+    def result(self, n: int, item: int, inputs: Sequence[Value | None], backward: Backward) -> Value:
+        """A new tensor made from inputs, with its step on the graph."""
+        output = self.value(n, item)
+        self.record(inputs, (output,), backward)
+        return output
+
+    def backward(self, until: int = 0) -> None:
+        """Run the graph from its newest node down to the node of that number."""
+        nodes = self.nodes
+        while len(nodes) > until:
+            node = nodes.pop()
+            if node.many:
+                grads = node.grads
+                if all(grad is None for grad in grads):
+                    continue
+                node.grads = []
+                results = list(node.backward(grads))
+                del grads
+            else:
+                grad = node.grads[0]
+                if grad is None:
+                    continue
+                node.grads = []
+                results = list(node.backward(grad))
+                del grad
+            node.backward = _spent
+            self._pass_on(node.edges, results)
+
+    def _pass_on(self, edges: list[Edge], results: list[Value | None]) -> None:
+        for place, edge in enumerate(edges):
+            if edge is not None and results[place] is not None:
+                results[place] = self.fitted(results[place], edge[2], edge[3])
+        for place, edge in enumerate(edges):
+            result = results[place]
+            results[place] = None
+            if edge is not None and result is not None:
+                self.send(edge, result)
+            del result
+
+    def fitted(self, grad: Value | None, n: int, item: int) -> Value | None:
+        """A gradient summed to the shape and cast to the type of what it belongs to (`validate_outputs`)."""
+        if grad is None or (grad.n == n and grad.item == item):
+            return grad
+        if grad.n != n:
+            grad = self.value(n, grad.item)
+        if grad.item != item:
+            grad = self.value(n, item)
+        return grad
+
+    def send(self, edge: Edge, grad: Value) -> None:
+        """Add a gradient to what has arrived at a node or parameter."""
+        if edge is None:
+            return
+        target, slot = edge[0], edge[1]
+        if isinstance(target, Parameter):
+            self._to_parameter(target, grad)
+            return
+        grads = target.grads
+        if grads[slot] is None:
+            grads[slot] = grad
+            return
+        old = grads[slot]
+        if old is not None and not old.view and self._sole(grads, slot, old):
+            return
+        del old
+        grads[slot] = self.value(grad.n, grad.item)
+
+    @staticmethod
+    def _sole(grads: list[Value | None], slot: int, old: Value) -> bool:
+        del old
+        value, storage = _references(grads, slot)
+        return value <= _SOLE[0] + 1 and storage <= _SOLE[1]
+
+    def _to_parameter(self, parameter: Parameter, grad: Value) -> None:
+        """Gradients of a shared weight are added first (`InputBuffer`), then kept (`AccumulateGrad`)."""
+        parameter.uses -= 1
+        arrived = parameter.grad
+        if arrived is None:
+            parameter.grad = grad
+        elif arrived.view:
+            del arrived
+            parameter.grad = self.value(grad.n, grad.item)
+        if parameter.uses > 0:
+            return
+        if self.accumulating:
+            parameter.grad = None
+        elif parameter.grad is not None and parameter.grad.storage is not None:
+            parameter.grad.storage.relabel(GRADIENT)
+            parameter.grad.view = False
+
+    def drop_copies(self, cached: list[Parameter]) -> None:
+        """Forget autocast's cached copies of those weights."""
+        for parameter in cached:
+            parameter.copy = None
+        cached.clear()
+
+
+def peak(log: Sequence[int]) -> tuple[int, int]:
+    """The highest running sum of a log in bytes (0 at least), and how many entries in it is reached."""
+    highest, place = 0, 0
+    for index, running in enumerate(accumulate(entry >> 9 for entry in log), 1):
+        if running > highest:
+            highest, place = running, index
+    return highest * ROUND, place
+
+
+def net(log: Sequence[int]) -> int:
+    """What a log adds in all, in bytes."""
+    return sum(entry >> 9 for entry in log) * ROUND
+
+
+def by_label(log: Sequence[int]) -> dict[int, int]:
+    """What a log adds, in bytes by label."""
+    sums: dict[int, int] = {}
+    for entry in log:
+        label = entry & _LABEL_BITS
+        sums[label] = sums.get(label, 0) + (entry >> 9)
+    return {label: blocks * ROUND for label, blocks in sums.items() if blocks}
