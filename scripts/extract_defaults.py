@@ -1,6 +1,6 @@
 """Extract the defaults of transformers' configuration classes into `models/anatomy/defaults.json`.
 
-    python scripts/extract_defaults.py [OUT]
+    PYTHONPATH=src python scripts/extract_defaults.py [OUT]
 
 Real config.json files leave out what equals the class's default. The file holds, for every configuration class, what
 `sizeup.models.anatomy.defaults` needs to fill the gaps in as transformers does:
@@ -10,33 +10,32 @@ Real config.json files leave out what equals the class's default. The file holds
     aliases   {name: stored name} of older and newer spellings (the class's `attribute_map`)
     parts     {field: {"model_type": …, fields that differ}} of nested configurations when they are absent
 
-Runs in an environment that has transformers; the version is noted in the file.
+Kept are the model types that have an anatomy, with their parts, and the fields that an anatomy names: run it again
+after adding one. Runs in an environment that has transformers and msgspec; the version is noted in the file.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import math
-import re
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-TARGET = Path(__file__).parents[1] / "src" / "sizeup" / "models" / "anatomy" / "defaults.json"
-#: Fields that say nothing about tensors, caches or work.
-IRRELEVANT = re.compile(
-    r"token|dropout|drop$|drop_|_drop|^return_|output_(attentions|hidden|router)|initializer|init_|_init|eps|_coef|"
-    r"_loss|loss_|^loss|problem_type|label|use_cache|_cost|cost_|jitter|pad_id|classifier_act|summary_|mask_time|mask_feature|"
-    r"^architectures$|transformers_version|dtype|gradient_checkpointing|pretraining_tp|temperature|theta|rope_scaling|attn_implementation|"
-    r"^(eos|bos|pad|sep|cls|unk)_|_index$|decoder_start|forced_|suppress|begin_|is_decoder|chunk_size_feed|std$|prefix$"
-)
-KEPT = frozenset({"token_shift", "mm_tokens_per_image", "num_mem_blocks", "type_vocab_size", "classifier_dropout_none"})
+ANATOMY = Path(__file__).parents[1] / "src" / "sizeup" / "models" / "anatomy"
+TARGET = ANATOMY / "defaults.json"
+#: What every configuration has and no anatomy reads.
+IRRELEVANT = frozenset({"architectures", "dtype", "is_encoder_decoder", "transformers_version", "add_cross_attention"})
 
 
 def main() -> int:
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
+
+    from sizeup.models.anatomy import registry
 
     transformers.logging.set_verbosity_error()
     classes: dict[str, type] = {}
@@ -45,7 +44,8 @@ def main() -> int:
             _collect(CONFIG_MAPPING[model_type], model_type, classes)
         except Exception as error:
             print(f"{model_type}: {error}", file=sys.stderr)
-    types = {model_type: _entry(config) for model_type, config in sorted(classes.items())}
+    wanted = _with_parts(registry.known_types(), classes)
+    types = {model_type: _entry(classes[model_type]) for model_type in sorted(wanted)}
     lines = ",\n".join(
         f"{json.dumps(name)}: {json.dumps(entry, sort_keys=True, allow_nan=False)}" for name, entry in types.items()
     )
@@ -65,11 +65,43 @@ def _collect(config: type, model_type: str, classes: dict[str, type]) -> None:
             _collect(part, name, classes)
 
 
+def _with_parts(known: list[str], classes: dict[str, type]) -> set[str]:
+    """The known model types that have a class, and those of their nested configurations."""
+    wanted: set[str] = set()
+    left = [name for name in known if name in classes]
+    while left:
+        name = left.pop()
+        if name not in wanted:
+            wanted.add(name)
+            parts = _parts(classes[name], getattr(classes[name], "sub_configs", None) or {})
+            left += [part["model_type"] for part in parts.values() if part.get("model_type") in classes]
+    return wanted
+
+
+@cache
+def _named() -> tuple[frozenset[str], tuple[str, ...]]:
+    """The strings in the anatomies: whole ones, and the pieces that names are put together of."""
+    whole, pieces = set(), set()
+    for file in ANATOMY.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                pieces |= {part.value for part in node.values if isinstance(part, ast.Constant)}
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                whole.add(node.value)
+    return frozenset(whole), tuple(piece for piece in pieces if piece.strip("_").isidentifier() and "_" in piece)
+
+
+def _is_read(name: str) -> bool:
+    """Whether an anatomy may read a field of that name."""
+    whole, pieces = _named()
+    return name not in IRRELEVANT and (name in whole or name.startswith(pieces) or name.endswith(pieces))
+
+
 def _entry(config: type) -> dict[str, Any]:
     parts = getattr(config, "sub_configs", None) or {}
     entry: dict[str, Any] = {"fields": {k: v for k, v in _literals(config).items() if k not in parts}}
     if aliases := getattr(config, "attribute_map", None):
-        entry["aliases"] = {alias: name for alias, name in aliases.items() if not IRRELEVANT.search(alias)}
+        entry["aliases"] = {a: name for a, name in aliases.items() if _is_read(a) or _is_read(name)}
     if parts:
         entry["parts"] = _parts(config, parts)
     return {name: value for name, value in entry.items() if value}
@@ -82,7 +114,7 @@ def _literals(config: type) -> dict[str, Any]:
         value = field.default
         if field.default_factory is not dataclasses.MISSING:
             value = field.default_factory()
-        if _is_plain(value) and (field.name in KEPT or not IRRELEVANT.search(field.name)):
+        if _is_plain(value) and _is_read(field.name):
             found[field.name] = list(value) if isinstance(value, tuple) else value
     return found
 
@@ -120,7 +152,7 @@ def _values(part: Any) -> dict[str, Any]:
     return {
         name: value
         for name, value in part.to_dict().items()
-        if isinstance(value, (bool, int, float, str, list)) and not IRRELEVANT.search(name)
+        if isinstance(value, (bool, int, float, str, list, dict)) and _is_read(name)
     }
 
 

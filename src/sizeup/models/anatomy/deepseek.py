@@ -50,7 +50,7 @@ def latent_mixer(cfg: Config, s: Sizes, **twists: Any) -> LatentAttention:
         kv_rank=cfg.int("kv_lora_rank"),
         rope_dim=cfg.int("qk_rope_head_dim"),
         nope_dim=cfg.int("qk_nope_head_dim"),
-        value_dim=cfg.int("v_head_dim"),
+        value_dim=cfg.int("v_head_dim", default=max(1, s.hidden // s.heads)),
         q_rank=cfg.optional_int("q_lora_rank"),
         **twists,
     )

@@ -118,7 +118,9 @@ def gpt_neo(cfg: Config, prefix: str = "transformer") -> Anatomy:
 
 
 def _neo_kinds(cfg: Config, s: Sizes) -> list[str]:
-    """`attention_types` is a list of [pattern, times]; each pattern names `global` and `local` layers."""
+    """`attention_types` is a list of [pattern, times], of `global` and `local` layers; they alternate without it."""
+    if not cfg.has("attention_layers", "attention_types"):
+        return [SLIDING if layer % 2 else FULL for layer in range(s.layers)]
     listed = cfg.strs("attention_layers")
     kinds = list(listed) if listed else []
     for item in [] if listed else cfg.list("attention_types"):

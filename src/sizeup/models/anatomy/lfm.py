@@ -8,6 +8,7 @@ from typing import Any
 from sizeup.models.anatomy.family import (
     DENSE,
     FULL,
+    SLIDING,
     Anatomy,
     decoder,
     layer_kinds,
@@ -62,7 +63,7 @@ def lfm2_like(
     """Short convolutions with attention in some layers; the final norm is called `embedding_norm`."""
     s = sizes(cfg)
     chosen = cfg.ints("full_attn_idxs", min=0)
-    default = [FULL if chosen is None or layer in chosen else "conv" for layer in range(s.layers)]
+    default = twists.pop("default", [FULL if chosen is None or i in chosen else "conv" for i in range(s.layers)])
     operator = short_convolution(
         s.hidden, cfg.int("conv_L_cache", default=3), bias=cfg.bool("conv_bias", default=False)
     )
@@ -131,4 +132,6 @@ def lfm3(cfg: Config, prefix: str = "model") -> Anatomy:
         "output_bias": bias,
     }
     after = ("post_operator_norm", "post_ffn_norm") if cfg.bool("use_sandwich_norm", default=True) else ()
-    return lfm2_like(cfg, prefix, lambda _: half, attention=names, norms=(*OPERATOR_NORMS, *after))
+    pattern = {2: FULL, 0: SLIDING}
+    kinds = [pattern.get(layer % 4, "conv") if layer else "conv" for layer in range(s.layers)]
+    return lfm2_like(cfg, prefix, lambda _: half, default=kinds, attention=names, norms=(*OPERATOR_NORMS, *after))

@@ -258,7 +258,7 @@ def _kimi_kinds(cfg: Config, s: Sizes) -> list[str]:
     full = inner.ints("full_attn_layers") if inner else None
     if full is not None:
         return [FULL if layer + 1 in full else LINEAR for layer in range(s.layers)]
-    return layer_kinds(cfg, s.layers, [LINEAR, LINEAR, LINEAR, FULL])
+    return layer_kinds(cfg, s.layers, [FULL if layer and layer % 4 == 0 else LINEAR for layer in range(s.layers)])
 
 
 def bailing_hybrid(cfg: Config, prefix: str = "model") -> Anatomy:

@@ -189,9 +189,10 @@ def dbrx(cfg: Config, prefix: str = "transformer") -> Anatomy:
 
 def jetmoe(cfg: Config, prefix: str = "model") -> Anatomy:
     """A mixture of attention heads as well: each expert has its own queries and output, keys and values are shared."""
-    base = sizes(cfg)
     count = expert_count(cfg, "num_local_experts")
     used = experts_per_token(cfg, count)
+    derived = {"num_attention_heads": cfg.int("num_key_value_heads") * used}
+    base = sizes(Config(cfg.data | derived, cfg.origin, cfg.path))
     kv_heads, head_dim = cfg.int("num_key_value_heads"), cfg.int("kv_channels")
     mixer = Attention(kv_heads * used, kv_heads, head_dim, head_dim)
     width = kv_heads * head_dim
