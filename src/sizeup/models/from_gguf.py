@@ -10,7 +10,7 @@ from sizeup.formats.ggml import is_quantized
 from sizeup.models.gguf_metadata import GgufMetadata
 from sizeup.models.gguf_mixers import ENCODERS, GgufMixers
 from sizeup.models.gguf_names import GgufName, expert_number, role_of, split_name
-from sizeup.models.grouping import LayerKind, Placed, blocks_of, feed_forward_of, gathered, layer_name
+from sizeup.models.grouping import LayerKind, Placed, blocks_of, feed_forward_of, layer_name, with_copies
 from sizeup.models.mixers import Attention, Mixer
 from sizeup.models.model import Block, Facts, Model
 from sizeup.models.prompt_template import template_family
@@ -82,14 +82,13 @@ class _Reader:
                 stems.setdefault((name.stack, name.prefix, name.layer), set()).add(name.stem)
         by_place = {place: frozenset(found) for place, found in stems.items()}
         self.stems = {(stack, layer): found for (stack, _, layer), found in by_place.items()}
-        single = []
+        groups: dict[Placed, list[int]] = {}
         for tensor, name in named:
             around = by_place.get((name.stack, name.prefix, name.layer or 0), frozenset())
-            placed = (
-                self._outside(tensor, name) if name.layer is None else self._inside(tensor, name, name.layer, around)
-            )
-            single.append((placed, expert_number(name.stem)))
-        return list(gathered(single))
+            one = self._outside(tensor, name) if name.layer is None else self._inside(tensor, name, name.layer, around)
+            number = expert_number(name.stem)
+            groups.setdefault(one, []).extend([] if number is None else [number])
+        return [placed for one, numbers in groups.items() for placed in with_copies(one, numbers)]
 
     def _outside(self, stored: StoredTensor, name: GgufName) -> Placed:
         role, part = role_of(name, frozenset())

@@ -97,21 +97,18 @@ def _layer_blocks(inside: dict[tuple[str, str, int], list[Tensor]], describe: De
     return sorted(blocks, key=lambda block: block.layers[0])
 
 
-def gathered(single: Iterable[tuple[Placed, int | None]]) -> Iterable[Placed]:
-    """Experts 0 … n-1 with one shape and format become one tensor with n copies; others stay alone."""
-    groups: dict[Placed, list[int]] = {}
-    for item, copy in single:
-        if copy is None:
-            yield item
-        else:
-            groups.setdefault(item, []).append(copy)
-    for item, copies in groups.items():
-        tensor = item.tensor
-        if sorted(copies) == list(range(len(copies))):
-            active = min(tensor.active, len(copies)) if tensor.active else None
-            tensor = msgspec.structs.replace(tensor, copies=len(copies), active=active)
-            yield msgspec.structs.replace(item, tensor=tensor)
-            continue
+def with_copies(item: Placed, copies: list[int]) -> Iterable[Placed]:
+    """Experts 0 … n-1 under one template become one tensor with n copies; other numbers stay alone.
+
+    copies: the experts' numbers; empty for a tensor that isn't one of several.
+    """
+    tensor = item.tensor
+    if not copies:
+        yield item
+    elif sorted(copies) == list(range(len(copies))):
+        active = min(tensor.active, len(copies)) if tensor.active else None
+        yield msgspec.structs.replace(item, tensor=msgspec.structs.replace(tensor, copies=len(copies), active=active))
+    else:
         for copy in copies:
             alone = msgspec.structs.replace(tensor, name=tensor.name.replace("{copy}", str(copy)), active=None)
             yield msgspec.structs.replace(item, tensor=alone)

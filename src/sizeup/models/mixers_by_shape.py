@@ -37,10 +37,10 @@ def _attention(
     tensors: list[Tensor], cfg: Config, *, causal: bool, window: int | None = None, cross: bool = False
 ) -> Attention | None:
     rows = {tensor.part: max(tensor.shape[0], 1) for tensor in tensors}
-    heads = cfg.optional_int("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads")
-    size = cfg.optional_int("head_dim", "d_kv")
+    heads = _integer(cfg, "num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads")
+    size = _integer(cfg, "head_dim", "d_kv")
     if "qkv" in rows and heads:
-        kv_heads = cfg.int("num_key_value_heads", "num_kv_heads", default=heads)
+        kv_heads = _integer(cfg, "num_key_value_heads", "num_kv_heads") or heads
         size = size or max(1, max(tensors[0].shape) // (heads + 2 * kv_heads))
         return Attention(heads, kv_heads, size, size, window=window, causal=causal, cross=cross)
     if "q" not in rows:
@@ -63,7 +63,7 @@ def _latent(tensors: list[Tensor], cfg: Config) -> LatentAttention | None:
             rope_dim=cfg.int("qk_rope_head_dim", min=0),
             nope_dim=cfg.int("qk_nope_head_dim", min=0),
             value_dim=cfg.int("v_head_dim"),
-            q_rank=cfg.optional_int("q_lora_rank") if "q_a" in parts else None,
+            q_rank=_integer(cfg, "q_lora_rank") if "q_a" in parts else None,
         )
     except BadConfig:
         return None
@@ -71,11 +71,19 @@ def _latent(tensors: list[Tensor], cfg: Config) -> LatentAttention | None:
 
 def _window(cfg: Config, layer: int) -> int | None:
     """The window of a layer, when the configuration lists kinds of layers or windows them all."""
-    window = cfg.optional_int("sliding_window", min=0) or None
+    window = _integer(cfg, "sliding_window")
     kinds = cfg.get("layer_types")
     if isinstance(kinds, list) and layer < len(kinds):
         return window if kinds[layer] == "sliding_attention" else None
     return window if cfg.get("model_type") == "mistral" else None
+
+
+def _integer(cfg: Config, *names: str) -> int | None:
+    """A positive integer; None for anything else (a list by stage, 0), since the shapes still say something."""
+    try:
+        return cfg.optional_int(*names)
+    except BadConfig:
+        return None
 
 
 def _state_space(tensors: tuple[Tensor, ...], cfg: Config) -> StateSpace | None:
@@ -88,7 +96,7 @@ def _state_space(tensors: tuple[Tensor, ...], cfg: Config) -> StateSpace | None:
     channels, kernel, inner = conv.shape[0], conv.shape[-1], out.shape[-1]
     if len(decay.shape) == 2:
         return StateSpace(1, inner, decay.shape[1], kernel, channels)
-    state = cfg.optional_int("state_size", "ssm_state_size", "mamba_d_state")
+    state = _integer(cfg, "state_size", "ssm_state_size", "mamba_d_state")
     if not state:
         return None
     groups = max(1, (channels - inner) // (2 * state))

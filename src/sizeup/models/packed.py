@@ -30,6 +30,7 @@ _BESIDE_WEIGHT = (
 _BESIDE_WORDS = (".qzeros", ".scales", ".g_idx")
 _BESIDE_MLX = (".scales", ".biases")
 _BITSANDBYTES = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map")
+_ENDINGS = (*_BESIDE_WEIGHT, *_BESIDE_WORDS, *_BESIDE_MLX, "_scales")
 _MXFP4_GROUP = 32
 _MLX_GROUP = 64
 _USUAL_BITS = 4
@@ -74,6 +75,8 @@ def unpack(tensors: Iterable[StoredTensor], hints: PackingHints | None = None) -
 
 
 def _is_beside(name: str, by_name: Mapping[str, StoredTensor]) -> bool:
+    if not name.endswith(_ENDINGS) and ".weight." not in name:
+        return False
     for ending in _BESIDE_WEIGHT:
         if name.endswith(ending):
             module = name.removesuffix(ending)

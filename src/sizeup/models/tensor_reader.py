@@ -8,7 +8,7 @@ import msgspec
 
 from sizeup.models import name_rules
 from sizeup.models.config import Config
-from sizeup.models.grouping import LayerKind, Placed, blocks_of, feed_forward_of, gathered, layer_name
+from sizeup.models.grouping import LayerKind, Placed, blocks_of, feed_forward_of, layer_name, with_copies
 from sizeup.models.mixers_by_shape import ASSUMED_HEADS, mixers_of
 from sizeup.models.model import Block, Model
 from sizeup.models.name_match import Match, NameMatch
@@ -22,8 +22,8 @@ class TensorReader:
     """From a checkpoint's tensors to blocks.
 
     plan: what the configuration alone gives; only an exact one (road `anatomy`) names tensors. cfg: the part of the
-    configuration that describes the text. buffers: names that are known not to be parameters. ties: tied name → the
-    name that holds its values, for what isn't in the list.
+    configuration that describes the text. buffers: the names that aren't parameters, where that is known; None lets
+    names decide. ties: tied name → the name that holds its values, for what isn't in the list.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class TensorReader:
         plan: Model | None,
         cfg: Config,
         *,
-        buffers: frozenset[str] = frozenset(),
+        buffers: frozenset[str] | None = None,
         ties: Mapping[str, str] | None = None,
     ) -> None:
         self.plan = plan if plan is not None and plan.road == "anatomy" else None
@@ -65,38 +65,54 @@ class TensorReader:
         return max(tables, key=lambda item: item.shape[0], default=None)
 
     def _placed(self) -> list[Placed]:
-        single = [self._place(item) for item in sorted(self.logical, key=lambda item: item.side)]
-        return [*gathered(single), *self._tied()]
+        """Every tensor; the experts of a layer that differ in their number only are looked at once."""
+        groups: dict[tuple[bool, str, tuple[int, ...], str, bool], list[int | None]] = {}
+        for item in self.logical:
+            template, copy = name_rules.split_copy(item.name)
+            groups.setdefault((item.side, template, item.shape, item.stored, item.flat), []).append(copy)
+        placed = []
+        for (side, template, shape, stored, flat), copies in sorted(groups.items(), key=lambda group: group[0][0]):
+            one = self._place(Logical(template, shape, stored, side=side, flat=flat))
+            placed += list(with_copies(one, [copy for copy in copies if copy is not None]))
+        return [*placed, *self._tied()]
 
-    def _place(self, item: Logical) -> tuple[Placed, int | None]:
-        template, copy = name_rules.split_copy(item.name)
-        found = None if item.side else self.match.find(template, item.shape, flat=item.flat)
+    def _place(self, item: Logical) -> Placed:
+        """One tensor, or the experts of a layer, under a name with `{copy}` for the expert's number."""
+        found = None if item.side else self.match.find(item.name, item.shape, flat=item.flat)
         if found is not None:
-            return self._as_described(item, template, found), copy
-        stack, layer_template, layer = self._where(item.name, template)
-        role, part = ("scale", "scale") if item.side else name_rules.role_of(item.name, item.shape, item.stored, stack)
-        if item.name in self.buffers:
-            role = "buffer"
-        tensor = Tensor(layer_template, item.shape, role, part, stored=item.stored or None)
-        if role == "routed_expert" and copy is None and len(item.shape) > 1:
+            return self._as_described(item, found)
+        stack, template, layer = self._where(item.name)
+        role, part = ("scale", "scale") if item.side else self._role(item, stack)
+        tensor = Tensor(template, item.shape, role, part, stored=item.stored or None)
+        alone = "{copy}" not in item.name
+        if role == "routed_expert" and alone and len(item.shape) > 1:
             tensor = self._stacked(tensor)
-        elif copy is not None and self.per_token and role in {"routed_expert", "scale"}:
+        elif not alone and self.per_token and role in {"routed_expert", "scale"}:
             tensor = msgspec.structs.replace(tensor, active=self.per_token)
-        return Placed(tensor, stack, layer, "" if layer is not None else _section(stack, role)), copy
+        return Placed(tensor, stack, layer, "" if layer is not None else _section(stack, role))
 
-    def _where(self, name: str, template: str) -> tuple[str, str, int | None]:
+    def _role(self, item: Logical, stack: str) -> tuple[str, str]:
+        """The role by name; whoever listed the buffers knows better which they are."""
+        role, part = name_rules.role_of(item.name, item.shape, item.stored, stack)
+        if self.buffers is None or (item.name in self.buffers) == (role == "buffer"):
+            return role, part
+        if item.name in self.buffers:
+            return "buffer", part
+        return ("router" if part == "router_correction" else "attention" if "attn" in item.name else "mlp"), part
+
+    def _where(self, name: str) -> tuple[str, str, int | None]:
         """(stack, template, layer) of a name that no anatomy describes; scales go where their weight is."""
-        weight = self.match.beside(template)
+        weight = self.match.beside(name)
         if weight is not None:
             block, layer = weight
-            return block.stack, _with_layer(template, layer, block), layer
+            return block.stack, _with_layer(name, layer, block), layer
         stack = name_rules.stack_of(name, encoder_decoder=self.encoder_decoder)
-        layer_template, layer = name_rules.split_layer(template)
+        layer_template, layer = name_rules.split_layer(name)
         if stack == "text" and layer is not None and self.layers and layer >= self.layers:
             stack = "mtp"
         return stack, layer_template, layer
 
-    def _as_described(self, item: Logical, template: str, found: Match) -> Placed:
+    def _as_described(self, item: Logical, found: Match) -> Placed:
         """A tensor that the anatomy knows: under the file's name and shape, with the anatomy's role and part."""
         known, block, layer = found.tensor, found.block, found.layer
         if known.tied_to:
@@ -109,7 +125,7 @@ class TensorReader:
         else:
             fused = ""
         tensor = Tensor(
-            _with_layer(template, layer, block),
+            _with_layer(item.name, layer, block),
             shape,
             "buffer" if known.tied_to else known.role,
             "duplicate" if known.tied_to else known.part,
@@ -138,7 +154,7 @@ class TensorReader:
         shapes = {item.name: item.shape for item in self.logical}
         for name, source in self.ties.items():
             if source in shapes:
-                stack, template, layer = self._where(name, name)
+                stack, template, layer = self._where(name)
                 role, part = name_rules.role_of(name, shapes[source], "", stack)
                 tied = Tensor(template, shapes[source], role, part, tied_to=source)
                 yield Placed(tied, stack, layer, "" if layer is not None else _section(stack, role))
