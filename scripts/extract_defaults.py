@@ -28,7 +28,9 @@ from typing import Any
 ANATOMY = Path(__file__).parents[1] / "src" / "sizeup" / "models" / "anatomy"
 TARGET = ANATOMY / "defaults.json"
 #: What every configuration has and no anatomy reads.
-IRRELEVANT = frozenset({"architectures", "dtype", "is_encoder_decoder", "transformers_version", "add_cross_attention"})
+IRRELEVANT = frozenset(
+    {"architectures", "dtype", "id2label", "is_encoder_decoder", "transformers_version", "add_cross_attention"}
+)
 
 
 def main() -> int:
@@ -100,6 +102,8 @@ def _is_read(name: str) -> bool:
 def _entry(config: type) -> dict[str, Any]:
     parts = getattr(config, "sub_configs", None) or {}
     entry: dict[str, Any] = {"fields": {k: v for k, v in _literals(config).items() if k not in parts}}
+    if "tie_word_embeddings" in entry["fields"] and (owner := _instance(config)):
+        entry["fields"]["tie_word_embeddings"] = owner.tie_word_embeddings
     if aliases := getattr(config, "attribute_map", None):
         entry["aliases"] = {a: name for a, name in aliases.items() if _is_read(a) or _is_read(name)}
     if parts:
@@ -129,30 +133,39 @@ def _is_plain(value: Any) -> bool:
 
 def _parts(config: type, parts: dict[str, type]) -> dict[str, Any]:
     """For every nested configuration: its model type, and the fields that its owner's default changes."""
-    try:
-        owner = config()
-    except Exception as error:
-        print(f"{config.__name__}: {error}", file=sys.stderr)
+    owner = _instance(config)
+    if owner is None:
         return {}
     found = {}
     for field in parts:
         part = getattr(owner, field, None)
         if not hasattr(part, "model_type"):
             continue
+        literals = _literals(type(part))
+        found[field] = literals
         if part.model_type:
-            plain = _values(type(part)())
-            changed = {name: value for name, value in _values(part).items() if plain.get(name) != value}
+            changed = {name: value for name, value in _values(part).items() if literals.get(name) != value}
             found[field] = {"model_type": part.model_type} | changed
-        else:
-            found[field] = _literals(type(part))
     return found
 
 
+@cache
+def _instance(config: type) -> Any:
+    """The configuration with all defaults; None when they are incomplete."""
+    try:
+        return config()
+    except Exception as error:
+        print(f"{config.__name__}: {error}", file=sys.stderr)
+        return None
+
+
 def _values(part: Any) -> dict[str, Any]:
+    """The fields of a nested configuration as it stands, nulls included."""
+    fields = {field.name for field in dataclasses.fields(part)}
     return {
         name: value
         for name, value in part.to_dict().items()
-        if isinstance(value, (bool, int, float, str, list, dict)) and _is_read(name)
+        if name in fields and _is_read(name) and isinstance(value, (bool, int, float, str, list, dict, type(None)))
     }
 
 

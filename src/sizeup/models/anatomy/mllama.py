@@ -70,7 +70,8 @@ def mllama_vision(cfg: Config, prefix: str) -> Blocks:
 def mllama_text_model(cfg: Config, prefix: str = "model") -> Anatomy:
     """Llama whose `cross_attention_layers` attend to the image, gated; the table has 8 rows more than the head."""
     s = sizes(cfg)
-    crossed = set(cfg.ints("cross_attention_layers", min=0) or ())
+    listed = cfg.ints("cross_attention_layers", min=0)
+    crossed = set(range(3, 39, 5) if listed is None else listed)
 
     def layer(kind: str) -> list[Part]:
         common = [

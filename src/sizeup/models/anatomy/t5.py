@@ -153,7 +153,8 @@ def _notes(cfg: Config, s: T5Sizes) -> tuple[str, ...]:
 
 
 def _layers(cfg: Config, side: str, layers: int, build: Callable[[str], list[Part]]) -> tuple[Block, ...]:
-    step = cfg.int(f"{side}_sparse_step", min=0, default=0)
+    sparse = cfg.int(f"num_sparse_{side}_layers", min=0, default=0)
+    step = cfg.int(f"{side}_sparse_step", min=0, default=layers // sparse if sparse else 0)
     kinds = [
         " ".join(["first"] * (layer == 0) + ["mixture"] * bool(step and _is_sparse(layer, step)))
         for layer in range(layers)
