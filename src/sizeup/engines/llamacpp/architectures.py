@@ -49,7 +49,6 @@ KNOWN = frozenset(
         "baichuan",
         "grok",
         "gpt2",
-        "gptj",
         "gptneox",
         "mpt",
         "starcoder",

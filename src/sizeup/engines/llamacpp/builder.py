@@ -150,6 +150,9 @@ class Builder:
                 v = self._headed(layer, "attn_v", source, v_shape) if layer.has("attn_v") else g.view(k, v_shape)
         return self._turned(layer, "attn_q", q), self._turned(layer, "attn_k", k) if k else None, v
 
+    def _has_rope(self, layer: Layer) -> bool:
+        return "no_rope" not in self.twists and (layer.windowed or "rope_in_windows" not in self.twists)
+
     def _headed(self, layer: Layer, stem: str, source: Node, shape: tuple[int, ...]) -> Node:
         """A projection seen as heads; a norm over all heads comes before, one over each head after."""
         flat = self.multiply(layer, stem, source)
@@ -166,7 +169,7 @@ class Builder:
         norm = layer.tensors.get(f"{stem}_norm.weight")
         if norm and norm[-1] == heads.shape[0]:
             heads = self.norm(heads)
-        if "no_rope" in self.twists:
+        if not self._has_rope(layer):
             return heads
         heads = self.graph.op(heads.shape, heads, self.positions(), inplace=True)
         if "scaled_queries" in self.twists and stem == "attn_q":
@@ -282,11 +285,12 @@ class Builder:
         compressed = self.multiply(layer, "attn_kv_a_mqa", source)
         latent = g.view(compressed, (mixer.kv_rank, tokens), contiguous=False)
         k_rope = g.view(compressed, (mixer.rope_dim, 1, tokens), contiguous=False)
-        k_rope = g.op(k_rope.shape, k_rope, self.positions(), inplace=True)
+        roped = "no_rope" not in self.twists
+        k_rope = g.op(k_rope.shape, k_rope, self.positions(), inplace=True) if roped else k_rope
         latent = self.norm(latent)
         q_nope = g.view(q, (mixer.nope_dim, mixer.heads, tokens), contiguous=False)
         q_rope = g.view(q, (mixer.rope_dim, mixer.heads, tokens), contiguous=False)
-        q_rope = g.op(q_rope.shape, q_rope, self.positions(), inplace=True)
+        q_rope = g.op(q_rope.shape, q_rope, self.positions(), inplace=True) if roped else q_rope
         absorbed = g.op((mixer.kv_rank, tokens, mixer.heads), g.view(q_nope, contiguous=False))
         queries = g.op((mixer.latent_elements, mixer.heads, tokens), g.view(absorbed, contiguous=False), q_rope)
         latent = g.view(latent, (mixer.kv_rank, 1, tokens))

@@ -10,13 +10,13 @@ import msgspec
 
 from sizeup.engines.llamacpp.backends import CPU, Backend
 from sizeup.engines.llamacpp.memo import by_model
-from sizeup.engines.llamacpp.names import mix_hparams
+from sizeup.engines.llamacpp.names import EXPANDED, mix_hparams
 from sizeup.engines.llamacpp.setting import UNQUANTIZED, LlamaSetting
 from sizeup.engines.llamacpp.weights import HOST, Assignment
 from sizeup.errors import BadInput
 from sizeup.estimate.cache import row_bytes, state_bytes
 from sizeup.formats.storage import STORAGES, ceil_div
-from sizeup.models.gguf_windows import RULES
+from sizeup.models.gguf_windows import windows
 from sizeup.models.mixers import Attention, LatentAttention, LinearAttention, ShortConvolution, StateSpace
 from sizeup.models.model import Block, Model
 
@@ -54,15 +54,24 @@ def layer_memories(model: Model) -> tuple[LayerMemory, ...]:
     architecture = mix_hparams(model).architecture
     if architecture in _WITHOUT_MEMORY:
         return ()
-    windowed = architecture in RULES
     stack = stack_of_layers(model)
-    numbered = {
-        number: _memory(block, windowed=windowed)
-        for block in model.blocks
-        if block.stack == stack
-        for number in block.layers
-    }
-    return tuple(numbered[number] for number in sorted(numbered))
+    numbered = {number: block for block in model.blocks if block.stack == stack for number in block.layers}
+    blocks = [numbered[number] for number in sorted(numbered)]
+    reaches = tuple(_reach(block) for block in blocks)
+    size = next((reach for reach in reaches if reach), None)
+    kept = windows(architecture, len(blocks), size, tuple(reach is not None for reach in reaches))
+    expanded = architecture in EXPANDED
+    return tuple(_memory(block, window, expanded=expanded) for block, window in zip(blocks, kept, strict=True))
+
+
+def _reach(block: Block) -> int | None:
+    """How many tokens its attention looks back at; None without a limit."""
+    for mixer in block.mixers:
+        if isinstance(mixer, Attention):
+            return mixer.reach
+        if isinstance(mixer, LatentAttention):
+            return mixer.window
+    return None
 
 
 def stack_of_layers(model: Model) -> str:
@@ -71,32 +80,46 @@ def stack_of_layers(model: Model) -> str:
     return "text" if "text" in stacks else "decoder" if "decoder" in stacks else "encoder"
 
 
-def _memory(block: Block, *, windowed: bool) -> LayerMemory:
-    kept = LayerMemory()
+def _memory(block: Block, window: int | None, *, expanded: bool) -> LayerMemory:
+    kept = LayerMemory(window=window)
     for mixer in block.mixers:
         match mixer:
             case Attention(cross=False):
+                indexer = mixer.indexer
                 kept = msgspec.structs.replace(
                     kept,
                     keys=mixer.key_elements,
                     values=mixer.value_elements,
-                    window=mixer.reach if windowed else None,
+                    indexer_keys=indexer.head_dim if indexer else 0,
+                    indexer_values=mixer.value_dim if indexer else 0,
                     key_head=mixer.head_dim,
                     value_head=mixer.value_dim,
                 )
             case LatentAttention():
-                indexer = mixer.indexer
-                kept = msgspec.structs.replace(
-                    kept,
-                    keys=mixer.latent_elements,
-                    window=mixer.window if windowed else None,
-                    indexer_keys=indexer.head_dim if indexer and not indexer.shares_choice else 0,
-                    key_head=mixer.latent_elements,
-                    latent=True,
-                )
+                kept = _latent_memory(kept, mixer, expanded=expanded)
             case StateSpace() | LinearAttention() | ShortConvolution():
                 kept = msgspec.structs.replace(kept, convolution=mixer.conv_elements, state=mixer.state_elements)
     return kept
+
+
+def _latent_memory(kept: LayerMemory, mixer: LatentAttention, *, expanded: bool) -> LayerMemory:
+    """One latent key for all heads; keys and values of every head where the architecture expands them."""
+    if expanded:
+        return msgspec.structs.replace(
+            kept,
+            keys=mixer.heads * mixer.head_dim,
+            values=mixer.heads * mixer.value_dim,
+            key_head=mixer.head_dim,
+            value_head=mixer.value_dim,
+        )
+    indexer = mixer.indexer
+    return msgspec.structs.replace(
+        kept,
+        keys=mixer.latent_elements,
+        indexer_keys=indexer.head_dim if indexer and not indexer.shares_choice else 0,
+        key_head=mixer.latent_elements,
+        latent=True,
+    )
 
 
 class CacheSizes(msgspec.Struct, frozen=True):

@@ -142,7 +142,7 @@ def _layer(b: Builder, layer: Layer, residual: Node, *, last: bool) -> Node:
         mixed, residual = b.take_rows(mixed), b.take_rows(residual)
     if not layer.has_mixer or not layer.has_feed_forward:
         return g.op(mixed.shape, mixed, residual, inplace=True)
-    if layer.has("attn_output_norm"):
+    if layer.has("layer_output_norm") and layer.has("attn_output_norm"):
         return _post_norm_layer(b, layer, mixed, residual)
     before, after = _norms_of_the_second_half(b, layer)
     if not before and not after:
@@ -161,7 +161,7 @@ def _layer(b: Builder, layer: Layer, residual: Node, *, last: bool) -> Node:
 def _norms_of_the_second_half(b: Builder, layer: Layer) -> tuple[bool, bool]:
     """Whether there is a norm before the feed-forward, and after it."""
     after = layer.has("post_ffw_norm")
-    named_otherwise = layer.has("post_attention_norm") and not after
+    named_otherwise = layer.has("attn_output_norm") or (layer.has("post_attention_norm") and not after)
     return layer.has("ffn_norm") or named_otherwise or "plain_norm" in b.twists, after
 
 

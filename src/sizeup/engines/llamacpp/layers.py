@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from sizeup.engines.llamacpp.cache import stack_of_layers
+from sizeup.engines.llamacpp.cache import layer_memories, stack_of_layers
 from sizeup.engines.llamacpp.memo import by_model
 from sizeup.engines.llamacpp.names import gguf_tensors, mix_hparams
-from sizeup.models.gguf_windows import RULES
 from sizeup.models.mixers import Attention, LatentAttention, LinearAttention, Mixer, ShortConvolution, StateSpace
 from sizeup.models.model import FeedForward, Model
 
@@ -83,11 +82,12 @@ def trunk(model: Model) -> Trunk:
     blocks = {number: block for block in model.blocks if block.stack == stack for number in block.layers}
     kinds: list[Layer] = []
     known: dict[tuple[object, ...], int] = {}
-    order = []
+    order: list[int] = []
+    memories = layer_memories(model)
     for number in sorted(blocks):
         block, tensors = blocks[number], by_layer.get(number, {})
-        windowed = architecture in RULES and any(getattr(m, "reach", None) or getattr(m, "window", None) for m in block.mixers)
-        key = (frozenset(tensors.items()), block.mixers, block.feed_forward)
+        windowed = bool(memories) and memories[len(order)].window is not None
+        key = (frozenset(tensors.items()), block.mixers, block.feed_forward, windowed)
         if key not in known:
             known[key] = len(kinds)
             kinds.append(Layer(tensors, block.mixers, block.feed_forward, windowed=windowed))

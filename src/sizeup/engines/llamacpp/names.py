@@ -32,7 +32,7 @@ HEADLESS = frozenset({"bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "ne
 #: Checkpoints that store matrices as (in, out); the file has them the usual way round.
 _TRANSPOSED = frozenset({"gpt2", "gpt-sw3", "openai-gpt"})
 #: Architectures that expand latent attention instead of absorbing it, and that keep gate and up of experts merged.
-_EXPANDED = frozenset({"minicpm3", "plm"})
+EXPANDED = frozenset({"minicpm3", "plm"})
 _FUSED_EXPERTS = frozenset({"mistral4"})
 _STACK_PREFIXES = {"encoder": "enc.", "decoder": "dec."}
 
@@ -172,18 +172,21 @@ def _pieces(tensor: Tensor, block: Block, architecture: str) -> Iterator[_Piece]
             shape = _without_padding_positions(tensor, architecture)
             yield _Piece(stem_outside(tensor, words, architecture), _suffix(tensor), shape, tensor)
         return
-    if tensor.part == "kv_b" and architecture not in _EXPANDED:
+    if tensor.part == "kv_b" and architecture not in EXPANDED:
         yield from _split_kv_b(tensor, block)
         return
     if tensor.part == "qkvz":
         yield from _split_qkvz(tensor, block)
         return
-    if tensor.part == "gate_up" and tensor.role == "routed_expert" and architecture not in _FUSED_EXPERTS:
-        yield from _split_gate_up(_stacked(tensor, block))
-        return
     stem = stem_inside(tensor, words, block, architecture)
+    if tensor.part == "gate_up" and tensor.role == "routed_expert" and architecture not in _FUSED_EXPERTS:
+        yield from _split_gate_up(_stacked(tensor, block), "_exps", axis=1)
+        return
+    if tensor.part == "gate_up" and tensor.role == "shared_expert":
+        yield from _split_gate_up(tensor, "_shexp" if stem.endswith("_shexp") else "", axis=0)
+        return
     shape = _stacked(tensor, block).shape if tensor.role == "routed_expert" else _shape(tensor, stem, block)
-    yield _Piece(stem, _suffix_inside(tensor, stem), shape, tensor)
+    yield _Piece(stem, _suffix_inside(tensor, stem, architecture), shape, tensor)
 
 
 def _words(name: str) -> str:
@@ -198,14 +201,14 @@ def _suffix(tensor: Tensor) -> str:
     return ".bias" if tensor.name.endswith((".bias", "_bias")) and tensor.part != "relative_bias" else ".weight"
 
 
-def _suffix_inside(tensor: Tensor, stem: str) -> str:
-    if tensor.part == "router_correction":
-        return ".bias"
-    if stem in {"ssm_a", "ssm_d"} or (stem == "ffn_norm" and tensor.name.endswith("pre_ff_layernorm.weight")):
+def _suffix_inside(tensor: Tensor, stem: str, architecture: str) -> str:
+    if stem == "exp_probs_b":
+        return "" if architecture == "hy_v3" else ".bias"
+    if stem in {"ssm_a", "ssm_d"} or (stem == "ffn_norm" and architecture == "falcon-h1"):
         return ""
     if stem == "ssm_dt" and len(tensor.shape) == 1:
         return ".bias"
-    return _suffix(tensor)
+    return ".weight" if stem == "attn_sinks" else _suffix(tensor)
 
 
 def _without_padding_positions(tensor: Tensor, architecture: str) -> Shape:
@@ -218,7 +221,7 @@ def _without_padding_positions(tensor: Tensor, architecture: str) -> Shape:
 def _shape(tensor: Tensor, stem: str, block: Block) -> Shape:
     """The shape in the file: convolutions lose their middle dimension, one value a head becomes a column."""
     shape = tuple(extent for extent in tensor.shape if extent != 1)
-    if stem in {"ssm_conv1d", "shortconv.conv"}:
+    if stem in {"ssm_conv1d", "shortconv.conv", "exp_probs_b"}:
         return shape
     if stem.startswith("ssm_conv1d_"):
         return (1, shape[0], 1, shape[1])
@@ -260,8 +263,8 @@ def _split_qkvz(tensor: Tensor, block: Block) -> Iterator[_Piece]:
     yield _Piece("attn_gate", ".weight", (mixer.heads * mixer.value_dim, hidden), tensor)
 
 
-def _split_gate_up(tensor: Tensor) -> Iterator[_Piece]:
-    """A merged gate and up projection of all experts becomes two tensors of half the width."""
-    half = (tensor.shape[0], tensor.shape[1] // 2, *tensor.shape[2:])
-    for stem in ("ffn_gate_exps", "ffn_up_exps"):
+def _split_gate_up(tensor: Tensor, ending: str, *, axis: int) -> Iterator[_Piece]:
+    """A merged gate and up projection becomes two tensors of half the width."""
+    half = tuple(extent // 2 if i == axis else extent for i, extent in enumerate(tensor.shape))
+    for stem in (f"ffn_gate{ending}", f"ffn_up{ending}"):
         yield _Piece(stem, _suffix(tensor), half, tensor)

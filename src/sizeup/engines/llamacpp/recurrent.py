@@ -21,8 +21,12 @@ def recurrent(b: Builder, layer: Layer, mixer: Recurrent, source: Node) -> Node:
             return _mamba(b, layer, mixer, source)
         case StateSpace():
             return _mamba2(b, layer, mixer, source)
-        case LinearAttention():
+        case LinearAttention(kind="kda"):
+            return _kimi_delta(b, layer, mixer, source)
+        case LinearAttention() if layer.has("attn_qkv") and layer.has("ssm_out"):
             return _delta_net(b, layer, mixer, source)
+        case LinearAttention():
+            return _some_linear_attention(b, mixer, source)
         case ShortConvolution():
             return _short_convolution(b, layer, mixer, source)
 
@@ -134,6 +138,52 @@ def _delta_net(b: Builder, layer: Layer, mixer: LinearAttention, source: Node) -
     gated = g.op(shape, normed, g.op(shape, g.view(z, shape), inplace=True), inplace=True)
     flat = g.view(gated, (heads * mixer.value_dim, b.sizes.tokens))
     return g.view(b.multiply(layer, "ssm_out", flat))
+
+
+def _kimi_delta(b: Builder, layer: Layer, mixer: LinearAttention, source: Node) -> Node:
+    """Kimi's: a convolution for each of queries, keys and values, and a decay for each channel."""
+    g = b.graph
+    tokens, sequences = _by_sequence(b)
+    inner = mixer.heads * mixer.key_dim
+    shape = (mixer.key_dim, mixer.heads, tokens, sequences)
+    histories = _states(b, mixer.conv_elements)
+    q, k, v = (_kimi_convolution(b, layer, stem, mixer, histories, source) for stem in ("attn_q", "attn_k", "attn_v"))
+    decay = g.view(b.multiply(layer, "ssm_f_b", b.multiply(layer, "ssm_f_a", source)), (mixer.key_dim, mixer.heads, b.sizes.tokens))
+    decay = g.view(g.op(decay.shape, decay, inplace=True), shape)
+    beta = g.view(b.multiply(layer, "ssm_beta", source), (1, mixer.heads, tokens, sequences))
+    beta = g.op(beta.shape, beta, inplace=True)
+    state = g.view(_states(b, mixer.state_elements))
+    q, k = (g.op(shape, n, inplace=True) for n in (q, k))
+    mixed = g.op((inner * tokens * sequences + mixer.state_elements * sequences,), q, k, v, decay, beta, state)
+    _keep(b, mixed)
+    output = g.op(shape, g.view(mixed, shape))
+    gate = b.multiply(layer, "ssm_g_b", b.multiply(layer, "ssm_g_a", g.view(source)))
+    flat = (mixer.key_dim, mixer.heads, b.sizes.tokens)
+    gated = g.op(flat, g.op(flat, g.view(output, flat)), g.op(flat, g.view(gate, flat)), inplace=True)
+    return b.multiply(layer, "attn_output", g.op((inner, b.sizes.tokens), gated))
+
+
+def _kimi_convolution(
+    b: Builder, layer: Layer, stem: str, mixer: LinearAttention, histories: Node, source: Node
+) -> Node:
+    g = b.graph
+    tokens, sequences = _by_sequence(b)
+    inner = mixer.heads * mixer.key_dim
+    projected = g.view(b.multiply(layer, stem, source), (inner, tokens, sequences))
+    joined = _join(b, g.view(histories, contiguous=False), projected, inner, mixer.conv_kernel)
+    convolved = g.op((inner, tokens, sequences), joined)
+    return g.view(convolved, (mixer.key_dim, mixer.heads, tokens, sequences))
+
+
+def _some_linear_attention(b: Builder, mixer: LinearAttention, source: Node) -> Node:
+    """A linear attention whose graph isn't known here: queries, keys, values and a gate side by side, and states."""
+    g = b.graph
+    inner = mixer.heads * max(mixer.key_dim, mixer.value_dim)
+    four = [g.op((inner, b.sizes.tokens), source) for _ in range(4)]
+    state = _states(b, mixer.state_elements)
+    mixed = g.op((inner * b.sizes.tokens + mixer.state_elements * b.sizes.sequences,), *four, state)
+    _keep(b, mixed)
+    return g.op((source.shape[0], b.sizes.tokens), g.view(mixed))
 
 
 def _gates(b: Builder, layer: Layer, heads: int, source: Node) -> tuple[Node, Node]:

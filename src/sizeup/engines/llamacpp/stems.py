@@ -121,6 +121,8 @@ def stem_inside(tensor: Tensor, words: str, block: Block, architecture: str) -> 
     Empty for what the converter drops.
     """
     part = tensor.part
+    if part == "router_correction":
+        return "exp_probs_b"
     match tensor.role:
         case "norm":
             return _norm(words, part, block, architecture)
@@ -138,12 +140,12 @@ def stem_inside(tensor: Tensor, words: str, block: Block, architecture: str) -> 
                 return "ffn_gate_up_exps"
             return f"{_DENSE[part]}_exps" if part in _DENSE else words
         case "shared_expert":
-            return _shared(part, words)
+            return _shared(part, words, block)
         case "router":
             return "ffn_gate_inp"
         case "state_space" | "linear_attention":
             return _recurrent(part, words, architecture)
-    return "exp_probs_b" if part == "router_correction" else words
+    return words
 
 
 def _recurrent(part: str, words: str, architecture: str) -> str:
@@ -156,10 +158,13 @@ def _recurrent(part: str, words: str, architecture: str) -> str:
     return _STATE_SPACE.get(part, words)
 
 
-def _shared(part: str, words: str) -> str:
+def _shared(part: str, words: str, block: Block) -> str:
     if part == "shared_gate":
         return "ffn_gate_inp_shexp"
-    return f"{_DENSE[part]}_shexp" if part in _DENSE else words
+    if part not in _DENSE:
+        return words
+    alone = not (block.feed_forward and block.feed_forward.experts)
+    return _DENSE[part] if alone else f"{_DENSE[part]}_shexp"
 
 
 def _norm(words: str, part: str, block: Block, architecture: str) -> str:

@@ -1,6 +1,6 @@
 """What single architectures do their own way in llama.cpp's graphs, beyond what their tensors tell.
 
-layer_norm: norms with mean and variance, which never work in place. no_rope: no rotary positions.
+layer_norm: norms with mean and variance, which never work in place. no_rope: no rotary positions; rope_in_windows: only in layers with a window.
 parallel_norms: attention and feed-forward side by side, each with a norm of its own. plain_norm: norms without
 weights. late_softmax: the router's softmax is over the chosen experts only. plain_weights: the chosen experts' weights
 aren't normalized. relative_bias: a learned bias of scores by distance. raw_choice: experts are chosen by the router's raw values. scaled_queries: a factor for each position. weights_first: they are applied before the experts. headless: no logits. encoder: every token of a batch may be asked for. mrope: four positions each.
@@ -19,7 +19,7 @@ _TWISTS = {
     "bert": "layer_norm no_rope headless",
     "bloom": "layer_norm no_rope",
     "codeshell": "layer_norm",
-    "cohere2": "layer_norm",
+    "cohere2": "layer_norm rope_in_windows",
     "cohere2moe": "layer_norm late_rows",
     "command-r": "layer_norm",
     "dbrx": "layer_norm",
@@ -33,6 +33,7 @@ _TWISTS = {
     "hy_v3": "late_rows",
     "jais": "layer_norm no_rope",
     "jamba": "no_rope plain_weights",
+    "kimi-linear": "norm_first no_rope",
     "llama4": "weights_first plain_weights raw_choice scaled_queries",
     "modern-bert": "layer_norm headless",
     "mpt": "layer_norm no_rope",
@@ -40,6 +41,7 @@ _TWISTS = {
     "nemotron_h": "late_rows no_rope",
     "nemotron_h_moe": "late_rows no_rope",
     "olmo": "layer_norm plain_norm",
+    "olmoe": "plain_weights",
     "orion": "layer_norm",
     "phi2": "layer_norm attention_first",
     "qwen2moe": "plain_weights",
