@@ -75,8 +75,10 @@ def _with_parts(known: list[str], classes: dict[str, type]) -> set[str]:
         name = left.pop()
         if name not in wanted:
             wanted.add(name)
-            parts = _parts(classes[name], getattr(classes[name], "sub_configs", None) or {})
-            left += [part["model_type"] for part in parts.values() if part.get("model_type") in classes]
+            nested = getattr(classes[name], "sub_configs", None) or {}
+            left += [part["model_type"] for part in _parts(classes[name], nested).values() if "model_type" in part]
+            left += [part.model_type for part in nested.values() if getattr(part, "model_type", "")]
+            left = [name for name in left if name in classes]
     return wanted
 
 

@@ -36,7 +36,8 @@ ROBERTA_CLASSIFIER = ("classifier.dense", "classifier.out_proj")
 class LanguageHead(msgspec.Struct, frozen=True):
     """Names of a language head: a projection and a norm before the word table, and its bias.
 
-    Without a name there is no such module (no `decoder`: the word table itself is used). A bias that isn't `decoder.bias` is tied to that.
+    Without a name there is no such module (no `decoder`: the word table itself is used). A bias that isn't
+    `decoder.bias` is tied to that.
     """
 
     dense: str

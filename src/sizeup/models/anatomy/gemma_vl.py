@@ -9,6 +9,7 @@ from __future__ import annotations
 from sizeup.models.anatomy.audio import listen
 from sizeup.models.anatomy.compose import composed, part_config, projector, text_alone, text_config
 from sizeup.models.anatomy.family import Anatomy
+from sizeup.models.anatomy.mobilenet import mobilenet_v5
 from sizeup.models.anatomy.parts import Part, Tensors, gated_mlp, linear, norm, norm_tensors, plain_mlp, weight
 from sizeup.models.anatomy.towers import conv, projected_attention
 from sizeup.models.anatomy.vision import Blocks, pair, tower_sizes, vit
@@ -16,6 +17,7 @@ from sizeup.models.config import MAX_LAYERS, Config
 from sizeup.models.mixers import Attention
 from sizeup.models.model import Block
 
+MOBILENET = "mobilenetv5_300m_enc"
 LIMITS = ("input_min", "input_max", "output_min", "output_max")
 
 
@@ -137,3 +139,99 @@ def gemma4(cfg: Config, assumed: str = "gemma4_text") -> Anatomy:
         between = linear("model.embed_audio.embedding_projection", width, inputs, "projector", "up")
         parts += (*gemma4_audio(audio, "model.audio_tower"), *projector(between))
     return composed(cfg, parts, prefix="model.language_model", assumed=assumed)
+
+
+def gemma4_unified(cfg: Config) -> Anatomy:
+    """Gemma 4 without towers: raw patches and raw sound are projected straight into the text."""
+    if alone := text_alone(cfg, "gemma4_unified_text"):
+        return alone
+    width = text_config(cfg, "gemma4_unified_text").int("hidden_size")
+    parts: list[Block] = []
+    if vision := part_config(cfg, "vision_config", "gemma4_unified_vision"):
+        side = vision.int("patch_size") * vision.int("pooling_kernel_size")
+        inner, name = vision.int("mm_embed_dim"), "model.vision_embedder"
+        patch = 3 * side**2
+        parts += projector(
+            norm_tensors(f"{name}.patch_ln1", patch, bias=True),
+            linear(f"{name}.patch_dense", inner, patch, "projector", "patch", bias=True),
+            norm_tensors(f"{name}.patch_ln2", inner, bias=True),
+            weight(f"{name}.pos_embedding", (vision.int("mm_posemb_size"), 2, inner), "projector", "positions"),
+            norm_tensors(f"{name}.pos_norm", inner, bias=True),
+            linear("model.embed_vision.embedding_projection", width, inner, "projector", "up"),
+            name="image projector",
+        )
+    if audio := part_config(cfg, "audio_config", "gemma4_unified_audio"):
+        name, inputs = "model.embed_audio.embedding_projection", audio.int("audio_embed_dim")
+        parts += projector(linear(name, width, inputs, "projector", "up"), name="sound projector")
+    return composed(cfg, parts, prefix="model.language_model", assumed="gemma4_unified_text")
+
+
+def gemma3n_audio(cfg: Config, prefix: str) -> Blocks:
+    """Gemma 4's conformer with older names and unclipped layers."""
+    hidden, heads = cfg.int("hidden_size"), cfg.int("conf_num_attention_heads")
+    size = max(1, hidden // heads)
+    mixer = Attention(heads, heads, size, size, chunk=cfg.optional_int("conf_attention_chunk_size"), causal=False)
+
+    def half(name: str) -> list[Part]:
+        names = ("ffw_layer_1", "ffw_layer_2")
+        forward = plain_mlp(hidden, 4 * hidden, name=name, names=names, bias=False)
+        return [forward, norm(f"{name}.pre_layer_norm", hidden), norm(f"{name}.post_layer_norm", hidden)]
+
+    def layer(_: str) -> list[Part]:
+        module = "attention.attn"
+        relative = (
+            *weight(f"{module}.per_dim_scale", (size,), "attention", "scale"),
+            *linear(f"{module}.relative_position_embedding.pos_proj", hidden, hidden, "attention", "relative_bias"),
+        )
+        names = (*(f"attn.{side}_proj" for side in "qkv"), "post")
+        kernel = cfg.int("conf_conv_kernel_size")
+        convolution = (
+            *linear("lconv1d.linear_start", 2 * hidden, hidden, "state_space", "in"),
+            *conv("lconv1d.depthwise_conv1d", hidden, 1, kernel, role="state_space", bias=False),
+            *linear("lconv1d.linear_end", hidden, hidden, "state_space", "out"),
+            *norm_tensors("lconv1d.pre_layer_norm", hidden),
+            *norm_tensors("lconv1d.conv_norm", hidden),
+        )
+        return [
+            *half("ffw_layer_start"),
+            projected_attention(mixer, hidden, name="attention", names=names, biases="", extra=relative),
+            norm("attention.pre_attn_norm", hidden),
+            norm("attention.post_norm", hidden),
+            Part(convolution),
+            *half("ffw_layer_end"),
+            norm("norm", hidden),
+        ]
+
+    channels = cfg.ints("sscp_conv_channel_size") or (128, 32)
+    before = _subsampling(channels, hidden, "conv_{}", bins=cfg.int("input_feat_size"))
+    layers = cfg.int("conf_num_hidden_layers", max=MAX_LAYERS)
+    return listen(prefix, layers, layer, before=before, stack="conformer")
+
+
+def _soft_words(part: Config, name: str, width: int) -> tuple[Block, ...]:
+    """Gemma 3n's projector: a table of special words, norms for them and for soft ones, and one projection."""
+    inner = part.int("hidden_size")
+    return projector(
+        weight(f"{name}.embedding.weight", (part.int("vocab_size"), inner), "projector", "tokens"),
+        norm_tensors(f"{name}.hard_embedding_norm", inner),
+        norm_tensors(f"{name}.soft_embedding_norm", inner),
+        linear(f"{name}.embedding_projection", width, inner, "projector", "up"),
+    )
+
+
+def gemma3n(cfg: Config) -> Anatomy:
+    """MobileNetV5, a conformer, and a text model whose layers share caches and have embeddings of their own."""
+    if alone := text_alone(cfg, "gemma3n_text"):
+        return alone
+    vision, audio = cfg.sub("vision_config"), cfg.sub("audio_config")
+    network = vision.str("architecture", default=MOBILENET)
+    if network != MOBILENET:
+        raise vision.bad("architecture", network, f"{MOBILENET}, the only one described")
+    width = text_config(cfg, "gemma3n_text").int("hidden_size")
+    parts = (
+        *mobilenet_v5("model.vision_tower.timm_model"),
+        *gemma3n_audio(audio, "model.audio_tower"),
+        *_soft_words(vision, "model.embed_vision", width),
+        *_soft_words(audio, "model.embed_audio", width),
+    )
+    return composed(cfg, parts, prefix="model.language_model", assumed="gemma3n_text")

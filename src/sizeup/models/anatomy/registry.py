@@ -73,7 +73,7 @@ OTHER_FAMILIES = {
     ),
     "qformer": "blip-2 instructblip instructblipvideo:instructblip",
     "mllama": "mllama mllama_text_model",
-    "gemma_vl": "gemma4",
+    "gemma_vl": "gemma4 gemma4_unified gemma3n",
     "vision_models": (
         "vit deit yolos dinov2 dinov2_with_registers dinov3_vit clip siglip siglip2 clip_vision_model "
         "siglip_vision_model siglip2_vision_model"
