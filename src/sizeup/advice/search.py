@@ -9,7 +9,7 @@ the next smaller one. What is reached first is the best that really runs.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 
 import msgspec
@@ -28,7 +28,15 @@ from sizeup.models.from_config import model_from_config
 from sizeup.models.model import Model
 
 #: Plans placed exactly before the search gives up.
-MOST_PLANS = 90
+MOST_PLANS = 60
+#: A later pick is this much faster than all before it.
+FASTER = 1.1
+#: Speed makes up for no less than this share of the best pick's quality.
+USEFUL = 0.5
+#: Rough arithmetic errs towards trying: bits per weight may be this much lower than usual.
+ROUGH = 0.92
+#: And the share of a memory's bandwidth that the fastest kernels reach.
+REACHED = 0.95
 
 
 class Pick(msgspec.Struct, frozen=True):
@@ -90,16 +98,20 @@ def search(needs: Needs, machine: Machine, most: int) -> tuple[list[Pick], dict[
     Also: how many models were left out, by reason.
     """
     found, left_out = candidates(needs)
-    budget = machine_budget(machine)
     picks: list[Pick] = []
     shapes: set[tuple[str, int]] = set()
     always = max(1, most // 2)
-    for candidate, plan, after in _best_first(found, needs, machine, budget):
-        shape = (candidate.model.family, candidate.model.parameters)
-        fastest = max((pick.plan.tokens_per_s for pick in picks), default=0.0)
-        if shape in shapes or (len(picks) >= always and plan.tokens_per_s <= fastest * 1.1):
-            continue
-        shapes.add(shape)
+
+    def adds(candidate: Candidate, tokens_per_s: float) -> bool:
+        """Whether a plan of that speed would add to the picks so far."""
+        if (candidate.model.family, candidate.model.parameters) in shapes:
+            return False
+        return len(picks) < always or tokens_per_s > FASTER * max(pick.plan.tokens_per_s for pick in picks)
+
+    for candidate, plan, after in _best_first(found, needs, machine, adds):
+        shapes.add((candidate.model.family, candidate.model.parameters))
+        if picks and after.low < USEFUL * picks[0].quality.low:
+            break
         picks.append(_pick(candidate, plan, after))
         if len(picks) == most:
             break
@@ -107,9 +119,13 @@ def search(needs: Needs, machine: Machine, most: int) -> tuple[list[Pick], dict[
 
 
 def _best_first(
-    found: list[Candidate], needs: Needs, machine: Machine, budget: Budget
+    found: list[Candidate], needs: Needs, machine: Machine, adds: Callable[[Candidate, float], bool]
 ) -> Iterator[tuple[Candidate, Plan, Quality]]:
-    """Plans that fit and are fast enough, in order of quality."""
+    """Plans that fit, are fast enough and add something, in order of quality.
+
+    A plan is placed exactly only when rough arithmetic leaves a chance that it is wanted.
+    """
+    budget = machine_budget(machine)
     order = count()
     heap: list[tuple[float, int, int, Candidate, Quality]] = []
 
@@ -125,10 +141,15 @@ def _best_first(
     placed = 0
     while heap and placed < MOST_PLANS:
         _, _, place, candidate, after = heapq.heappop(heap)
+        format_, bits = formats_for(candidate.model)[place]
+        if not adds(candidate, _rough_speed(candidate.model, machine, budget, bits)):
+            enter(candidate, place + 1)
+            continue
         placed += 1
-        plan = _plan(candidate.model, formats_for(candidate.model)[place][0], needs, machine, budget)
+        plan = _plan(candidate.model, format_, needs, machine, budget)
         if plan and plan.fits.verdict == "yes" and plan.tokens_per_s >= needs.min_speed:
-            yield candidate, plan, after
+            if adds(candidate, plan.tokens_per_s):
+                yield candidate, plan, after
         else:
             enter(candidate, place + 1)
 
@@ -144,29 +165,29 @@ def _plan(model: Model, format_: str, needs: Needs, machine: Machine, budget: Bu
 
 
 def _first_possible(model: Model, needs: Needs, machine: Machine, budget: Budget, first: int) -> int | None:
-    """The largest format from `first` on that bounds don't rule out: all memory together, and reading at full speed."""
+    """The largest format from `first` on that may fit all memory together and be fast enough, by rough arithmetic."""
     memory = budget.total_bytes()
-    read = active_parameters(model).multiplied
     formats = formats_for(model)
     for place in range(first, len(formats)):
-        bytes_each = formats[place][1] / 8
-        if model.parameters * bytes_each <= memory and _fastest(machine, budget, read * bytes_each) >= needs.min_speed:
+        bits = formats[place][1]
+        fits = model.parameters * bits / 8 * ROUGH <= memory
+        if fits and _rough_speed(model, machine, budget, bits) >= needs.min_speed:
             return place
     return None
 
 
-def _fastest(machine: Machine, budget: Budget, read: float) -> float:
+def _rough_speed(model: Model, machine: Machine, budget: Budget, bits: float) -> float:
     """An upper bound of tokens/s: as much as the GPUs hold is read at their bandwidth, the rest at the host's.
 
     A device of unknown bandwidth counts as infinitely fast.
     """
-    seconds, left = 0.0, read
+    seconds, left = 0.0, active_parameters(model).multiplied * bits / 8 * ROUGH
     for gpu, device in zip(budget.gpus, machine.gpus, strict=True):
         here = min(left, gpu.usable_bytes if gpu.usable_bytes is not None else left)
         seconds += here / device.bandwidth if device.bandwidth else 0.0
         left -= here
     seconds += left / machine.cpu.bandwidth if machine.cpu.bandwidth else 0.0
-    return 1 / seconds if seconds else float("inf")
+    return REACHED / seconds if seconds else float("inf")
 
 
 def _pick(candidate: Candidate, plan: Plan, after: Quality) -> Pick:

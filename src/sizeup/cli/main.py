@@ -12,7 +12,7 @@ import msgspec
 
 from sizeup import __version__
 from sizeup.cli.options import parameters
-from sizeup.errors import SizeupError
+from sizeup.errors import BadInput, SizeupError
 from sizeup.operations.table import OPERATIONS, Operation
 
 
@@ -58,8 +58,12 @@ def _perform(operation: Operation, *, as_json: bool, explain: bool, debug: bool,
     except SizeupError as error:
         return 1 if debug and _reraise(error) else report(error, as_json=as_json)
     except msgspec.ValidationError as error:
-        click.echo(f"error: {error}", err=True)
-        return 2
+        return report(BadInput(str(error), hint=f"see `sizeup {operation.name} --help`"), as_json=as_json)
+    except Exception as error:  # a defect of sizeup itself: said in a line, never as a traceback
+        if debug:
+            raise
+        shown = f"{type(error).__name__}: {error}"
+        return report(SizeupError(f"unexpected {shown}", hint="run it again with --debug and report it"), as_json=as_json)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
     else:
