@@ -81,11 +81,11 @@ def test_catalogue_names_are_loose():
 
 
 def test_every_catalogue_entry_is_a_model():
-    """Each in well under a millisecond on average, and most by an anatomy."""
+    """All of them in two seconds on a busy machine; a quiet one needs a third of a second."""
     started = time.perf_counter()
     models = [model_from_entry(entry) for entry in entries()]
 
-    assert time.perf_counter() - started <= 1.0
+    assert time.perf_counter() - started <= 2.0
     assert all(model.parameters > 0 for model in models)
 
 

@@ -23,7 +23,8 @@ class TensorReader:
 
     plan: what the configuration alone gives; only an exact one (road `anatomy`) names tensors. cfg: the part of the
     configuration that describes the text. buffers: the names that aren't parameters, where that is known; None lets
-    names decide. ties: tied name → the name that holds its values, for what isn't in the list.
+    names decide. ties: tied name → the name that holds its values, for what isn't in the list; given for a class as it
+    was built, which has no multi-token prediction. In files, layers beyond the configuration's are such.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class TensorReader:
         table = self._table()
         self.hidden = plan.hidden if plan else (table.shape[1] if table else 0)
         self.vocabulary = plan.vocabulary if plan else (table.shape[0] if table else 0)
-        self.layers = plan.layers if plan else None
+        self.layers = plan.layers if plan and ties is None else None
         self.per_token = _experts_per_token(plan)
         dotted = [f".{item.name}" for item in logical]
         self.encoder_decoder = any(".encoder." in name for name in dotted) and any(
