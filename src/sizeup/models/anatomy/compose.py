@@ -9,7 +9,7 @@ import msgspec
 from sizeup.models.anatomy.defaults import filled
 from sizeup.models.anatomy.family import Anatomy
 from sizeup.models.anatomy.parts import Part, Tensors, block, linear, norm_tensors
-from sizeup.models.anatomy.registry import nested_anatomy
+from sizeup.models.anatomy.registry import anatomy_of, nested_anatomy
 from sizeup.models.anatomy.towers import class_of, tower
 from sizeup.models.config import Config
 from sizeup.models.model import Block
@@ -20,7 +20,8 @@ def text_config(cfg: Config, assumed: str = "", field: str = "text_config") -> C
     """The configuration of the text model: the nested one, or the fields of the outer one in older files.
 
     assumed: the model type of a text model that names none. The outer `tie_word_embeddings` decides, as in
-    transformers; the nested `architectures` says nothing about the whole.
+    transformers; the nested `architectures` says nothing about the whole. Raises NotFound for a text model without an
+    anatomy.
     """
     flat = cfg.has("hidden_size") and cfg.has("num_hidden_layers")
     nested = cfg if flat else cfg.sub(field)
@@ -29,7 +30,10 @@ def text_config(cfg: Config, assumed: str = "", field: str = "text_config") -> C
         data["model_type"] = assumed
     if cfg.has("tie_word_embeddings"):
         data["tie_word_embeddings"] = cfg.bool("tie_word_embeddings")
-    return Config(data, cfg.origin, nested.path)
+    text = Config(data, cfg.origin, nested.path)
+    if anatomy_of(text.str("model_type", default=assumed)) is None:
+        nested_anatomy(text, "", assumed)  # raises, and names the type
+    return text
 
 
 def part_config(cfg: Config, field: str, assumed: str) -> Config | None:
