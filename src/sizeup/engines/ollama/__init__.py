@@ -1,0 +1,1 @@
+"""Ollama: llama.cpp and its own runner behind a daemon."""
