@@ -40,7 +40,8 @@ def laguna(cfg: Config, prefix: str = "model") -> Anatomy:
     kinds = layer_kinds(cfg, s.layers)
     if len(heads) != s.layers:
         raise cfg.bad("num_attention_heads_per_layer", f"a list of {len(heads)}", f"a list of {s.layers}")
-    per_head = cfg.get("gating") in {True, "per-head"}
+    gating = cfg.get("gating")
+    per_head = gating is True or gating == "per-head"
 
     def mix(kind: str) -> Part:
         name, _, count = kind.partition("/")
