@@ -127,7 +127,7 @@ def _bias_mask(tape: Tape, bias: Value, mask: Value | None, way: Way, h: Heads) 
     if mask is not None and mask.item != 1:
         return add(tape, bias, mask)
     if mask is None and not way.causal:
-        return bias
+        return copy(tape, bias) if bias.strided else bias
     chosen = mask.storage if mask is not None else tape.value(h.queries * h.keys, 1).storage
     tape.saved()
 

@@ -64,6 +64,7 @@ class Build:
         self.parameters: list[Parameter] = []
         self.made: dict[str, Parameter] = {}
         self.scope = ""
+        self.unadapted: frozenset[str] = frozenset()
 
     @property
     def tokens(self) -> int:
@@ -99,7 +100,9 @@ class Build:
 
     def _targeted(self, name: str) -> bool:
         targets = self.method.targets
-        return not targets or any(name == target or name.endswith("." + target) for target in targets)
+        if not targets:
+            return name.rpartition(".")[2] not in self.unadapted
+        return any(name == target or name.endswith("." + target) for target in targets)
 
     def _packed(self, name: str, inputs: int, outputs: int) -> Parameter:
         found = self.made.get(self.scope + name)
@@ -111,13 +114,15 @@ class Build:
         return parameter
 
     def _adapter(self, name: str, inputs: int, outputs: int) -> Adapter:
-        rank, item = self.method.rank, self.method.adapter_item
-        down = self._adapter_half(f"{name}.lora_A", inputs * rank, rank, item)
-        up = self._adapter_half(f"{name}.lora_B", rank * outputs, outputs, item)
-        magnitude = self._adapter_half(f"{name}.magnitude", outputs, 0, item) if self.method.dora else None
+        rank = self.method.rank
+        down = self.adapter_half(f"{name}.lora_A", inputs * rank, rank)
+        up = self.adapter_half(f"{name}.lora_B", rank * outputs, outputs)
+        magnitude = self.adapter_half(f"{name}.magnitude", outputs) if self.method.dora else None
         return Adapter(down, up, self.method.adapter_dropout, magnitude)
 
-    def _adapter_half(self, name: str, n: int, rows: int, item: int) -> Parameter:
+    def adapter_half(self, name: str, n: int, rows: int = 0) -> Parameter:
+        """One matrix (or vector) of an adapter."""
+        item = self.method.adapter_item
         found = self.made.get(self.scope + name)
         if found is None:
             found = Parameter(n, item, True, rows)
@@ -132,9 +137,12 @@ class Build:
         record = Weight(name, kind, parameter.n, parameter.item, sizes, parameter.needs, parameter.rows, copies)
         self.weights.append(record)
 
-    def rms(self, name: str, x: Value, width: int, *, in_fp32: bool = False, offset: bool = False) -> Value:
-        """An RMS norm of that name."""
-        return rms_norm(self.tape, x, self.weight(name, width), width, weight_in_fp32=in_fp32, offset=offset)
+    def rms(self, name: str, x: Value, width: int, *, in_fp32: bool = False, wide: bool = False, offset: bool = False) -> Value:
+        """An RMS norm of that name; wide: the weight is cast to fp32 first."""
+        weight: Value = self.weight(name, width)
+        if wide:
+            weight = cast(self.tape, weight, 4)
+        return rms_norm(self.tape, x, weight, width, weight_in_fp32=in_fp32, offset=offset)
 
     def layer_norm(self, name: str, x: Value, width: int, *, bias: bool = True, affine: bool = True) -> Value:
         """`nn.LayerNorm` of that name."""

@@ -8,7 +8,9 @@ from sizeup.estimate.training.settings import TrainSetting
 from sizeup.estimate.training.build import Build, Method
 from sizeup.estimate.training.tape import Tape, rounded
 from sizeup.estimate.training.program import record
-from sizeup.estimate.training.architectures.decoder import Run, segments
+from sizeup.estimate.training.runs import Run
+from sizeup.estimate.training.architectures import decoder, t5
+from sizeup.estimate.training.architectures.t5 import T5Shape
 from sizeup.estimate.training.step import *
 from sizeup.estimate.training.optimizers import OPTIMIZERS
 from sizeup.estimate.training.families import shape_of_config
@@ -28,7 +30,7 @@ def estimate(config, **kw):
     tape=Tape(autocast=s.autocast,accumulating=s.accumulating)
     b=Build(tape,method,s.batch,s.sequence)
     run=Run(eager=s.attention=='eager',padding=s.padding,checkpoint=(True,)*shape.layers if s.checkpointing=='full' else (),input_gradients=s.adapters and s.checkpointing=='full',divided=s.accumulating)
-    rec=record(b,segments(shape,run),keeps_outputs=s.keeps_outputs)
+    rec=record(b,(t5 if isinstance(shape,T5Shape) else decoder).segments(shape,run),keeps_outputs=s.keeps_outputs)
     w=counted_weights(rec)
     opt=OPTIMIZERS[s.optimizer]
     static=Static(weights=weight_bytes(w),buffers=sum(map(rounded,shape.buffers)),states=state_bytes(w,opt),inputs=rounded(8*s.batch*s.sequence)*(3 if s.padding else 2),gradients=gradient_bytes(w) if s.accumulating else 0)

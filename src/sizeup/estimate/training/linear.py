@@ -12,15 +12,15 @@ from sizeup.estimate.training.basic import add, cast, dropout, scale
 from sizeup.estimate.training.tape import ADAPTER, WEIGHT_COPIES, Parameter, Storage, Tape, Value
 
 
-def linear(tape: Tape, x: Value, weight: Parameter, bias: Parameter | None = None) -> Value:
-    """x · Wᵀ (+ b)."""
-    inputs = weight.n // weight.rows
-    rows = x.n // inputs
+def linear(tape: Tape, x: Value, weight: Value, bias: Parameter | None = None, *, outputs: int = 0) -> Value:
+    """x · Wᵀ (+ b). outputs: rows of a weight that was computed and isn't a parameter."""
+    outputs = weight.rows if isinstance(weight, Parameter) else outputs
+    rows = x.n // (weight.n // outputs)
     matrix: Value = weight
     offset: Value | None = bias
     if tape.autocast:
         x = cast(tape, x, tape.autocast)
-        matrix = weight_copy(tape, weight)
+        matrix = weight_copy(tape, weight) if isinstance(weight, Parameter) else cast(tape, weight, tape.autocast)
         offset = None if bias is None else weight_copy(tape, bias)
     item = max(x.item, matrix.item)
     keep = (x.storage if matrix.needs else None, matrix.storage if x.needs else None)
@@ -31,7 +31,7 @@ def linear(tape: Tape, x: Value, weight: Parameter, bias: Parameter | None = Non
     def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
         return _gradients(tape, g, shape, wants, item)
 
-    return tape.result(rows * weight.rows, item, (x, matrix, offset), backward)
+    return tape.result(rows * outputs, item, (x, matrix, offset), backward)
 
 
 def _gradients(

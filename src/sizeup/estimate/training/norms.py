@@ -14,7 +14,7 @@ from sizeup.estimate.training.tape import NORM, Parameter, Tape, Value, rounded
 
 
 def rms_norm(
-    tape: Tape, x: Value, weight: Parameter | None, width: int, *, weight_in_fp32: bool = False, offset: bool = False
+    tape: Tape, x: Value, weight: Value | None, width: int, *, weight_in_fp32: bool = False, offset: bool = False
 ) -> Value:
     """The norm over rows of `width`.
 
@@ -23,7 +23,7 @@ def rms_norm(
     """
     before, tape.label = tape.label, NORM
     wide = cast(tape, x, 4)
-    normed = multiply(tape, wide, _inverse(tape, wide, width))
+    normed = multiply(tape, wide, inverse_rms(tape, wide, width))
     if weight is None:
         output = cast(tape, normed, x.item)
     elif weight_in_fp32:
@@ -36,13 +36,13 @@ def rms_norm(
     return output
 
 
-def _offset(tape: Tape, weight: Parameter) -> Value:
+def _offset(tape: Tape, weight: Value) -> Value:
     """1 + weight in fp32."""
     wide = cast(tape, weight, 4)
     return tape.result(wide.n, 4, (wide,), lambda g: (g,))
 
 
-def _inverse(tape: Tape, wide: Value, width: int) -> Value:
+def inverse_rms(tape: Tape, wide: Value, width: int) -> Value:
     """rsqrt(mean(x²) + ε) of each row. Its gradient passes four tensors of x's size, of which one remains."""
     n, rows, label = wide.n, wide.n // width, tape.label
     square, row = rounded(4 * n) + label, rounded(4 * rows) + label
@@ -104,7 +104,7 @@ def fp32_layer_norm(tape: Tape, x: Value, weight: Parameter, width: int) -> Valu
     item = x.item
     wide = cast(tape, x, 4)
     mean = _mean(tape, wide, width)
-    spread = _inverse(tape, _centred(tape, wide, mean), width)
+    spread = inverse_rms(tape, _centred(tape, wide, mean), width)
     normed = multiply(tape, _centred(tape, wide, mean), spread)
     del mean, spread
     output = cast(tape, multiply(tape, cast(tape, weight, 4), normed), item)

@@ -30,6 +30,13 @@ class Rotary:
         del angles, both
         tape.label = before
 
+    def repeated(self, tape: Tape) -> Rotary:
+        """Copies of the tables for one layer."""
+        copies = object.__new__(Rotary)
+        copies.item = self.item
+        copies.cos, copies.sin = tape.value(self.cos.n, self.item), tape.value(self.sin.n, self.item)
+        return copies
+
 
 def rotate(tape: Tape, x: Value, rotary: Rotary) -> Value:
     """All of x turned by its position."""

@@ -11,7 +11,8 @@ import msgspec
 
 from sizeup.estimate.training.activations import activate
 from sizeup.estimate.training.attention import Heads, Way, attend
-from sizeup.estimate.training.architectures.experts import Mixture, mixture
+from sizeup.estimate.training.architectures.experts import STACKED_NAMES, Mixture, mixture
+from sizeup.estimate.training.architectures.latent import Latent, latent_attention
 from sizeup.estimate.training.basic import add, cast, cut, dropout, heads, join, multiply, scale, split
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.checkpointing import checkpointed
@@ -19,6 +20,7 @@ from sizeup.estimate.training.loss import cross_entropy
 from sizeup.estimate.training.masks import make_mask
 from sizeup.estimate.training.positions import Rotary, rotate, rotate_part
 from sizeup.estimate.training.program import Segment, State
+from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.tape import ATTENTION, EMBEDDING, LOSS, MLP, OTHER, Node, Value
 
 
@@ -31,6 +33,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     qk_norm: `head`, `whole` or none. rotary: share of a head that turns (0: no rotation).
     interleaved: pairs turn instead of halves. rotary_back: turned in the table's type, cast back. rotary_joined: the
     turned part is joined to the rest even if there is none. rotary_wide: tables in fp32.
+    rotary_repeats: every layer spreads the tables to pairs anew. rotary_complex: turned as complex numbers in fp32.
     mlp: `gated`, `fused` (gate and up in one matrix), `plain`. windows: of each layer, None where it sees all.
     position_table: rows of a learned position table (0: none).
     """
@@ -56,6 +59,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     rotary_back: bool = False
     rotary_joined: bool = False
     rotary_wide: bool = False
+    rotary_repeats: bool = False
+    rotary_complex: bool = False
     rotary_tables: int = 1
     mlp: str = "gated"
     activation: str = "silu"
@@ -76,17 +81,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     names: dict[str, str] = {}
     buffers: tuple[int, ...] = ()
     query_scale: bool = False
-
-
-class Run(msgspec.Struct, frozen=True):
-    """How the step runs it. checkpoint: of each layer, whether it is recomputed."""
-
-    eager: bool = False
-    padding: bool = False
-    checkpoint: tuple[bool, ...] = ()
-    input_gradients: bool = False
-    divided: bool = False
-    loss_chunks: int = 0
+    latent: Latent | None = None
+    softmax_in_fp32: bool = True
 
 
 def segments(shape: DecoderShape, run: Run) -> list[Segment]:
@@ -113,6 +109,8 @@ def _name(shape: DecoderShape, module: str) -> str:
 def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     """Embedding, masks, and the tables of the rotation; the embeddings stay in a name until the model returns."""
     tape = build.tape
+    if shape.mixture is not None and shape.mixture.adapted:
+        build.unadapted = STACKED_NAMES
     tape.label = EMBEDDING
     x = build.embedding("embed_tokens", shape.vocabulary, shape.hidden, build.tokens)
     if run.input_gradients and not x.needs:
@@ -189,24 +187,47 @@ class Layer:
     def attention(self, x: Value) -> Value:
         """Projections, rotation, attention, output projection."""
         build, shape = self.build, self.shape
+        if shape.latent is not None:
+            return latent_attention(
+                build, x, shape.hidden, shape.head_count, shape.latent, self.way(), self.mask, self.turned
+            )
         tape = build.tape
         before, tape.label = tape.label, ATTENTION
         q, k, v = self.projections(x)
         if self.rotary is not None:
-            q, k = self.turned(q), self.turned(k)
+            q, k = self.all_turned(q, k)
         sizes = Heads(
             build.batch, build.sequence, build.sequence,
             shape.head_count, shape.kv_heads, shape.head_dim, shape.head_dim,
         )  # fmt: skip
-        way = Way(
-            eager=self.run.eager or shape.eager_only, softcap=shape.attention_softcap, p=shape.attention_dropout
-        )
-        y = attend(tape, q, k, v, sizes, way, self.mask)
+        y = attend(tape, q, k, v, sizes, self.way(), self.mask)
         y = build.linear(
             _name(shape, "self_attn.o_proj"), y, shape.head_count * shape.head_dim, shape.hidden, bias=shape.output_bias
         )
         tape.label = before
         return y
+
+    def way(self) -> Way:
+        """How attention is computed."""
+        shape = self.shape
+        return Way(
+            eager=self.run.eager or shape.eager_only,
+            softcap=shape.attention_softcap,
+            p=shape.attention_dropout,
+            softmax_in_fp32=shape.softmax_in_fp32,
+        )
+
+    def all_turned(self, q: Value, k: Value) -> tuple[Value, Value]:
+        """Queries and keys with their positions, and normed after that where the model does."""
+        shared = self.rotary
+        if self.shape.rotary_repeats and shared is not None:
+            self.rotary = shared.repeated(self.build.tape)
+        q, k = self.turned(q), self.turned(k)
+        self.rotary = shared
+        if self.shape.qk_norm == "turned":
+            q = self.norm("query_layernorm", q, self.shape.head_dim)
+            k = self.norm("key_layernorm", k, self.shape.head_dim)
+        return q, k
 
     def turned(self, x: Value) -> Value:
         """Queries or keys with their positions."""
@@ -249,7 +270,7 @@ class Layer:
         name = _name(shape, "self_attn.qkv_proj")
         y = build.linear(name, x, shape.hidden, width + 2 * small, bias=shape.qkv_bias)
         tokens = build.tokens
-        if shape.qkv == "chunked":
+        if shape.qkv != "sliced":
             q, k, v = split(tape, heads(tape, y), (tokens * width, tokens * small, tokens * small))
             return q, k, v
         return cut(tape, y, tokens * width), cut(tape, y, tokens * small), cut(tape, y, tokens * small)
@@ -276,7 +297,8 @@ def norm(build: Build, shape: DecoderShape, name: str, x: Value, width: int) -> 
         return plain_norm(build, name, x, width)
     if shape.norm == "wide":
         return build.wide_norm(name, x, width, width)
-    return build.rms(name, x, width, in_fp32=shape.norm != "rms", offset=shape.norm == "rms_offset")
+    wide = shape.norm == "rms_wide"
+    return build.rms(name, x, width, in_fp32=shape.norm != "rms", wide=wide, offset=shape.norm == "rms_offset")
 
 
 def plain_norm(build: Build, name: str, x: Value, width: int) -> Value:

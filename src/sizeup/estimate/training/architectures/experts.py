@@ -14,14 +14,19 @@ from sizeup.estimate.training.activations import activate
 from sizeup.estimate.training.basic import add, cast, multiply, pointwise, split
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.linear import linear
-from sizeup.estimate.training.tape import EXPERTS, Parameter, Tape, Value
+from sizeup.estimate.training.tape import ADAPTER, EXPERTS, Tape, Value
+
+
+#: Names that peft reads as those of stacked experts, and then no longer as modules (dense layers, shared experts).
+STACKED_NAMES = frozenset({"gate_proj", "up_proj", "down_proj"})
 
 
 class Mixture(msgspec.Struct, frozen=True, kw_only=True):
     """experts, of which each token uses `chosen`, each of inner width `width`.
 
     shared: inner width of what every token uses (0: nothing). shared_gate: whether that is weighed by a gate.
-    scoring: `softmax` or `sigmoid` (with a correction bias that doesn't train). normalised: whether the chosen weights
+    scoring: `softmax`, `sigmoid` (the product in fp32, a correction bias that doesn't train), `sigmoid after` (the
+    product in the stream's type), `softmax wide` (all in fp32), `softmax after` (over the chosen ones only). normalised: whether the chosen weights
     are divided by their sum.
     """
 
@@ -34,17 +39,24 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
     normalised: bool = True
     gated: bool = True
     bias: bool = False
+    shared_first: bool = False
+    adapted: bool = False
 
 
 def mixture(build: Build, x: Value, hidden: int, m: Mixture, activation: str) -> Value:
     """The routed experts' weighted sum, and the shared expert beside it."""
     tape = build.tape
     before, tape.label = tape.label, EXPERTS
+    beside = _shared(build, x, hidden, m, activation) if m.shared and m.shared_first else None
     weights, order = route(build, x, hidden, m)
     y = _routed(build, x, weights, order, hidden, m, activation)
     del weights, order
     if m.shared:
-        y = add(tape, y, _shared(build, x, hidden, m, activation))
+        if beside is None:
+            beside = _shared(build, x, hidden, m, activation)
+        elif m.shared_gate:
+            beside = _weighed(build, x, beside, hidden)
+        y = add(tape, y, beside)
     tape.label = before
     return y
 
@@ -52,15 +64,23 @@ def mixture(build: Build, x: Value, hidden: int, m: Mixture, activation: str) ->
 def route(build: Build, x: Value, hidden: int, m: Mixture) -> tuple[Value, Value]:
     """The weights of the chosen experts, and their numbers."""
     tape, tokens = build.tape, build.tokens
-    logits = linear(tape, x, build.weight("mlp.gate", hidden * m.experts, m.experts, "matrix"))
+    gate: Value = build.weight("mlp.gate", hidden * m.experts, m.experts, "matrix")
+    if _adapts(build, m):
+        gate = _adapted_weight(build, "mlp.gate", gate, hidden, 1, 1)
+    if m.scoring in {"sigmoid", "softmax wide"}:
+        x, gate = cast(tape, x, 4), cast(tape, gate, 4)
+    logits = linear(tape, x, gate, outputs=m.experts)
     wide = cast(tape, logits, 4)
-    scores = pointwise(tape, wide, keeps_output=True)
+    after = m.scoring == "softmax after"
+    scores = wide if after else pointwise(tape, wide, keeps_output=True)
     del wide
     numbers = tape.value(tokens * m.chosen, 8)
     top = _picked(tape, scores, tokens * m.chosen, numbers)
     if m.normalised:
         top = _normalised(tape, top, tokens)
-    return cast(tape, top, logits.item), numbers
+    if after:
+        top = pointwise(tape, top, keeps_output=True)
+    return (top if m.scoring.startswith("sigmoid") else cast(tape, top, logits.item)), numbers
 
 
 def _picked(tape: Tape, scores: Value, n: int, numbers: Value) -> Value:
@@ -86,7 +106,13 @@ def _routed(build: Build, x: Value, weights: Value, numbers: Value, hidden: int,
     picked = _gathered(tape, x, pairs * hidden, tape.value(pairs, 8))
     weight = _gathered(tape, weights, pairs, order)
     sides = 2 if m.gated else 1
-    inner = build.weight("mlp.experts.gate_up_proj", m.experts * hidden * sides * m.width, sides * m.width, "experts", m.experts)
+    inner: Value = build.weight(
+        "mlp.experts.gate_up_proj", m.experts * hidden * sides * m.width, sides * m.width, "experts", m.experts
+    )
+    outer: Value = build.weight("mlp.experts.down_proj", m.experts * hidden * m.width, hidden, "experts", m.experts)
+    if _adapts(build, m):
+        inner = _adapted_weight(build, "mlp.experts.gate_up_proj", inner, hidden, m.experts, sides)
+        outer = _adapted_weight(build, "mlp.experts.down_proj", outer, m.width, m.experts, 1)
     y = _grouped(tape, picked, inner, pairs * sides * m.width)
     del picked
     if m.gated:
@@ -95,7 +121,6 @@ def _routed(build: Build, x: Value, weights: Value, numbers: Value, hidden: int,
         del gate, up
     else:
         y = activate(tape, y, activation)
-    outer = build.weight("mlp.experts.down_proj", m.experts * hidden * m.width, hidden, "experts", m.experts)
     y = _grouped(tape, y, outer, pairs * hidden)
     y = multiply(tape, y, weight)
     inverse = tape.value(pairs, 8)
@@ -118,10 +143,11 @@ def _gathered(tape: Tape, x: Value, n: int, index: Value) -> Value:
     return tape.result(n, item, (x,), lambda g, _keep=keep: (tape.value(whole, item),))
 
 
-def _grouped(tape: Tape, x: Value, weight: Parameter, n: int) -> Value:
+def _grouped(tape: Tape, x: Value, weight: Value, n: int) -> Value:
     """A product of each expert's rows with its own matrix."""
     x = cast(tape, x, weight.item)
-    keep, sizes, item = (x.storage if weight.needs else None,), (x.n, weight.n), weight.item
+    keep = (x.storage if weight.needs else None, weight.storage if x.needs else None)
+    sizes, item = (x.n, weight.n), weight.item
     wants = (x.needs, weight.needs)
     tape.saved()
 
@@ -133,13 +159,47 @@ def _grouped(tape: Tape, x: Value, weight: Parameter, n: int) -> Value:
     return tape.result(n, item, (x, weight), backward)
 
 
+def _adapts(build: Build, m: Mixture) -> bool:
+    """Whether peft adapts the stacked experts: for all linear modules, in the families it knows."""
+    return m.adapted and build.method.rank > 0 and not build.method.targets
+
+
 def _shared(build: Build, x: Value, hidden: int, m: Mixture, activation: str) -> Value:
     tape = build.tape
     gate = build.linear("mlp.shared_experts.gate_proj", x, hidden, m.shared)
     up = build.linear("mlp.shared_experts.up_proj", x, hidden, m.shared)
     y = build.linear("mlp.shared_experts.down_proj", multiply(tape, activate(tape, gate, activation), up), m.shared, hidden)
     del gate, up
-    if m.shared_gate:
-        weight = build.linear("mlp.shared_expert_gate", x, hidden, 1)
-        y = multiply(tape, pointwise(tape, weight, keeps_output=True), y)
     return y
+
+
+def _weighed(build: Build, x: Value, y: Value, hidden: int) -> Value:
+    """The shared expert times the sigmoid of its gate."""
+    gate = build.linear("mlp.shared_expert_gate", x, hidden, 1)
+    return multiply(build.tape, pointwise(build.tape, gate, keeps_output=True), y)
+
+
+def _adapted_weight(build: Build, name: str, weight: Value, inputs: int, copies: int, ranks: int) -> Value:
+    """W + B · A of every expert: peft adapts stacked experts by making the changed weight itself.
+
+    peft 0.21, `lora/layer.py` (`ParamWrapper`): the factors are cast to the weight's type; the changed weight is made
+    once when the module is entered and again where it is used, and kept for the gradient of its input. Fused gate and
+    up projections get twice the rank (`transformers_weight_conversion.py`).
+    """
+    tape, method = build.tape, build.method
+    rank = method.rank * ranks
+    outputs = weight.n // inputs // copies
+    down = build.adapter_half(f"{name}.lora_A", copies * rank * inputs, copies * rank)
+    up = build.adapter_half(f"{name}.lora_B", outputs * copies * rank, outputs)
+    before, tape.label = tape.label, ADAPTER
+    a, b = cast(tape, down, weight.item), cast(tape, up, weight.item)
+    tape.transient(weight.n * weight.item)
+    keep, sizes = (a.storage, b.storage), (a.n, b.n)
+
+    def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
+        return [tape.value(n, g.item) for n in sizes]
+
+    changed = tape.result(weight.n, weight.item, (a, b), backward)
+    tape.saved()
+    tape.label = before
+    return changed

@@ -1,0 +1,73 @@
+"""Multi-head latent attention (DeepSeek-V2 and V3) as transformers 5.23 trains it: everything is expanded.
+
+Queries through a low rank (or not), keys and values from one compressed vector; the rotated part of the key is shared
+by all heads and copied to each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from sizeup.estimate.training.attention import Heads, Way, attend
+from sizeup.estimate.training.basic import heads, join, split
+from sizeup.estimate.training.build import Build
+from sizeup.estimate.training.tape import ATTENTION, Tape, Value
+
+
+class Latent(msgspec.Struct, frozen=True):
+    """Ranks and sizes of the parts of a head. q_rank 0: one full query projection."""
+
+    q_rank: int
+    kv_rank: int
+    nope_dim: int
+    rope_dim: int
+    value_dim: int
+
+    @property
+    def key_dim(self) -> int:
+        """Length of a key."""
+        return self.nope_dim + self.rope_dim
+
+
+def latent_attention(
+    build: Build, x: Value, hidden: int, count: int, m: Latent, way: Way, mask: Value | None, turn: Callable[[Value], Value]
+) -> Value:
+    """Projections, rotation of the rotary parts, expansion, attention, output."""
+    tape, tokens = build.tape, build.tokens
+    before, tape.label = tape.label, ATTENTION
+    q = _queries(build, x, hidden, count, m)
+    passed, turned = split(tape, q, (tokens * count * m.nope_dim, tokens * count * m.rope_dim))
+    compressed = build.linear("self_attn.kv_a_proj_with_mqa", x, hidden, m.kv_rank + m.rope_dim)
+    latent, shared = split(tape, compressed, (tokens * m.kv_rank, tokens * m.rope_dim))
+    latent = build.rms("kv_a_layernorm", latent, m.kv_rank)
+    turned, shared = turn(turned), turn(shared)
+    query = join(tape, (passed, turned))
+    query.headed = True
+    wide = build.linear("self_attn.kv_b_proj", latent, m.kv_rank, count * (m.nope_dim + m.value_dim))
+    key, value = split(tape, heads(tape, wide), (tokens * count * m.nope_dim, tokens * count * m.value_dim))
+    keys = _expanded(tape, key, shared, tokens * count * m.key_dim)
+    sizes = Heads(build.batch, build.sequence, build.sequence, count, count, m.key_dim, m.value_dim)
+    y = attend(tape, query, keys, value, sizes, way, mask)
+    y = build.linear("self_attn.o_proj", y, count * m.value_dim, hidden)
+    tape.label = before
+    return y
+
+
+def _queries(build: Build, x: Value, hidden: int, count: int, m: Latent) -> Value:
+    width = count * m.key_dim
+    if not m.q_rank:
+        return heads(build.tape, build.linear("self_attn.q_proj", x, hidden, width))
+    low = build.rms("q_a_layernorm", build.linear("self_attn.q_a_proj", x, hidden, m.q_rank), m.q_rank)
+    return heads(build.tape, build.linear("self_attn.q_b_proj", low, m.q_rank, width))
+
+
+def _expanded(tape: Tape, key: Value, shared: Value, n: int) -> Value:
+    """A new tensor that both parts are copied into; each part's gradient is a copy, the shared one's is summed."""
+    first, second = key.n, shared.n
+
+    def backward(g: Value) -> Sequence[Value | None]:
+        return tape.value(first, g.item), tape.value(second, g.item)
+
+    return tape.result(n, key.item, (key, shared), backward)

@@ -1,0 +1,20 @@
+"""How a step runs a model, beside the model's own habits."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Run(msgspec.Struct, frozen=True):
+    """eager: attention by the model's own Python. checkpoint: of each layer, whether it is recomputed (empty: none).
+
+    input_gradients: the embeddings' output needs a gradient although they are frozen (checkpointing with adapters).
+    divided: the loss is divided by the items of all micro-batches.
+    """
+
+    eager: bool = False
+    padding: bool = False
+    checkpoint: tuple[bool, ...] = ()
+    input_gradients: bool = False
+    divided: bool = False
+    loss: str = "standard"
