@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sizeup.models.anatomy.family import (
     DENSE,
@@ -39,6 +39,11 @@ from sizeup.models.config import MAX_EXPERTS, MAX_LAYERS, Config
 from sizeup.models.mixers import StateSpace
 
 FF_NORMS = ("input_layernorm", "pre_ff_layernorm")
+
+
+def state_space_kinds(kinds: Sequence[str]) -> list[str]:
+    """The kinds with `mamba` for what configurations call `linear_attention`, since here it is a state space."""
+    return ["mamba" if kind == LINEAR else kind for kind in kinds]
 
 
 def jamba(cfg: Config, prefix: str = "model") -> Anatomy:
@@ -86,7 +91,7 @@ def jamba(cfg: Config, prefix: str = "model") -> Anatomy:
         cfg,
         prefix,
         s=s,
-        kinds=layer_kinds(cfg, s.layers, kinds, "layers_block_type", "layer_types"),
+        kinds=state_space_kinds(layer_kinds(cfg, s.layers, kinds, "layers_block_type", "layer_types")),
         halves=sparse,
         mix=mix,
         feed_forward=half,
@@ -135,7 +140,7 @@ def bamba(cfg: Config, prefix: str = "model") -> Anatomy:
         cfg,
         prefix,
         s=s,
-        kinds=[FULL if layer in full else LINEAR for layer in range(s.layers)],
+        kinds=[FULL if layer in full else "mamba" for layer in range(s.layers)],
         mix=mix,
         feed_forward=lambda _: half,
         norms=FF_NORMS,
@@ -191,7 +196,7 @@ def granitemoehybrid(cfg: Config, prefix: str = "model") -> Anatomy:
         cfg,
         prefix,
         s=s,
-        kinds=layer_kinds(cfg, s.layers, LINEAR, "layer_types", "layers_block_type"),
+        kinds=state_space_kinds(layer_kinds(cfg, s.layers, LINEAR, "layer_types", "layers_block_type")),
         mix=mix,
         feed_forward=half,
         norms=PRE_NORMS,
