@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sizeup.models.anatomy.compose import composed, parameter, projector, text_config, two_linears
 from sizeup.models.anatomy.defaults import filled
-from sizeup.models.anatomy.dense import phi3
+from sizeup.models.anatomy.dense import ernie4_5, phi3
 from sizeup.models.anatomy.family import Anatomy, full_attention, sizes
 from sizeup.models.anatomy.parts import (
     Part,
@@ -112,7 +112,7 @@ def qianfan_ocr(cfg: Config) -> Anatomy:
 
 def paddleocr_vl(cfg: Config) -> Anatomy:
     """SigLIP without its head, a norm, four patches joined to one, two projections, ERNIE 4.5."""
-    vision, width = cfg.sub("vision_config"), width_of(cfg, "ernie4_5")
+    vision, width = cfg.sub("vision_config"), width_of(cfg, "paddleocr_vl_text")
     own = vision.int("hidden_size")
     joined = own * vision.int("spatial_merge_size", default=2) ** 2
     between = (
@@ -120,7 +120,12 @@ def paddleocr_vl(cfg: Config) -> Anatomy:
         *two_linears("mlp_AR", width, joined, middle=joined),
     )
     parts = (*idefics_vision(vision, "visual.vision_model"), *projector(between))
-    return composed(cfg, parts, prefix="model", text_type="ernie4_5")
+    return composed(cfg, parts, prefix="model", assumed="paddleocr_vl_text")
+
+
+def paddleocr_vl_text(cfg: Config, prefix: str = "model") -> Anatomy:
+    """ERNIE 4.5."""
+    return ernie4_5(cfg, prefix)
 
 
 def minicpmv4_6(cfg: Config) -> Anatomy:

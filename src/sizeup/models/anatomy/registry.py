@@ -80,8 +80,9 @@ OTHER_FAMILIES = {
     ),
     "sam": "got_ocr2 pp_chart2table:got_ocr2 deepseek_vl_hybrid",
     "image_text": (
-        "video_llava video_llama_3 lighton_ocr qianfan_ocr paddleocr_vl minicpm_ocr:minicpmv4_6 minicpmv4_6 "
-        "minicpmv4_7:minicpmv4_6 ovis2 aria kimi_k25 molmo2 molmo2_text phi3_v"
+        "video_llava video_llama_3 lighton_ocr qianfan_ocr paddleocr_vl paddleocr_vl_text "
+        "minicpm_ocr:minicpmv4_6 minicpmv4_6 minicpmv4_7:minicpmv4_6 ovis2 aria kimi_k25 molmo2 molmo2_text "
+        "phi3_v"
     ),
     "wav2vec": "wav2vec2 hubert unispeech data2vec-audio",
     "transcribe": "moonshine canary cohere_asr parakeet_ctc",

@@ -49,72 +49,82 @@ def t5_sizes(cfg: Config) -> T5Sizes:
     )
 
 
-def t5_like(
-    cfg: Config,
-    *,
-    bias_everywhere: bool = False,
-    encoder_attention: str = "SelfAttention",
-    encoder_extra: Callable[[T5Sizes], Tensors] | None = None,
-    window: int | None = None,
-    mlp: str = "DenseReluDense",
-    mixture: Callable[[T5Sizes, str], Part] | None = None,
-    extra: Tensors = (),
-) -> Anatomy:
-    """T5 with twists.
+class Twist(msgspec.Struct, frozen=True):
+    """What a family changes about T5.
 
-    bias_everywhere: every layer learns its own relative positions, not only the first. encoder_attention: its name,
-    with `encoder_extra` tensors in the first layer and a `window`. mixture: the feed-forward of sparse layers, every
-    `encoder_sparse_step` and `decoder_sparse_step` layers. extra: further embeddings.
+    bias_everywhere: every layer learns its own relative positions, not only the first. encoder_attention: its name;
+    window: how far it sees; summaries: whether it also sees summaries of distant blocks. mlp: name of the feed-forward.
+    mixture: the feed-forward of sparse layers, every `encoder_sparse_step` and `decoder_sparse_step` layers.
     """
-    s = t5_sizes(cfg)
+
+    bias_everywhere: bool = False
+    encoder_attention: str = "SelfAttention"
+    window: int | None = None
+    summaries: bool = False
+    mlp: str = "DenseReluDense"
+    mixture: Callable[[T5Sizes, str], Part] | None = None
+
+
+def t5_like(cfg: Config, twist: Twist | None = None, *, extra: Tensors = ()) -> Anatomy:
+    """T5 with a twist; the whole model, or its encoder alone (`…EncoderModel`). extra: further embeddings."""
+    s, twist = t5_sizes(cfg), twist or Twist()
     name = class_of(cfg, "ForConditionalGeneration")
     encoder_only = name.endswith(("EncoderModel", "ForTokenClassification"))
-
-    def feed_forward(module: str, kind: str) -> Part:
-        if mixture and "mixture" in kind:
-            return mixture(s, f"{module}.{mlp}")
-        if _gated(cfg):
-            return gated_mlp(s.hidden, s.ffn, name=f"{module}.{mlp}", names=("wi_0", "wi_1", "wo"))
-        return plain_mlp(s.hidden, s.ffn, name=f"{module}.{mlp}", names=("wi", "wo"), bias=False, activation="relu")
-
-    def encoder(kind: str) -> list[Part]:
-        attention = f"layer.0.{encoder_attention}"
-        mixer = Attention(s.heads, s.heads, s.head_dim, s.head_dim, window=window, causal=False)
-        first = encoder_extra(s) if encoder_extra and "first" in kind else ()
-        own = _relative(s, attention) if bias_everywhere or "first" in kind else ()
-        return [
-            projected_attention(mixer, s.hidden, name=attention, names=QKVO, biases="", extra=(*own, *first)),
-            *([Part(_extra_norm(encoder_attention, s))] if encoder_extra else []),
-            norm("layer.0.layer_norm", s.hidden),
-            feed_forward("layer.1", kind),
-            norm("layer.1.layer_norm", s.hidden),
-        ]
-
-    def decoder(kind: str) -> list[Part]:
-        attention = "layer.0.SelfAttention"
-        mixer = Attention(s.heads, s.heads, s.head_dim, s.head_dim)
-        cross = Attention(s.heads, s.heads, s.head_dim, s.head_dim, cross=True, causal=False)
-        own = _relative(s, attention) if bias_everywhere or "first" in kind else ()
-        return [
-            projected_attention(mixer, s.hidden, name=attention, names=QKVO, biases="", extra=own),
-            norm("layer.0.layer_norm", s.hidden),
-            projected_attention(cross, s.hidden, name="layer.1.EncDecAttention", names=QKVO, biases=""),
-            norm("layer.1.layer_norm", s.hidden),
-            feed_forward("layer.2", kind),
-            norm("layer.2.layer_norm", s.hidden),
-        ]
-
     blocks = [
         block("embedding", _words(s, encoder_only=encoder_only), extra),
-        *_layers(cfg, "encoder", s.encoder_layers, encoder),
+        *_layers(cfg, "encoder", s.encoder_layers, lambda kind: _encoder_layer(cfg, s, twist, kind)),
         block("encoder frame", norm("encoder.final_layer_norm", s.hidden), stack="encoder"),
     ]
     if not encoder_only:
-        blocks += _layers(cfg, "decoder", s.decoder_layers, decoder)
+        blocks += _layers(cfg, "decoder", s.decoder_layers, lambda kind: _decoder_layer(cfg, s, twist, kind))
         blocks.append(block("decoder frame", norm("decoder.final_layer_norm", s.hidden), stack="decoder"))
     if name.endswith("ForConditionalGeneration"):
         blocks.append(block("output", _head(cfg, s)))
     return Anatomy(tuple(blocks), s.hidden, s.vocabulary, cfg.optional_int("n_positions"), _notes(cfg, s))
+
+
+def _encoder_layer(cfg: Config, s: T5Sizes, twist: Twist, kind: str) -> list[Part]:
+    """Attention over the whole input, or over a window of it, and a feed-forward."""
+    attention = f"layer.0.{twist.encoder_attention}"
+    mixer = Attention(s.heads, s.heads, s.head_dim, s.head_dim, window=twist.window, causal=False)
+    own: Tensors = ()
+    if twist.bias_everywhere or "first" in kind:
+        own = _relative(s, attention, "relative_attention_bias")
+        if twist.summaries:
+            own += _relative(s, attention, "global_relative_attention_bias")
+    return [
+        projected_attention(mixer, s.hidden, name=attention, names=QKVO, biases="", extra=own),
+        *([norm(f"{attention}.global_input_layer_norm", s.hidden)] if twist.summaries else []),
+        norm("layer.0.layer_norm", s.hidden),
+        _feed_forward(cfg, s, twist, "layer.1", kind),
+        norm("layer.1.layer_norm", s.hidden),
+    ]
+
+
+def _decoder_layer(cfg: Config, s: T5Sizes, twist: Twist, kind: str) -> list[Part]:
+    """Causal attention, cross-attention on the encoder's output, and a feed-forward."""
+    attention = "layer.0.SelfAttention"
+    mixer = Attention(s.heads, s.heads, s.head_dim, s.head_dim)
+    cross = Attention(s.heads, s.heads, s.head_dim, s.head_dim, cross=True, causal=False)
+    first = twist.bias_everywhere or "first" in kind
+    own = _relative(s, attention, "relative_attention_bias") if first else ()
+    return [
+        projected_attention(mixer, s.hidden, name=attention, names=QKVO, biases="", extra=own),
+        norm("layer.0.layer_norm", s.hidden),
+        projected_attention(cross, s.hidden, name="layer.1.EncDecAttention", names=QKVO, biases=""),
+        norm("layer.1.layer_norm", s.hidden),
+        _feed_forward(cfg, s, twist, "layer.2", kind),
+        norm("layer.2.layer_norm", s.hidden),
+    ]
+
+
+def _feed_forward(cfg: Config, s: T5Sizes, twist: Twist, module: str, kind: str) -> Part:
+    name = f"{module}.{twist.mlp}"
+    if twist.mixture and "mixture" in kind:
+        return twist.mixture(s, name)
+    if _gated(cfg):
+        return gated_mlp(s.hidden, s.ffn, name=name, names=("wi_0", "wi_1", "wo"))
+    return plain_mlp(s.hidden, s.ffn, name=name, names=("wi", "wo"), bias=False, activation="relu")
 
 
 def _gated(cfg: Config) -> bool:
@@ -123,12 +133,8 @@ def _gated(cfg: Config) -> bool:
     return named.startswith("gated-") if named else cfg.bool("is_gated_act", default=False)
 
 
-def _relative(s: T5Sizes, attention: str) -> Tensors:
-    return (Tensor(f"{attention}.relative_attention_bias.weight", (s.buckets, s.heads), "attention", "relative_bias"),)
-
-
-def _extra_norm(attention: str, s: T5Sizes) -> Tensors:
-    return (Tensor(f"layer.0.{attention}.global_input_layer_norm.weight", (s.hidden,), "norm", "norm"),)
+def _relative(s: T5Sizes, attention: str, name: str) -> Tensors:
+    return (Tensor(f"{attention}.{name}.weight", (s.buckets, s.heads), "attention", "relative_bias"),)
 
 
 def _words(s: T5Sizes, *, encoder_only: bool) -> Tensors:
@@ -175,21 +181,15 @@ def t5(cfg: Config) -> Anatomy:
 
 def umt5(cfg: Config) -> Anatomy:
     """T5 with relative positions in every layer."""
-    return t5_like(cfg, bias_everywhere=True)
+    return t5_like(cfg, Twist(bias_everywhere=True))
 
 
 def longt5(cfg: Config) -> Anatomy:
     """T5 whose encoder sees a window, alone (`local`) or with summaries of distant blocks (`transient-global`)."""
     window = 2 * cfg.int("local_radius", default=127) + 1
     if cfg.str("encoder_attention_type", default="local") == "local":
-        return t5_like(cfg, encoder_attention="LocalSelfAttention", window=window)
-    name = "TransientGlobalSelfAttention"
-
-    def summaries(s: T5Sizes) -> Tensors:
-        bias = f"layer.0.{name}.global_relative_attention_bias.weight"
-        return (Tensor(bias, (s.buckets, s.heads), "attention", "relative_bias"),)
-
-    return t5_like(cfg, encoder_attention=name, encoder_extra=summaries, window=window)
+        return t5_like(cfg, Twist(encoder_attention="LocalSelfAttention", window=window))
+    return t5_like(cfg, Twist(encoder_attention="TransientGlobalSelfAttention", window=window, summaries=True))
 
 
 def switch_transformers(cfg: Config) -> Anatomy:
@@ -205,7 +205,7 @@ def switch_transformers(cfg: Config) -> Anatomy:
         forward = FeedForward(activation="relu", gated=False, experts=count, experts_per_token=1, expert_width=s.ffn)
         return Part((router, *experts), feed_forward=forward)
 
-    return t5_like(cfg, mlp="mlp", mixture=mixture)
+    return t5_like(cfg, Twist(mlp="mlp", mixture=mixture))
 
 
 def pop2piano(cfg: Config) -> Anatomy:
