@@ -63,7 +63,9 @@ def _perform(operation: Operation, *, as_json: bool, explain: bool, debug: bool,
         if debug:
             raise
         shown = f"{type(error).__name__}: {error}"
-        return report(SizeupError(f"unexpected {shown}", hint="run it again with --debug and report it"), as_json=as_json)
+        return report(
+            SizeupError(f"unexpected {shown}", hint="run it again with --debug and report it"), as_json=as_json
+        )
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
     else:

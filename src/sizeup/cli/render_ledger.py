@@ -22,7 +22,9 @@ def render(report: LedgerReport, *, explain: bool) -> list[str]:
 
 
 def _row(row: Row) -> tuple[str, ...]:
-    setting = " ".join(f"{name}={value}" for name, value in row.setting.items() if name in {"context", "ubatch", "parallel"})
+    setting = " ".join(
+        f"{name}={value}" for name, value in row.setting.items() if name in {"context", "ubatch", "parallel"}
+    )
     whole = row.amount("total")
     amount = next(iter(row.components.values()), 0) if whole is None else whole
     shown = format_bytes(amount) if row.unit == "bytes" else f"{amount:.3g} {row.unit}"

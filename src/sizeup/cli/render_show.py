@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sizeup.cli import text
+from sizeup.cli.explain import term_lines
 from sizeup.models.count import role_name
 from sizeup.operations.show import Shown
 from sizeup.quantity.units import format_bytes, format_count, format_tokens
@@ -22,6 +23,9 @@ def render(shown: Shown, *, explain: bool) -> list[str]:
         "",
         *_cache(shown),
         *_facts(shown),
+        *_stored(shown, explain=explain),
+        *_adapters(shown),
+        *_verification(shown),
         *(line for note in shown.notes for line in text.wrap(f"note: {note}")),
     ]
 
@@ -111,3 +115,37 @@ def _facts(shown: Shown) -> Iterator[str]:
     if known:
         yield ""
         yield from text.table(known)
+
+
+def _stored(shown: Shown, *, explain: bool) -> Iterator[str]:
+    """What its files and its Hub page count beside the parameters."""
+    if shown.hub is not None:
+        yield ""
+        rest = "" if shown.hub.explained else f", {shown.hub.unexplained:+,} unexplained"
+        yield text.heading(f"Its Hub page says {shown.hub.published:,}", f"because{rest}")
+        yield from term_lines(shown.hub.lines)
+    elif explain or len(shown.stored.parts) > 1:
+        yield ""
+        yield text.bold("Elements in its files")
+        yield from term_lines(shown.stored)
+
+
+def _adapters(shown: Shown) -> Iterator[str]:
+    if shown.lora is not None:
+        share = shown.lora.value / shown.parameters.total
+        yield ""
+        yield text.heading(f"{shown.lora.name}: {shown.lora.value:,} trainable parameters", f"{share:.2%} of the model")
+        yield from term_lines(shown.lora, depth=2)
+
+
+def _verification(shown: Shown) -> Iterator[str]:
+    side = shown.verification
+    if side is None:
+        return
+    yield ""
+    answer = text.good("exactly as the anatomy says") if side.exact else text.bad("not as the anatomy says")
+    yield f"{text.bold(f'{side.tensors:,} tensors')} {answer}"
+    for kind in ("missing", "extra", "reshaped", "renamed"):
+        for difference in getattr(side, kind):
+            shapes = f"expected {difference.expected}, found {difference.found}"
+            yield f"  {kind:<9} {difference.count:>5} × {difference.name}  {text.dim(f'{shapes} {difference.note}')}"

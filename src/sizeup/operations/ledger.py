@@ -1,6 +1,6 @@
 """Your ledger of simulations and measurements: list it, export it, import others' rows.
 
-Rows are kept by `fit --simulate` and `bench`. --export writes JSON lines that --import reads; the same row twice is one.
+Rows are kept by `fit --simulate` and `bench`. --export writes JSON lines that --import reads; a row twice is one row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The machine at hand, or one described: its memory, links and speeds, what is free and usable, and where each fact is from.
+"""The machine at hand, or one described: memory, links and speeds, what is usable, and where each fact is from.
 
 Describe a machine with --machine "2x RTX 4090, 64 GB RAM", --machine "MacBook Pro M4 Max 64 GB" or a TOML file.
 """

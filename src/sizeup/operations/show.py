@@ -17,10 +17,17 @@ from sizeup.errors import BadInput
 from sizeup.estimate.memory_of_context import bytes_per_token, cache_term
 from sizeup.estimate.weights import COMMON, checkpoint_bytes
 from sizeup.models.active import ActiveParameters, active_parameters
+from sizeup.models.catalogue.find import find
+from sizeup.models.config import Config
 from sizeup.models.count import by_component, size_class
 from sizeup.models.load import load_model
+from sizeup.models.lora import ALL_LINEAR, lora_parameters
 from sizeup.models.mixers import describe
 from sizeup.models.model import Block, Facts, Model
+from sizeup.models.reconcile import Reconciliation, explain, stored_elements
+from sizeup.models.sources.resolve import resolve
+from sizeup.models.verify import Difference, verify
+from sizeup.operations.built_class import model_by_transformers
 from sizeup.quantity import Term
 
 #: llama.cpp mixes that people choose from.
@@ -36,6 +43,10 @@ class ShowRequest(msgspec.Struct, frozen=True, kw_only=True):
     shape: Annotated[
         str, Meta(description="A hypothetical model: layers=12,embedding=512,heads=8,vocabulary=50000.")
     ] = ""
+    verify: Annotated[str, Meta(description="Lay the headers in this folder beside the anatomy of its config.")] = ""
+    transformers: Annotated[bool, Meta(description="Build the class with transformers (a worker, no weights).")] = False
+    lora: Annotated[str, Meta(description="Count adapters on these targets: q_proj,v_proj or all-linear.")] = ""
+    rank: Annotated[int, Meta(description="Rank of the adapters.", ge=1)] = 16
     offline: Annotated[bool, Meta(description="Never use the network.")] = False
 
 
@@ -75,8 +86,23 @@ class CacheFacts(msgspec.Struct, frozen=True):
     bytes_by_context: dict[str, int]
 
 
+class SideBySide(msgspec.Struct, frozen=True):
+    """Headers beside the anatomy: what is missing, extra, of another shape or under another name."""
+
+    tensors: int
+    exact: bool
+    missing: tuple[Difference, ...]
+    extra: tuple[Difference, ...]
+    reshaped: tuple[Difference, ...]
+    renamed: tuple[Difference, ...]
+
+
 class Shown(msgspec.Struct, frozen=True):
-    """All that is known about a model before it runs."""
+    """All that is known about a model before it runs.
+
+    stored: the elements of its files, a line for all that isn't a parameter. hub: how the total that its Hub page
+    shows comes about. lora: trainable parameters of adapters, when asked for. verification: when asked for.
+    """
 
     model: str
     family: str
@@ -92,13 +118,45 @@ class Shown(msgspec.Struct, frozen=True):
     context: int | None
     facts: Facts
     notes: tuple[str, ...]
+    stored: Term
+    hub: Reconciliation | None = None
+    lora: Term | None = None
+    verification: SideBySide | None = None
     schema: str = "sizeup.show/1"
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 when a verification found a difference."""
+        return 0 if self.verification is None or self.verification.exact else 3
 
 
 def show(request: ShowRequest) -> Shown:
     """Read the model and count everything."""
-    model = load_model(_reference(request), network=not request.offline)
-    return shown(model)
+    if request.verify:
+        return _verified(request)
+    reference = _reference(request)
+    network = not request.offline
+    if request.transformers:
+        model = model_by_transformers(reference, network=network)
+    else:
+        model = load_model(reference, network=network)
+    found = shown(model)
+    if request.lora:
+        targets = request.lora if request.lora == ALL_LINEAR else tuple(request.lora.split(","))
+        found = msgspec.structs.replace(found, lora=lora_parameters(model, targets, request.rank))
+    return found
+
+
+def _verified(request: ShowRequest) -> Shown:
+    """The model of a folder, with its headers laid beside the anatomy."""
+    resolved = resolve(request.verify, network=False)
+    if resolved.header is None or resolved.config is None:
+        raise BadInput(f"{request.verify} lacks a config.json or safetensors files", hint="give a folder that has both")
+    compared = verify(resolved.header, Config(resolved.config, resolved.origin))
+    side = SideBySide(
+        compared.tensors, compared.exact, compared.missing, compared.extra, compared.reshaped, compared.renamed
+    )
+    return msgspec.structs.replace(shown(load_model(request.verify)), verification=side)
 
 
 def shown(model: Model) -> Shown:
@@ -128,7 +186,17 @@ def shown(model: Model) -> Shown:
         context=model.context,
         facts=model.facts,
         notes=model.notes,
+        stored=stored_elements(model),
+        hub=_hub(model),
     )
+
+
+def _hub(model: Model) -> Reconciliation | None:
+    """How the total on its Hub page comes about; None when the catalogue doesn't know the page."""
+    entry = find(model.name)
+    if entry is None or entry.hub_parameters is None or entry.hub_parameters == model.parameters:
+        return None
+    return explain(model, entry.hub_parameters)
 
 
 def _reference(request: ShowRequest) -> str | dict[str, Any]:
