@@ -256,3 +256,35 @@ def granite_tower(cfg: Config, prefix: str) -> Blocks:
         *linear("out_mid", hidden, characters, "head", "projection", bias=True),
     )
     return listen(prefix, cfg.int("num_layers", max=MAX_LAYERS), layer, before=before, after=after)
+
+
+def fun_asr_tower(cfg: Config, prefix: str) -> Blocks:
+    """Attention with a memory, a depthwise convolution over values; the first layer takes stacked frames in.
+
+    A norm closes the last layer, and the one before the layers that predict time.
+    """
+    h = audio_sizes(cfg)
+    frames = cfg.int("num_mel_bins") * cfg.int("num_stacked_frames")
+    timed = cfg.int("num_timestamp_prediction_layers", min=0, max=h.layers, default=0)
+    closing = {h.layers - 1, h.layers - timed - 1}
+    kinds = [" ".join(["first"] * (number == 0) + ["closing"] * (number in closing)) for number in range(h.layers)]
+    mixer, kernel = two_way(h.heads, h.hidden), cfg.int("fsmn_kernel_size")
+
+    def layer(kind: str) -> list[Part]:
+        inputs = frames if "first" in kind else h.hidden
+        projections = tuple(
+            projection
+            for side in "qkv"
+            for projection in linear(f"self_attn.{side}_proj", h.hidden, inputs, "attention", side, bias=True)
+        )
+        output = linear("self_attn.o_proj", h.hidden, h.hidden, "attention", "o", bias=True)
+        memory = conv("self_attn.fsmn.conv", h.hidden, 1, kernel, role="attention", bias=False)
+        return [
+            Part((*projections, *output, *memory), (mixer,)),
+            plain_mlp(h.hidden, h.ffn, activation="relu"),
+            layer_norm("input_layernorm", inputs),
+            layer_norm("post_attention_layernorm", h.hidden),
+            *([layer_norm("final_layernorm", h.hidden)] if "closing" in kind else []),
+        ]
+
+    return listen(prefix, h.layers, layer, before=(), kinds=kinds)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from sizeup.models.anatomy.compose import composed, parameter, projector, text_config, two_linears
-from sizeup.models.anatomy.defaults import filled
-from sizeup.models.anatomy.dense import ernie4_5, phi3
+from sizeup.models.anatomy.dense import ernie4_5
 from sizeup.models.anatomy.family import Anatomy, full_attention, sizes
 from sizeup.models.anatomy.parts import (
     Part,
@@ -22,7 +21,6 @@ from sizeup.models.anatomy.parts import (
 from sizeup.models.anatomy.towers import conv, layer_norm, projected_attention, table, tower, two_way
 from sizeup.models.anatomy.vision import (
     clip_layer,
-    clip_vision,
     idefics_vision,
     pair,
     patches,
@@ -333,35 +331,3 @@ def molmo2_text(cfg: Config, prefix: str = "model.transformer") -> Anatomy:
         ),
     )
     return Anatomy(blocks, s.hidden, s.vocabulary, s.context)
-
-
-#: CLIP ViT-L/14 at 336 pixels, which Phi-3-Vision names instead of describing it.
-CLIP_LARGE_336 = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
-    "num_channels": 3,
-}
-
-
-def phi3_v(cfg: Config) -> Anatomy:
-    """CLIP, four patches joined to one, two projections, learned ends of rows and of the whole image; Phi-3.
-
-    The class isn't in transformers: names and sizes follow the published file (Phi-3.5-vision: 4,146,621,440).
-    """
-    root = "model.vision_embed_tokens"
-    see = cfg.optional_sub("img_processor")
-    channels = 4 * (see.int("image_dim_out", default=1024) if see else 1024)
-    text = filled(cfg, "phi3")
-    width = text.int("hidden_size")
-    between = (
-        *two_linears(f"{root}.img_projection", width, channels, names=("0", "2")),
-        *parameter(f"{root}.glb_GN", 1, 1, channels, part="newline"),
-        *parameter(f"{root}.sub_GN", 1, 1, 1, channels, part="newline"),
-    )
-    inner = phi3(text, "model")
-    tower_ = clip_vision(Config(CLIP_LARGE_336, cfg.origin, "img_processor"), f"{root}.img_processor.vision_model")
-    return Anatomy((*tower_, *projector(between), *inner.blocks), inner.hidden, inner.vocabulary, inner.context)

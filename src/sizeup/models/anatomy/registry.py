@@ -67,9 +67,9 @@ OTHER_FAMILIES = {
     ),
     "glm_vl": "glm4v glm46v:glm4v glmga:glm4v glm4v_moe glm_ocr glm5_next glm4v_text glm_ocr_text glm4v_moe_text",
     "speech": (
-        "voxtral voxtral_realtime qwen2_audio audioflamingo3 musicflamingo:audioflamingo3 glmasr "
-        "moss_transcribe_diarize qwen3_asr granite_speech granite_speech_plus:granite_speech "
-        "qwen2_5_omni_thinker qwen3_omni_moe_thinker"
+        "voxtral voxtral_realtime voxtral_realtime_text qwen2_audio audioflamingo3 "
+        "musicflamingo:audioflamingo3 glmasr moss_transcribe_diarize qwen3_asr granite_speech "
+        "granite_speech_plus:granite_speech qwen2_5_omni_thinker qwen3_omni_moe_thinker fun_asr_nano"
     ),
     "qformer": "blip-2 instructblip instructblipvideo:instructblip",
     "mllama": "mllama mllama_text_model",
@@ -81,14 +81,14 @@ OTHER_FAMILIES = {
     "sam": "got_ocr2 pp_chart2table:got_ocr2 deepseek_vl_hybrid",
     "image_text": (
         "video_llava video_llama_3 lighton_ocr qianfan_ocr paddleocr_vl paddleocr_vl_text "
-        "minicpm_ocr:minicpmv4_6 minicpmv4_6 minicpmv4_7:minicpmv4_6 ovis2 aria kimi_k25 molmo2 molmo2_text "
-        "phi3_v"
+        "minicpm_ocr:minicpmv4_6 minicpmv4_6 minicpmv4_7:minicpmv4_6 ovis2 aria kimi_k25 molmo2 molmo2_text"
     ),
     "wav2vec": "wav2vec2 hubert unispeech data2vec-audio",
     "transcribe": "moonshine canary cohere_asr parakeet_ctc",
     "pairs": "encoder-decoder vision-encoder-decoder:encoder_decoder speech-encoder-decoder:encoder_decoder",
     "captions": "git blip florence2 kosmos-2 kosmos-2.5:kosmos_2_5 pix2struct",
     "t5gemma": "t5gemma t5gemma2",
+    "phi_vl": "phi3_v phi4_multimodal",
 }
 
 

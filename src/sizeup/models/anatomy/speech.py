@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sizeup.models.anatomy.audio import (
     Blocks,
+    fun_asr_tower,
     glm_tower,
     granite_tower,
     omni_tower,
@@ -12,11 +13,13 @@ from sizeup.models.anatomy.audio import (
     whisper_tower,
 )
 from sizeup.models.anatomy.compose import composed, parameter, projector, text_config, two_linears
-from sizeup.models.anatomy.family import Anatomy
-from sizeup.models.anatomy.parts import Tensors, linear, norm_tensors
+from sizeup.models.anatomy.dense import llama_like, window_kinds
+from sizeup.models.anatomy.family import Anatomy, sizes
+from sizeup.models.anatomy.parts import Part, Tensors, linear, norm_tensors, plain_mlp, stack_of
 from sizeup.models.anatomy.qformer import qformer
 from sizeup.models.anatomy.qwen_vl import qwen2_5_visual, qwen3_visual
-from sizeup.models.config import Config
+from sizeup.models.anatomy.towers import layer_norm, projected_attention, tower, two_way
+from sizeup.models.config import MAX_LAYERS, Config
 
 LANGUAGE, LANGUAGE_HEAD = "language_model.model", "language_model.lm_head"
 PROJECTOR = "multi_modal_projector"
@@ -126,3 +129,37 @@ def qwen3_omni_moe_thinker(cfg: Config) -> Anatomy:
         *qwen3_visual(cfg.sub("vision_config"), "visual", omni=True),
     )
     return composed(cfg, parts, prefix="model", assumed="qwen3_omni_moe_text")
+
+
+def voxtral_realtime_text(cfg: Config, prefix: str = "model") -> Anatomy:
+    """Mistral whose feed-forwards know, through a narrow network of width 32, how far behind the words are."""
+    s, narrow = sizes(cfg), 32
+    delay = (
+        *linear("ada_rms_norm.linear1", narrow, s.hidden, "norm", "down"),
+        *linear("ada_rms_norm.linear2", s.hidden, narrow, "norm", "up"),
+    )
+    return llama_like(cfg, prefix, kinds=window_kinds(cfg, s), extra=delay)
+
+
+def fun_asr_nano(cfg: Config) -> Anatomy:
+    """An encoder with memory convolutions, a projector with layers of its own, Qwen3."""
+    audio, adaptor = cfg.sub("audio_config"), cfg.sub("adaptor_config")
+    width, name = adaptor.int("hidden_size"), f"model.{PROJECTOR}"
+    mixer = two_way(adaptor.int("num_attention_heads"), width)
+
+    def layer(_: str) -> list[Part]:
+        return [
+            projected_attention(mixer, width, names=("q_proj", "k_proj", "v_proj", "o_proj")),
+            plain_mlp(width, adaptor.int("intermediate_size"), activation="relu"),
+            layer_norm("input_layernorm", width),
+            layer_norm("post_attention_layernorm", width),
+        ]
+
+    depth = adaptor.int("num_hidden_layers", max=MAX_LAYERS)
+    between = two_linears(name, width, audio.int("hidden_size"), middle=adaptor.int("projector_hidden_size"))
+    parts = (
+        *fun_asr_tower(audio, "model.audio_tower"),
+        *projector(between),
+        *tower("projector", stack_of(f"{name}.layers", [""] * depth, layer, label=lambda _: "projector layer")),
+    )
+    return composed(cfg, parts, prefix="model.language_model", assumed="qwen3")
