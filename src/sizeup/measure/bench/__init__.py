@@ -1,0 +1,1 @@
+"""Bench: what a running server does, measured from outside, setting by setting."""
