@@ -50,7 +50,8 @@ OTHER_FAMILIES = {
         "bert ernie megatron-bert big_bird mra yoso nystromformer layoutlm roformer bert-generation electra "
         "rembert albert distilbert"
     ),
-    "modern_encoders": "deberta deberta-v2 modernbert modernbert-decoder nomic_bert jina_embeddings_v3 gte new eurobert",
+    "modern_encoders": "deberta deberta-v2 modernbert modernbert-decoder nomic_bert jina_embeddings_v3 gte new "
+    "eurobert",
     "roberta": (
         "roberta xlm-roberta:roberta camembert:roberta data2vec-text roberta-prelayernorm xlm-roberta-xl xmod "
         "longformer mpnet"
