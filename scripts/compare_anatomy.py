@@ -177,7 +177,7 @@ def built_checkpoint(record: dict[str, Any]) -> Checkpoint:
 
 
 def described_checkpoint(blocks: tuple[Block, ...]) -> Checkpoint:
-    """What an anatomy describes, without the layers that the class doesn't build."""
+    """What an anatomy describes, without what the class doesn't build: prediction layers, tensors that are `unused`."""
     tensors: Shapes = {}
     ties: dict[str, str] = {}
     buffers = set()
@@ -187,6 +187,8 @@ def described_checkpoint(blocks: tuple[Block, ...]) -> Checkpoint:
                 raise SizeupError(f"{name} comes twice")
             if tensor.tied_to:
                 ties[name] = tensor.tied_to
+                continue
+            if tensor.part == "unused":
                 continue
             tensors[name] = tensor.stored_shape
             if tensor.role == "buffer":

@@ -38,7 +38,7 @@ def test_impossible_values(model_type):
 def test_core_sizes_are_never_assumed(model_type):
     """A model's own configuration without its hidden size, layers or vocabulary isn't read as the class's default."""
     fields = complete(model_type)
-    core = [name for name in fields if name in CORE and name not in {"intermediate_size", "ffn_dim", "num_heads"}]
+    core = [name for name in fields if name in CORE]
 
     for name in core:
         lacking = {key: value for key, value in fields.items() if key != name}
@@ -50,7 +50,8 @@ def test_core_sizes_are_never_assumed(model_type):
 
 
 def test_lacking_hidden_size_names_the_field_and_the_file():
-    cfg = Config({"model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 9}, "a.json")
+    given = {"num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 9, "intermediate_size": 8}
+    cfg = Config({"model_type": "llama"} | given, "a.json")
 
     with pytest.raises(BadConfig, match=r"a\.json has no hidden_size"):
         anatomy_of("llama")(cfg)

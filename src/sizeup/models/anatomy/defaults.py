@@ -28,6 +28,12 @@ CORE = frozenset(
 )
 
 
+#: Of those, the ones that no anatomy may replace by a rule of thumb when a class names them.
+WIDTHS = frozenset({"intermediate_size", "ffn_dim", "d_ff"})
+#: Under which names published configurations give that width instead.
+OTHER_WIDTHS = frozenset({"n_inner", "block_ff_dim", "ffn_hidden_size", "encoder_ffn_dim", "decoder_ffn_dim"})
+
+
 class Defaults(msgspec.Struct, frozen=True):
     """The defaults of one configuration class.
 
@@ -48,10 +54,17 @@ class _File(msgspec.Struct, frozen=True):
 def filled(cfg: Config, model_type: str, *, nested: bool = False) -> Config:
     """The configuration with the defaults of its model type; unchanged when the type isn't known.
 
-    nested: a part of another configuration, which may leave its core sizes out.
+    nested: a part of another configuration, which may leave its core sizes out. Raises BadConfig when a model's own
+    configuration leaves out the width of its feed-forward and the class has one.
     """
     known = _load().types.get(model_type)
-    return cfg if known is None else Config(_merged(cfg.data, known, nested), cfg.origin, cfg.path)
+    if known is None:
+        return cfg
+    merged = Config(_merged(cfg.data, known, nested), cfg.origin, cfg.path)
+    widths = () if nested else WIDTHS & known.fields.keys()
+    if widths and not merged.data.keys() & (WIDTHS | OTHER_WIDTHS):
+        merged.int(*sorted(widths))
+    return merged
 
 
 def _merged(data: dict[str, Any], known: Defaults, nested: bool) -> dict[str, Any]:

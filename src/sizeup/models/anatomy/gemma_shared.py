@@ -16,6 +16,8 @@ from sizeup.models.model import FeedForward
 from sizeup.models.tensors import Tensor
 
 SHARED = "/shared"
+#: The part of tensors that a checkpoint stores and transformers drops on loading.
+UNUSED = "unused"
 
 
 def shared_kinds(cfg: Config, kinds: Sequence[str]) -> list[str]:
@@ -51,6 +53,18 @@ def per_layer_gate(cfg: Config, s: Sizes) -> Tensors:
     )
 
 
+def unused_keys(mixer: Attention, hidden: int, *, bias: bool, values: bool = True) -> Tensors:
+    """What layers with a shared cache store all the same, and no class builds: keys and values of their own."""
+    if not mixer.shares_cache:
+        return ()
+    width = mixer.kv_heads * mixer.head_dim
+    return (
+        *linear("self_attn.k_proj", width, hidden, "buffer", UNUSED, bias=bias),
+        *(linear("self_attn.v_proj", width, hidden, "buffer", UNUSED, bias=bias) if values else ()),
+        *weight("self_attn.k_norm.weight", (mixer.head_dim,), "buffer", UNUSED),
+    )
+
+
 def gemma3n_text(cfg: Config, prefix: str = "model") -> Anatomy:
     """Gemma 3 with four residual streams (AltUp), a low-rank path beside the attention (Laurel) and shared caches."""
     widths = _widths(cfg)
@@ -76,7 +90,8 @@ def gemma3n_text(cfg: Config, prefix: str = "model") -> Anatomy:
 
     def mix(kind: str) -> Part:
         mixer = _mixer(cfg, s, kind, s.kv_heads, s.head_dim)
-        return attention(mixer, s.hidden, qkv_bias=bias, output_bias=bias, qk_norm="head", extra=around)
+        part = attention(mixer, s.hidden, qkv_bias=bias, output_bias=bias, qk_norm="head", extra=around)
+        return Part((*part.tensors, *unused_keys(mixer, s.hidden, bias=bias)), part.mixers)
 
     projections = tuple(
         Tensor(f"{prefix}.{name}.{{copy}}.weight", (s.hidden, s.hidden), "mlp", "altup", streams - 1)
@@ -135,7 +150,8 @@ def gemma4_text(cfg: Config, prefix: str = "model") -> Anatomy:
         part = attention(mixer, s.hidden, qkv_bias=bias, output_bias=bias, qk_norm="head")
         tensors = tuple(tensor for tensor in part.tensors if tensor.part != "v") if same and full else part.tensors
         scalar = weight("layer_scalar", (1,), "buffer", "scale")
-        return Part((*tensors, *scalar, *per_layer_gate(cfg, s)), part.mixers)
+        unused = unused_keys(mixer, s.hidden, bias=bias, values=not (same and full))
+        return Part((*tensors, *unused, *scalar, *per_layer_gate(cfg, s)), part.mixers)
 
     def half(kind: str) -> Part:
         part = gated_mlp(s.hidden, s.ffn * 2 if kind == "double" else s.ffn, activation="gelu_tanh")
