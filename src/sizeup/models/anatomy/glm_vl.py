@@ -13,11 +13,10 @@ from sizeup.models.anatomy.vision import Blocks, patches, tower_sizes, vit
 from sizeup.models.config import Config
 
 
-def glm_visual(cfg: Config, prefix: str, *, ocr: bool = False, context: int | None = None) -> Blocks:
+def glm_visual(cfg: Config, prefix: str, *, ocr: bool = False) -> Blocks:
     """GLM-4V's tower: its feed-forward is as wide as its output, its merger as wide as `intermediate_size`.
 
     ocr: GLM-OCR's: rotary positions alone, norms over queries and keys, a feed-forward as wide as `intermediate_size`.
-    context: width of the merger.
     """
     s = tower_sizes(cfg)
     out, merge = cfg.int("out_hidden_size"), cfg.int("spatial_merge_size", default=2)
@@ -43,7 +42,7 @@ def glm_visual(cfg: Config, prefix: str, *, ocr: bool = False, context: int | No
         embeddings += table("embeddings.position_embedding", patches(cfg), s.hidden)
         embeddings += norm_tensors("post_conv_layernorm", s.hidden)
     tower = vit(prefix, s, layer, embeddings=embeddings, after=norm_tensors("post_layernorm", s.hidden), stack="blocks")
-    width = context or (out * s.channels if ocr else s.ffn)
+    width = out * s.channels if ocr else s.ffn
     between = (
         *conv(f"{prefix}.downsample", out, s.hidden, merge, merge, role="projector"),
         *linear(f"{prefix}.merger.proj", out, out, "projector", "in"),
@@ -66,13 +65,6 @@ def glm_ocr(cfg: Config) -> Anatomy:
     """A small GLM-4 without biases behind a tower with rotary positions alone."""
     tower = glm_visual(cfg.sub("vision_config"), "model.visual", ocr=True)
     return composed(cfg, tower, prefix=LANGUAGE, assumed="glm_ocr_text")
-
-
-def glm5_next(cfg: Config) -> Anatomy:
-    """GLM-5.3 behind GLM-OCR's tower with a wider merger."""
-    vision = cfg.sub("vision_config")
-    tower = glm_visual(vision, "model.visual", ocr=True, context=vision.int("projection_intermediate_size"))
-    return composed(cfg, tower, prefix=LANGUAGE, assumed="glm5_next_text")
 
 
 def glm4v_text(cfg: Config, prefix: str = "model") -> Anatomy:

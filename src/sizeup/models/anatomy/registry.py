@@ -66,7 +66,7 @@ OTHER_FAMILIES = {
         "qwen2_vl_text qwen2_5_vl_text:qwen2_vl_text qwen2_5_omni_text:qwen2_vl_text qwen3_vl_text "
         "qwen3_vl_moe_text qwen3_omni_moe_text"
     ),
-    "glm_vl": "glm4v glm46v:glm4v glmga:glm4v glm4v_moe glm_ocr glm5_next glm4v_text glm_ocr_text glm4v_moe_text",
+    "glm_vl": "glm4v glm46v:glm4v glmga:glm4v glm4v_moe glm_ocr glm4v_text glm_ocr_text glm4v_moe_text",
     "speech": (
         "voxtral voxtral_realtime voxtral_realtime_text qwen2_audio audioflamingo3 "
         "musicflamingo:audioflamingo3 glmasr moss_transcribe_diarize qwen3_asr granite_speech "
