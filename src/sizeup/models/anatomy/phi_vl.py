@@ -97,7 +97,10 @@ def _subsampling(cfg: Config, hidden: int) -> Tensors:
     for pair in range(max(1, cfg.int("time_reduction").bit_length() - 1) - 1):
         tensors += conv(f"embed.conv.{2 + 3 * pair}", channels, 1, 3, 3)
         tensors += conv(f"embed.conv.{3 + 3 * pair}", channels, channels, 1, 1)
-    inputs = channels * cfg.int("nemo_final_size")
+    bands = cfg.int("input_size", default=80)
+    for _ in range(max(1, cfg.int("time_reduction").bit_length() - 1)):
+        bands = (bands - 1) // 2 + 1
+    inputs = channels * cfg.int("nemo_final_size", default=bands)
     return tensors + linear("embed.out", hidden, inputs, "embedding", "projection", bias=True)
 
 
