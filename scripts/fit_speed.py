@@ -1,0 +1,295 @@
+"""Fit the speed model on published rows, and judge it on hardware (vLLM: models) that the fit has not seen.
+
+    python scripts/fit_speed.py TRUTH [--write] [--folds]
+
+Residuals are log(predicted / measured) under a soft L1 loss; every parameter is a logarithm with a prior that says what
+is physically plausible, which keeps those that few rows speak of near it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from scipy.optimize import least_squares
+
+sys.path.insert(0, str(Path(__file__).parent))
+import speed_rows  # noqa: E402
+
+from sizeup.estimate.speed.ceilings import ceilings  # noqa: E402
+from sizeup.estimate.speed.parameters import Engine, Parameters, Spread, Stack  # noqa: E402
+from sizeup.estimate.speed.passes import Rates, pass_seconds  # noqa: E402
+from sizeup.estimate.speed.work import PACKINGS, Work  # noqa: E402
+
+OUT = Path(__file__).parents[1] / "src/sizeup/estimate/speed/parameters.json"
+STACKS = ("cuda", "rocm", "vulkan", "metal", "mlx", "vllm")
+ENGINES = ("llama.cpp", "ollama", "lmstudio", "llamafile", "mlx", "vllm", "vllm<0.7", "sglang")
+#: How far off a usual row is, in log: what the loss is scaled by.
+NOISE_DECODE, NOISE_PROMPT = 0.15, 0.22
+LOCALSCORE = speed_rows.LOCALSCORE
+
+#: name → (prior, standard deviation of its logarithm), for each stack.
+STACK_PRIORS = {
+    "streaming": (0.80, 0.2), "cache_streaming": (0.60, 0.4), "kernel_seconds": (3e-6, 0.7), "matrix": (0.5, 0.5),
+    "plain_matrix": (0.55, 0.4), "scaling": (0.25, 0.7), "attention": (0.3, 0.7),
+}  # fmt: skip
+UNPACK_PRIORS = {"plain": 0.5, "legacy": 2.5, "k": 3.5, "codebook": 6.0, "float4": 3.0, "integer": 3.0}
+#: No published row speaks of these; values of the nearest relative, or measured here (cpu).
+UNSEEN = {"sycl": "vulkan"}
+
+
+class Vector:
+    """Names and places in the vector of logarithms."""
+
+    def __init__(self, generations: list[str]) -> None:
+        self.names: dict[str, int] = {}
+        self.prior: list[float] = []
+        self.width: list[float] = []
+        for stack in STACKS:
+            for name, (value, width) in STACK_PRIORS.items():
+                self.add(f"{stack}.{name}", value, width)
+        for name, value in UNPACK_PRIORS.items():
+            self.add(f"unpack.{name}", value, 0.6)
+        for name in generations:
+            self.add(f"generation.{name}", 1.0, 0.08 if not name == "Pascal" else 0.3)
+            self.add(f"prompt_generation.{name}", 1.0, 0.3)
+        for name in ENGINES:
+            self.add(f"{name}.token", {"ollama": 6e-4, "llamafile": 1.2e-3, "vllm<0.7": 3e-3}.get(name, 3e-4), 1.0)
+            self.add(f"{name}.factor", 1.0, 1e-3 if name in {"llama.cpp", "mlx", "vllm", "vllm<0.7"} else 0.1)
+            self.add(f"{name}.prompt", 1.0, 1e-3 if name in {"llama.cpp", "mlx", "vllm", "vllm<0.7"} else 0.3)
+        self.add("expert_reading", 1.2, 0.3)
+        self.add("expert_computing", 1.8, 0.5)
+        self.add("all_reduce", 2e-5, 0.7)
+        self.start = np.array(self.prior)
+        self.widths = np.array(self.width)
+
+    def add(self, name: str, value: float, width: float) -> None:
+        self.names[name] = len(self.prior)
+        self.prior.append(np.log(value))
+        self.width.append(width)
+
+    def take(self, x: Any, names: list[str]) -> Any:
+        return np.exp(x[[self.names[name] for name in names]])
+
+
+def stack_of(row: Any) -> str:
+    return {"mlx": "mlx", "vllm": "vllm", "sglang": "vllm"}.get(row.engine, row.backend)
+
+
+def engine_of(row: Any) -> str:
+    return "vllm<0.7" if row.old else row.engine
+
+
+class Table:
+    """Rows as arrays, and their predicted seconds for a vector of parameters."""
+
+    def __init__(self, rows: list[Any], vector: Vector) -> None:
+        self.rows, self.vector = rows, vector
+        tops = [ceilings(row.device.device(row.device.memory_bytes or 1 << 34), stack_of(row)) for row in rows]
+        self.top = {name: np.array([getattr(t, name) for t in tops]) for name in
+                    ("bandwidth", "vector", "integer", "packed_matrix", "plain_matrix")}  # fmt: skip
+        self.stacks = [stack_of(row) for row in rows]
+        self.generation = [row.device.arch for row in rows]
+        self.engine = [engine_of(row) for row in rows]
+        self.decode = _works([row.work for row in rows])
+        self.prompt = _works([row.prompt for row in rows])
+        self.passes = np.array([row.passes for row in rows])
+        self.tokens = np.array([row.prompt_tokens for row in rows], float)
+        self.generated = np.array([row.generated for row in rows], float)
+        self.reduced = np.array([2 * row.work.layers if row.count > 1 and stack_of(row) == "vllm" else 0 for row in rows])
+        self.speed = np.array([row.decode or np.nan for row in rows], float)
+        self.read = np.array([row.prefill or np.nan if row.prompt_tokens >= 256 else np.nan for row in rows], float)
+        self.whole = np.array([row.total_time for row in rows])
+        self.device = np.array([row.device.id for row in rows])
+
+    def rates(self, x: Any) -> Rates:
+        def of(name: str) -> Any:
+            return self.vector.take(x, [f"{s}.{name}" for s in self.stacks])
+
+        generation = self.vector.take(x, [f"generation.{g}" for g in self.generation])
+        prompt = self.vector.take(x, [f"prompt_generation.{g}" for g in self.generation])
+        top = self.top
+        one = self.vector.take
+        return Rates(
+            streaming=top["bandwidth"] * of("streaming") * generation,
+            caching=top["bandwidth"] * of("cache_streaming"),
+            unpacking=[one(x, [f"unpack.{p}"])[0] / top["integer"] for p in PACKINGS],
+            packed_flop=(1 / (top["packed_matrix"] * of("matrix")) + of("scaling") / top["vector"]) / prompt,
+            plain_flop=1 / (top["plain_matrix"] * of("plain_matrix") * prompt),
+            attention_flop=1 / (top["plain_matrix"] * of("attention")),
+            kernel=of("kernel_seconds"),
+            expert_reading=one(x, ["expert_reading"])[0],
+            expert_computing=one(x, ["expert_computing"])[0],
+        )
+
+    def seconds(self, x: Any) -> tuple[Any, Any]:
+        """Seconds of one decoded token, and of the whole prompt."""
+        rate, take = self.rates(x), self.vector.take
+        token = take(x, [f"{e}.token" for e in self.engine])
+        reduce = self.reduced * take(x, ["all_reduce"])[0]
+        one = pass_seconds(self.decode, rate).total * take(x, [f"{e}.factor" for e in self.engine]) + token + reduce
+        prompt = self.passes * pass_seconds(self.prompt, rate).total * take(x, [f"{e}.prompt" for e in self.engine])
+        return one, prompt + token
+
+    def residuals(self, x: Any) -> tuple[Any, Any]:
+        """log(predicted / measured) of decode and of prompt; nan where there is no measurement."""
+        one, prompt = self.seconds(x)
+        decode = np.where(self.whole, self.generated / (self.generated * one + prompt), 1 / one)
+        return np.log(decode / self.speed), np.log(self.tokens / prompt / self.read)
+
+
+def _works(works: list[Work]) -> Work:
+    def of(name: str) -> Any:
+        return np.array([getattr(w, name) for w in works], float)
+
+    return Work(
+        of("tokens"), of("weight_bytes"), tuple(np.array([w.values for w in works]).T), of("matrix_flops"),
+        of("attention_flops"), of("cache_bytes"), of("kernels"), of("expert_bytes"), of("layers"),
+    )  # fmt: skip
+
+
+def fit(table: Table, keep: Any, start: Any, most: int) -> Any:
+    vector = table.vector
+
+    def errors(x: Any) -> Any:
+        decode, prompt = table.residuals(x)
+        decode, prompt = decode[keep] / NOISE_DECODE, prompt[keep] / NOISE_PROMPT
+        return np.concatenate([decode[~np.isnan(decode)], prompt[~np.isnan(prompt)], (x - vector.start) / vector.widths])
+
+    return least_squares(errors, start, loss="soft_l1", max_nfev=most).x
+
+
+def report(name: str, residuals: Any) -> str:
+    found = residuals[~np.isnan(residuals)]
+    if not len(found):
+        return f"{name}: no rows"
+    error = np.abs(np.exp(found) - 1)
+    return (
+        f"{name:34} n={len(found):4d}  median {np.median(error):6.1%}  p90 {np.quantile(error, 0.9):6.1%}  "
+        f"within 20 % {np.mean(error <= 0.2):6.1%}  bias {np.exp(np.median(found)) - 1:+.1%}"
+    )
+
+
+def held_back(table: Table, x: Any, most: int) -> tuple[Any, Any]:
+    """Residuals of each row from a fit without its device; of vLLM and SGLang without its model."""
+    decode, prompt = np.full(len(table.rows), np.nan), np.full(len(table.rows), np.nan)
+    vllm = np.array([stack == "vllm" for stack in table.stacks])
+    models = np.array([_family(row.model) for row in table.rows])
+    folds = [(table.device == device) & ~vllm for device in sorted(set(table.device[~vllm]))]
+    folds += [(models == model) & vllm for model in sorted(set(models[vllm]))]
+    for fold in folds:
+        if fold.any():
+            out = fold | ((table.device == table.device[fold][0]) & ~vllm) if not vllm[fold].any() else fold
+            found = fit(table, ~out, x, most)
+            one, two = table.residuals(found)
+            decode[fold], prompt[fold] = one[fold], two[fold]
+    return decode, prompt
+
+
+def _family(model: str) -> str:
+    return model.rsplit("/", 1)[-1].lower()
+
+
+def coverage(residuals: Any, groups: Any) -> float:
+    """Share of rows within the 5th to 95th percentile of the other devices' residuals."""
+    inside = total = 0
+    for group in sorted(set(groups)):
+        mine = residuals[groups == group]
+        mine = mine[~np.isnan(mine)]
+        rest = residuals[groups != group]
+        rest = rest[~np.isnan(rest)]
+        low, high = np.quantile(rest, [0.05, 0.95])
+        inside += int(((mine >= low) & (mine <= high)).sum())
+        total += len(mine)
+    return inside / total
+
+
+def spreads(table: Table, residuals: Any) -> dict[str, Spread]:
+    found = {}
+    for stack in ("all", *STACKS):
+        part = residuals[[stack in {"all", s} for s in table.stacks]]
+        part = part[~np.isnan(part)]
+        if len(part) >= 40:
+            low, high = np.quantile(part, [0.05, 0.95])
+            found[stack] = Spread(round(float(low), 3), round(float(high), 3), len(part))
+    return found
+
+
+def to_parameters(vector: Vector, x: Any, generations: list[str], cpu: Stack, spread: Any) -> Parameters:
+    def value(name: str) -> float:
+        return float(f"{np.exp(x[vector.names[name]]):.4g}")
+
+    stacks = {s: Stack(**{name: value(f"{s}.{name}") for name in STACK_PRIORS}) for s in STACKS}
+    stacks |= {name: stacks[like] for name, like in UNSEEN.items()} | {"cpu": cpu}
+    engines = {e: Engine(value(f"{e}.token"), value(f"{e}.factor"), value(f"{e}.prompt")) for e in ENGINES}
+    engines["transformers"] = engines["vllm<0.7"]
+    return Parameters(
+        stacks, engines,
+        {g: value(f"generation.{g}") for g in generations}, {g: value(f"prompt_generation.{g}") for g in generations},
+        {name: value(f"unpack.{name}") for name in UNPACK_PRIORS},
+        value("expert_reading"), value("expert_computing"), value("all_reduce"), *spread,
+    )  # fmt: skip
+
+
+#: llama.cpp's CPU kernels on x86 with AVX2 or more, from this project's own runs (docs/speed.md).
+CPU = Stack(0.80, 0.6, 4e-6, 0.35, 0.35, 0.05, 0.15)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("truth", type=Path)
+    arguments.add_argument("--write", action="store_true")
+    arguments.add_argument("--cache", type=Path)
+    given = arguments.parse_args()
+    import pickle
+
+    if given.cache and given.cache.exists():
+        every, bench = pickle.loads(given.cache.read_bytes())
+    else:
+        every, bench = speed_rows.speed_rows(given.truth), speed_rows.bench_rows(given.truth)
+        if given.cache:
+            given.cache.write_bytes(pickle.dumps((every, bench)))
+    print(f"{len(every)} rows; dropped:")
+    for reason, count in Counter(row.dropped.split(":")[0] for row in every if row.dropped).most_common():
+        print(f"  {count:4d}  {reason}")
+    rows = [row for row in every if not row.dropped and (row.decode or row.prefill)] + bench
+    generations = sorted({row.device.arch for row in rows})
+    vector = Vector(generations)
+    table = Table(rows, vector)
+    everything = np.ones(len(rows), bool)
+    x = fit(table, everything, vector.start, 60)
+    decode, prompt = table.residuals(x)
+    benches = np.array([row.key.startswith("bench") for row in rows])
+    vllm = np.array([stack == "vllm" for stack in table.stacks])
+    print(report("fitted: decode", decode), report("fitted: prompt", prompt), sep="\n")
+    decode, prompt = held_back(table, x, 4)
+    print("\nheld back by device (vLLM and SGLang: by model)")
+    print(report("decode, speed.csv", decode[~benches]))
+    print(report("decode, speed.csv without vLLM", decode[~benches & ~vllm]))
+    print(report("decode, vLLM and SGLang", decode[vllm]))
+    print(report("llama-bench tg", decode[benches]))
+    print(report("llama-bench pp512", prompt[benches]))
+    print(report("prompt, speed.csv", prompt[~benches]))
+    for engine in ENGINES:
+        print(report(f"  decode {engine}", decode[[e == engine for e in table.engine]]))
+    print(f"90 % intervals cover {coverage(decode, table.device):.1%} of decode, {coverage(prompt, table.device):.1%} of prompt")
+    np.save("/tmp/held.npy", np.array([decode, prompt]))
+    worst = defaultdict(list)
+    for row, residual in zip(rows, decode, strict=True):
+        worst[row.device.id, row.engine].append(residual)
+    print("\nlargest device biases:", ", ".join(
+        f"{d}/{e} {np.exp(np.nanmedian(v)) - 1:+.0%} ({len(v)})"
+        for (d, e), v in sorted(worst.items(), key=lambda kv: -len(kv[1]) * abs(np.nanmedian(kv[1])))[:14]))  # fmt: skip
+    found = to_parameters(vector, x, generations, CPU, (spreads(table, decode), spreads(table, prompt)))
+    print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
+    if given.write:
+        OUT.write_text(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""MLX: what it reads, by format."""

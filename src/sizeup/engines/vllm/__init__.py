@@ -1,0 +1,1 @@
+"""vLLM and engines like it: what they read, by checkpoint format."""

@@ -1,0 +1,75 @@
+"""The fitted parameters, each with a meaning; `scripts/fit_speed.py` writes them into `parameters.json`."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+
+_FILE = Path(__file__).with_name("parameters.json")
+
+
+class Stack(msgspec.Struct, frozen=True):
+    """One set of kernels: ggml's for a backend (`cuda`, `metal`, `cpu` …), `mlx`, or `vllm`.
+
+    streaming: share of the theoretical bandwidth that its matrix-vector kernels reach on weights.
+    cache_streaming: the same on keys and values. kernel_seconds: between two kernels, launch and ramp included.
+    matrix, plain_matrix: shares of the matrix units' rate that products with packed and with 16 bit weights reach.
+    scaling: vector operations for each FLOP with packed weights, to scale the blocks' sums.
+    attention: share of the matrix units' rate that attention reaches on a prompt.
+    """
+
+    streaming: float
+    cache_streaming: float
+    kernel_seconds: float
+    matrix: float
+    plain_matrix: float
+    scaling: float
+    attention: float
+
+
+class Engine(msgspec.Struct, frozen=True):
+    """What an engine adds. token_seconds: sampling, detokenizing and its server, once a pass. factor: on all the rest.
+
+    prompt_factor: the same for reading a prompt.
+    """
+
+    token_seconds: float
+    factor: float = 1.0
+    prompt_factor: float = 1.0
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """Residuals on hardware that wasn't fitted: log(predicted / measured). low, high: 5th and 95th percentile."""
+
+    low: float
+    high: float
+    rows: int
+
+
+class Parameters(msgspec.Struct, frozen=True):
+    """All of them.
+
+    generations: factor on `streaming` of an architecture, prompt_generations on the rate of its matrix units, both
+    pulled towards 1. unpack: integer operations a weight, by packing. expert_reading, expert_computing: routed experts
+    against dense weights: more time a byte, more time a FLOP (small matrices, gathered rows).
+    all_reduce_seconds: one sum over tensor-parallel devices beyond its bytes.
+    """
+
+    stacks: dict[str, Stack]
+    engines: dict[str, Engine]
+    generations: dict[str, float]
+    prompt_generations: dict[str, float]
+    unpack: dict[str, float]
+    expert_reading: float
+    expert_computing: float
+    all_reduce_seconds: float
+    decode_spread: dict[str, Spread]
+    prompt_spread: dict[str, Spread]
+
+
+@lru_cache(maxsize=1)
+def parameters() -> Parameters:
+    """The fitted parameters of this version."""
+    return msgspec.json.decode(_FILE.read_bytes(), type=Parameters)
