@@ -8,25 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sizeup.estimate.training.tape import RECOMPUTED, Node, Tape, Value
+from sizeup.estimate.training.tape import RECOMPUTED, Node, Storage, Tape, Value
 
 
-def checkpointed(tape: Tape, layer: Callable[[Value], Value], x: Value) -> Value:
-    """The layer's output, with a graph of one step that runs the layer again."""
+def checkpointed(
+    tape: Tape, layer: Callable[[Value], Value], x: Value, *, selective: bool = False, offload: bool = False
+) -> Value:
+    """The layer's output, with a graph of one step that runs the layer again.
+
+    selective: results of matrix products and attention are kept and not computed again. offload: the layer's input
+    lies on the host and comes back when it is needed.
+    """
     before = tape.grad
     tape.grad = False
+    products: list[Storage | None] = []
+    tape.kept = products if selective else None
     output = layer(x)
+    tape.kept = None
     tape.grad = before
-    kept = Value(x.n, x.item, x.storage)
+    n, item, storage = x.n, x.item, None if offload else x.storage
 
     def backward(g: Value) -> Sequence[Value | None]:
-        return (_again(tape, layer, kept, g),)
+        kept = Value(n, item, storage) if storage is not None else tape.value(n, item)
+        return (_again(tape, layer, kept, g, products),)
 
     tape.record((x,), (output,), backward)
     return output
 
 
-def _again(tape: Tape, layer: Callable[[Value], Value], kept: Value, g: Value) -> Value | None:
+def _again(
+    tape: Tape, layer: Callable[[Value], Value], kept: Value, g: Value, products: list[Storage | None]
+) -> Value | None:
     """Recompute the layer, run it backward, and return the gradient of its input."""
     bottom = len(tape.nodes)
     leaf = Node([], lambda _g: (), 1)
@@ -36,7 +48,9 @@ def _again(tape: Tape, layer: Callable[[Value], Value], kept: Value, g: Value) -
     tape.label = RECOMPUTED
     start = len(tape.log)
     outer, tape.cached = tape.cached, []
+    tape.replayed = products or None
     output = layer(x)
+    tape.replayed = None
     last = output.node
     del output, x
     tape.drop_copies(tape.cached)

@@ -1,46 +1,240 @@
-"""prototype"""
+"""The memory of a training step: from a model's shape and a setting to every rank's peak."""
+
 from __future__ import annotations
-from typing import Any
+
+from collections.abc import Callable
+
 import msgspec
-from sizeup.models.config import Config
-from sizeup.models.anatomy.defaults import filled
-from sizeup.estimate.training.fsdp import *
-from sizeup.estimate.training.settings import TrainSetting
-from sizeup.estimate.training.build import Build, Method
-from sizeup.estimate.training.tape import Tape, rounded
-from sizeup.estimate.training.program import record
-from sizeup.estimate.training.runs import Run
+
+from sizeup.estimate.training import fsdp
 from sizeup.estimate.training.architectures import decoder, t5
+from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.t5 import T5Shape
-from sizeup.estimate.training.step import *
-from sizeup.estimate.training.optimizers import OPTIMIZERS
-from sizeup.estimate.training.families import shape_of_config
+from sizeup.estimate.training.build import Build, Method, Weight
+from sizeup.estimate.training.footprint import Rank, TrainFootprint, TrainItem, footprint, item, phases
+from sizeup.estimate.training.optimizers import OPTIMIZERS, Optimizer
+from sizeup.estimate.training.parallel import in_flight, split_shape, stage_layers
+from sizeup.estimate.training.program import Recording, Segment, record
+from sizeup.estimate.training.runs import Run
+from sizeup.estimate.training.settings import TrainSetting
+from sizeup.estimate.training.step import (
+    Moment, Static, composition, counted_weights, gradient_bytes, moments, state_bytes, static_scaled, weight_bytes,
+)  # fmt: skip
+from sizeup.estimate.training.tape import LABELS, Tape, net, rounded
 
-class Result(msgspec.Struct):
-    peak: int
-    phase: str
-    moments: Any
-    static: Any
-    recording: Any=None
+Shape = DecoderShape | T5Shape
 
-def estimate(config, **kw):
-    s=TrainSetting(**kw)
-    cfg=Config(config)
-    shape=shape_of_config(filled(cfg,cfg.str("model_type")))
-    fsdp=s.sharding=='fsdp'
-    mixed=fsdp and s.precision!='bf16'
-    method=Method(item=2 if mixed else s.weight_item,train=not s.adapters,four_bit=s.method=='qlora',rank=s.lora_rank if s.adapters else 0,targets=s.lora_targets,adapter_item=4 if s.adapter_precision=='fp32' else 2)
-    tape=Tape(autocast=s.autocast,accumulating=s.accumulating)
-    b=Build(tape,method,s.batch,s.sequence)
-    run=Run(eager=s.attention=='eager',padding=s.padding,checkpoint=(True,)*shape.layers if s.checkpointing=='full' else (),input_gradients=s.adapters and s.checkpointing=='full',divided=s.accumulating)
-    rec=record(b,(t5 if isinstance(shape,T5Shape) else decoder).segments(shape,run),keeps_outputs=s.keeps_outputs)
-    w=counted_weights(rec)
-    if fsdp:
-        pol=Policy(s.data_parallel,s.weight_item,4 if mixed else s.weight_item,s.reshard)
-        w=shards(w,pol); rec=sharded(rec,pol)
-    opt=OPTIMIZERS[s.optimizer]
-    static=Static(weights=weight_bytes(w),buffers=sum(map(rounded,shape.buffers)),states=state_bytes(w,opt),inputs=rounded(8*s.batch*s.sequence)*(3 if s.padding else 2),gradients=gradient_bytes(w) if s.accumulating else 0)
-    ms,level=moments(rec,static.total)
-    ms.append(Moment("optimizer step","optimizer",level+opt.step([(x,c) for x,c in w if x.trains]),0,0,True))
-    best=max(ms,key=lambda m:m.peak)
-    return Result(best.peak,best.phase,ms,static,rec)
+#: Label of the log → component and name of its item.
+_ITEMS = {
+    "embedding": ("activations", "embeddings"),
+    "norm": ("activations", "norms"),
+    "attention": ("activations", "attention"),
+    "mlp": ("activations", "feed-forward"),
+    "experts": ("activations", "experts"),
+    "state space": ("activations", "state space"),
+    "adapter": ("activations", "adapters' inputs"),
+    "residual": ("activations", "residual stream"),
+    "positions": ("activations", "positions"),
+    "other": ("activations", "residual stream and masks"),
+    "recomputation": ("recomputation", "the layer that runs again"),
+    "logits and loss": ("logits_and_loss", "logits, log-softmax and their gradients"),
+    "weight copies": ("weight_copies", "weights cast, gathered or unpacked for use"),
+    "communication": ("communication", "gather and reduce buffers"),
+    "temporaries": ("temporaries", "what the moment computes with"),
+    "gradients": ("gradients", "gradients so far"),
+}
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A recorded step of one shape and setting, before it is put together for a rank."""
+
+    recording: Recording
+    weights: list[tuple[Weight, int]]
+    optimizer: Optimizer
+    setting: TrainSetting
+    shape: Shape
+
+
+def training_footprint(shape: Shape, setting: TrainSetting) -> TrainFootprint:
+    """The footprint of one step. The setting must have passed `checks.check`."""
+    if setting.pipeline_parallel == 1:
+        step = recorded(shape, setting)
+        count = setting.world
+        return footprint([_rank(step, f"each of {count} devices" if count > 1 else "the device")])
+    ranks = []
+    for stage in range(setting.pipeline_parallel):
+        held = stage_layers(shape.layers, setting.pipeline_parallel, stage)
+        step = recorded(shape, setting, held)
+        ranks.append(_rank(step, f"stage {stage + 1} of {setting.pipeline_parallel}", in_flight(setting, stage)))
+    return footprint(ranks)
+
+
+def recorded(shape: Shape, setting: TrainSetting, layers: range | None = None) -> Step:
+    """Run the step's program dry. layers: those of a pipeline stage."""
+    local = split_shape(shape, setting) if isinstance(shape, DecoderShape) else shape
+    tape = Tape(autocast=setting.autocast, accumulating=setting.accumulating, eight_bit=setting.precision == "fp8")
+    build = Build(tape, method_of(setting), setting.sequences, setting.sequence // setting.context_parallel)
+    segments = _segments(local, run_of(local, setting))
+    made = record(build, segments, keeps_outputs=setting.keeps_outputs)
+    if layers is not None:
+        made = _stage(made, layers, shape.layers)
+    weights = counted_weights(made)
+    if setting.gathers:
+        policy = fsdp.Policy(
+            setting.data_parallel,
+            setting.weight_item,
+            4 if setting.weight_item == 4 or setting.compute_item != setting.weight_item else setting.weight_item,
+            setting.reshard,
+        )
+        made, weights = fsdp.sharded(made, policy), fsdp.shards(weights, policy)
+    return Step(made, weights, OPTIMIZERS[setting.optimizer], setting, local)
+
+
+def _segments(shape: Shape, run: Run) -> list[Segment]:
+    return t5.segments(shape, run) if isinstance(shape, T5Shape) else decoder.segments(shape, run)
+
+
+def method_of(setting: TrainSetting) -> Method:
+    """How the setting holds and trains weights."""
+    return Method(
+        item=setting.compute_item,
+        train=not setting.adapters,
+        four_bit=setting.method == "qlora",
+        double_quantization=setting.double_quantization,
+        rank=setting.lora_rank if setting.adapters else 0,
+        targets=setting.lora_targets,
+        adapter_item=4 if setting.adapter_precision == "fp32" else 2,
+        adapter_dropout=setting.lora_dropout,
+        dora=setting.method == "dora",
+        train_embeddings=setting.train_embeddings,
+    )
+
+
+def run_of(shape: Shape, setting: TrainSetting) -> Run:
+    """How the setting runs the layers."""
+    every = int(setting.checkpointing) if setting.checkpointing.isdecimal() else 1
+    again = () if setting.checkpointing == "none" else tuple(n % every == 0 for n in range(shape.layers))
+    return Run(
+        eager=setting.attention == "eager",
+        flash=setting.attention == "flash_attention_2",
+        padding=setting.padding,
+        checkpoint=again,
+        selective=setting.checkpointing == "selective",
+        offload=setting.offload_activations,
+        input_gradients=setting.adapters and bool(again),
+        divided=setting.accumulating,
+        loss=setting.loss,
+    )
+
+
+def _stage(made: Recording, layers: range, count: int) -> Recording:
+    """Only the segments of a stage: its layers, the ends where they belong."""
+    seen = -1
+    order = []
+    for place, key in enumerate(made.order):
+        if made.pieces[key].layer:
+            seen += 1
+            if seen in layers:
+                order.append(key)
+        elif (place == 0 and 0 in layers) or (place > 0 and count - 1 in layers):
+            order.append(key)
+    return Recording({key: made.pieces[key] for key in dict.fromkeys(order)}, tuple(order))
+
+
+def _rank(step: Step, device: str, flights: int = 1) -> Rank:
+    setting = step.setting
+    static, host = _static(step)
+    kept = sum(net(step.recording.pieces[key].forward) for key in step.recording.order) if flights > 1 else 0
+    waiting = (flights - 1) * max(0, kept)
+    found, level = moments(step.recording, static.total + waiting)
+    trained = [(weight, count) for weight, count in step.weights if weight.trains]
+    if setting.gradient_clip:
+        found.append(Moment("gradient clipping", "norms", level + clip_bytes(trained), 0, 0, True))
+    stepping = 0 if setting.offload_optimizer else step.optimizer.step(trained)
+    if setting.master_item:
+        stepping += sum(count * rounded(4 * weight.n) for weight, count in trained)
+    found.append(Moment("optimizer step", "optimizer", level + stepping, 0, 0, True))
+    best = max(found, key=lambda moment: moment.peak)
+    items = _items(step, static, best, waiting)
+    return Rank(device, best.peak, best.phase, items, phases(found), host)
+
+
+def clip_bytes(trained: list[tuple[Weight, int]]) -> int:
+    """`clip_grad_norm_` with foreach: a norm for each gradient, and all of them stacked."""
+    tensors = sum(count for _, count in trained)
+    return 512 * tensors + rounded(4 * tensors) + 4 * 512
+
+
+def _static(step: Step) -> tuple[Static, int]:
+    """Bytes before the step on the device, and those moved to the host."""
+    setting, weights = step.setting, step.weights
+    trained = [(weight, count) for weight, count in weights if weight.trains]
+    ways = setting.data_parallel
+    as_master = [(msgspec.structs.replace(w, item=4), c) for w, c in trained] if setting.master_item else trained
+    states = state_bytes(as_master, step.optimizer)
+    masters = gradient_bytes(as_master) if setting.master_item else 0
+    gradients = gradient_bytes(trained) if setting.accumulating else 0
+    held = weight_bytes(weights)
+    buckets = 0
+    if setting.sharding in {"zero1", "zero2"}:
+        states, masters = -(-states // ways), -(-masters // ways)
+    if setting.sharding == "ddp":
+        buckets = gradient_bytes(trained)
+    inputs = rounded(8 * setting.sequences * setting.sequence) * (3 if setting.padding else 2)
+    host = (states + masters if setting.offload_optimizer or step.optimizer.paged else 0) + (held if setting.offload_weights else 0)
+    static = Static(
+        weights=0 if setting.offload_weights else held,
+        buffers=sum(map(rounded, step.shape.buffers)),
+        states=0 if setting.offload_optimizer or step.optimizer.paged else states,
+        inputs=inputs,
+        gradients=gradients,
+        masters=0 if setting.offload_optimizer else masters,
+        reference=held if setting.has_reference else 0,
+        buckets=buckets,
+    )
+    return static_scaled(static, setting.sharding, ways), host
+
+
+def _items(step: Step, static: Static, best: Moment, waiting: int) -> tuple[TrainItem, ...]:
+    """Everything alive at the peak, largest first; the sum is the peak to the byte."""
+    items = [
+        item("weights", "weights", static.weights, _weights_formula(step)),
+        item("optimizer_states", f"{step.setting.optimizer} states", static.states, "of every weight that trains"),
+        item("master_copies", "fp32 copies of the weights", static.masters, "4 bytes a trained weight"),
+        item("reference_model", "frozen reference", static.reference, "the weights once more, without gradients"),
+        item("inputs_and_buffers", "token ids, labels, buffers", static.inputs + static.buffers, "8 bytes an id"),
+        item("gradients", "gradients of earlier micro-batches", static.gradients, "one of every weight that trains"),
+        item("communication", "gradient buckets", static.buckets, "DDP copies gradients to buckets"),
+        item("activations", "micro-batches in flight", waiting, "what the stage keeps of each"),
+    ]
+    by_component: dict[tuple[str, str], int] = {}
+    final = best.phase in {"optimizer step", "gradient clipping"}
+    sums = composition(step.recording, last_moment(step.recording) if final else best)
+    for label, size in sums.items():
+        key = _ITEMS[LABELS[label]]
+        by_component[key] = by_component.get(key, 0) + size
+    setting = step.setting
+    items += [
+        item(component, name, size, f"{name} at {best.phase}, {setting.sequences} × {setting.sequence} tokens")
+        for (component, name), size in by_component.items()
+    ]
+    rest = best.peak - sum(entry.bytes for entry in items)
+    if rest:
+        items.append(item("temporaries", f"{best.phase}: what it computes with", rest, "temporaries of the optimizer"))
+    return tuple(sorted((entry for entry in items if entry.bytes), key=lambda entry: -entry.bytes))
+
+
+def last_moment(recording: Recording) -> Moment:
+    """The end of the backward pass."""
+    first = recording.pieces[recording.order[0]]
+    return Moment("end", "", 0, 0, len(first.backward), backward=True)
+
+
+def _weights_formula(step: Step) -> str:
+    packed = sum(count for weight, count in step.weights if weight.item != 4 and len(weight.sizes) > 1)
+    kinds = sorted({weight.item for weight, _ in step.weights})
+    sizes = " and ".join(f"{kind} bytes" for kind in kinds)
+    return f"Σ elements × {sizes}" + (f", {packed} matrices in NF4" if packed else "")
+
+
+Runner = Callable[[Build, object], None]

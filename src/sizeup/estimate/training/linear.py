@@ -23,6 +23,8 @@ def linear(tape: Tape, x: Value, weight: Value, bias: Parameter | None = None, *
         matrix = weight_copy(tape, weight) if isinstance(weight, Parameter) else cast(tape, weight, tape.autocast)
         offset = None if bias is None else weight_copy(tape, bias)
     item = max(x.item, matrix.item)
+    if tape.eight_bit:
+        x, matrix = cast(tape, x, 1), _eight_bit_copy(tape, matrix)
     keep = (x.storage if matrix.needs else None, matrix.storage if x.needs else None)
     shape = (x.n, weight.n, 0 if bias is None else bias.n)
     wants = (x.needs, matrix.needs, offset is not None and offset.needs)
@@ -31,7 +33,7 @@ def linear(tape: Tape, x: Value, weight: Value, bias: Parameter | None = None, *
     def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
         return _gradients(tape, g, shape, wants, item)
 
-    return tape.result(rows * outputs, item, (x, matrix, offset), backward)
+    return tape.product(rows * outputs, item, (x, matrix, offset), backward)
 
 
 def _gradients(
@@ -53,6 +55,14 @@ def _view(tape: Tape, n: int, item: int) -> Value:
     value = tape.value(n, item)
     value.view = True
     return value
+
+
+def _eight_bit_copy(tape: Tape, matrix: Value) -> Value:
+    """A weight of one byte for the product, made anew in each forward pass (dynamic scaling)."""
+    before, tape.label = tape.label, WEIGHT_COPIES
+    copy = cast(tape, matrix, 1)
+    tape.label = before
+    return copy
 
 
 def weight_copy(tape: Tape, weight: Parameter) -> Value:

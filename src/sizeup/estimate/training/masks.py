@@ -11,12 +11,12 @@ from sizeup.estimate.training.tape import ATTENTION, Value
 
 
 def make_mask(
-    build: Build, window: int | None, *, padding: bool, eager: bool, causal: bool = True, item: int = 0
+    build: Build, window: int | None, *, padding: bool, eager: bool, flash: bool = False, causal: bool = True, item: int = 0
 ) -> Value | None:
     """The mask of the layers with that window; None when the kernel needs none."""
     tape, s = build.tape, build.sequence
     needed = padding or (window is not None and s >= window)
-    if not eager and not needed:
+    if not eager and (flash or not needed):
         return None
     if eager and not causal and not padding:
         return None

@@ -9,7 +9,9 @@ class Run(msgspec.Struct, frozen=True):
     """eager: attention by the model's own Python. checkpoint: of each layer, whether it is recomputed (empty: none).
 
     input_gradients: the embeddings' output needs a gradient although they are frozen (checkpointing with adapters).
-    divided: the loss is divided by the items of all micro-batches.
+    divided: the loss is divided by the items of all micro-batches. flash: the flash-attention package, which takes
+    grouped heads, windows and packed sequences without a mask. selective: recomputation keeps matrix products.
+    offload: what a recomputed layer keeps lies on the host. loss: `standard`, `chunked`, `fused`.
     """
 
     eager: bool = False
@@ -17,4 +19,7 @@ class Run(msgspec.Struct, frozen=True):
     checkpoint: tuple[bool, ...] = ()
     input_gradients: bool = False
     divided: bool = False
+    flash: bool = False
+    selective: bool = False
+    offload: bool = False
     loss: str = "standard"

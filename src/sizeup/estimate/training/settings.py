@@ -12,14 +12,17 @@ OBJECTIVES = ("causal", "sft", "dpo", "grpo")
 SHARDINGS = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 LOSSES = ("standard", "chunked", "fused")
+SCHEDULES = ("1f1b", "gpipe", "interleaved")
 
 
 class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     """One training step.
 
-    batch, sequence: of a micro-batch on one device. checkpointing: `none`, `full`, `every n` (recompute every n-th
-    layer), `selective`. padding: the batch carries a mask with padded tokens. accumulating: the step isn't the first of
-    several micro-batches. keeps_outputs: the loop holds the logits until the step is over (the Trainer drops them).
+    batch, sequence: of a micro-batch on one device. checkpointing: `none`, `full`, `selective` (matrix products are
+    kept), or a number n: every n-th layer is recomputed. padding: the batch carries a mask with padded tokens, or
+    several packed sequences. accumulating: parameters hold gradients of an earlier micro-batch. keeps_outputs: the loop
+    holds the logits until the step is over (the Trainer drops them). reshard: FSDP2 frees gathered weights after the
+    forward pass.
     """
 
     method: str = "full"
@@ -56,6 +59,11 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     offload_activations: bool = False
 
     @property
+    def gathers(self) -> bool:
+        """Whether a rank holds shards of the weights and gathers a layer at a time."""
+        return self.sharding in {"fsdp", "zero3"}
+
+    @property
     def autocast(self) -> int:
         """Bytes of the type that autocast computes in; 0 without autocast."""
         return 2 if self.method == "qlora" or "autocast" in self.precision else 0
@@ -66,6 +74,31 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
         return 4 if self.method == "qlora" or self.precision == "fp32" or "autocast" in self.precision else 2
 
     @property
+    def compute_item(self) -> int:
+        """Bytes of a weight while it is computed with: FSDP gathers fp32 shards in 16 bits (mixed-precision policy)."""
+        return 2 if self.gathers and self.method != "qlora" else self.weight_item
+
+    @property
+    def master_item(self) -> int:
+        """Bytes of a weight's master copy; 0 without one."""
+        return 4 if self.precision == "bf16-fp32-master" and not self.adapters else 0
+
+    @property
     def adapters(self) -> bool:
         """Whether low-rank adapters train instead of the model's weights."""
         return self.method in {"lora", "qlora", "dora"}
+
+    @property
+    def sequences(self) -> int:
+        """Sequences that pass the model at once: DPO puts the chosen and the rejected answers together."""
+        return self.batch * 2 if self.objective == "dpo" else self.batch
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether a second, frozen model is held: with adapters the base model itself is the reference."""
+        return self.objective in {"dpo", "grpo"} and not self.adapters
+
+    @property
+    def world(self) -> int:
+        """Devices in all."""
+        return self.data_parallel * self.tensor_parallel * self.pipeline_parallel * self.context_parallel

@@ -155,15 +155,19 @@ class Tape:
     """The log of a step, its graph, and what is switched on.
 
     autocast: bytes of the compute type that matrix products cast to; 0 without autocast.
-    grad: whether a graph is made. accumulating: whether parameters still hold gradients of an earlier micro-batch.
+    grad: whether a graph is made. accumulating: whether parameters still hold gradients of an earlier micro-batch. eight_bit: whether matrix products
+    take copies of one byte. kept: where selective recomputation collects what it keeps; replayed: what it finds again.
     """
 
-    def __init__(self, *, autocast: int = 0, accumulating: bool = False) -> None:
+    def __init__(self, *, autocast: int = 0, accumulating: bool = False, eight_bit: bool = False) -> None:
         self.log: list[int] = []
         self.nodes: list[Node] = []
         self.grad = True
         self.label = OTHER
         self.autocast = autocast
+        self.eight_bit = eight_bit
+        self.kept: list[Storage | None] | None = None
+        self.replayed: list[Storage | None] | None = None
         self.accumulating = accumulating
         self.cached: list[Parameter] = []
         self.segment = 0
@@ -197,6 +201,17 @@ class Tape:
         self.nodes.append(node)
         for slot, output in enumerate(outputs):
             output.node, output.slot, output.needs = node, slot, True
+
+    def product(self, n: int, item: int, inputs: Sequence[Value | None], backward: Backward) -> Value:
+        """The result of a matrix product or attention: what selective recomputation keeps instead of redoing."""
+        if self.replayed:
+            output = Value(n, item, self.replayed.pop(0))
+            self.record(inputs, (output,), backward)
+            return output
+        output = self.result(n, item, inputs, backward)
+        if self.kept is not None:
+            self.kept.append(output.storage)
+        return output
 
     def result(self, n: int, item: int, inputs: Sequence[Value | None], backward: Backward) -> Value:
         """A new tensor made from inputs, with its step on the graph."""

@@ -83,6 +83,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     query_scale: bool = False
     latent: Latent | None = None
     softmax_in_fp32: bool = True
+    sequence_ways: int = 1
 
 
 def segments(shape: DecoderShape, run: Run) -> list[Segment]:
@@ -128,7 +129,9 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     x = dropout(tape, x, shape.embedding_dropout)
     tape.label = OTHER
     for window in set(shape.windows or (None,)):
-        state.held[f"mask {window}"] = make_mask(build, window, padding=run.padding, eager=run.eager or shape.eager_only)
+        state.held[f"mask {window}"] = make_mask(
+            build, window, padding=run.padding, eager=run.eager or shape.eager_only, flash=run.flash
+        )
     if shape.rotary:
         dim = round(shape.head_dim * shape.rotary)
         state.held["rotary"] = [Rotary(tape, build.sequence, dim, 4 if shape.rotary_wide else x.item) for _ in range(shape.rotary_tables)]
@@ -151,7 +154,7 @@ def _layer_runner(
         build.scope = f"{sparse}{window}{recomputed}{len(build.made)}/"
         layer = Layer(build, state, shape, run, sparse=sparse, window=window)
         if recomputed:
-            state.x = checkpointed(build.tape, layer, state.hidden)
+            state.x = checkpointed(build.tape, layer, state.hidden, selective=run.selective, offload=run.offload)
         else:
             state.x = layer(state.hidden)
 
@@ -170,6 +173,7 @@ class Layer:
         self.rotary = tables[0] if isinstance(tables, list) else None
 
     def __call__(self, x: Value) -> Value:
+        """The stream after the layer."""
         self.build.scope = self.scope
         return _ORDERS[self.shape.order](self, x)
 

@@ -1,0 +1,137 @@
+"""Settings that contradict each other or the model: an error that names both and the way out."""
+
+from __future__ import annotations
+
+from sizeup.errors import BadInput
+from sizeup.estimate.training.architectures.decoder import DecoderShape
+from sizeup.estimate.training.architectures.t5 import T5Shape
+from sizeup.estimate.training.optimizers import OPTIMIZERS
+from sizeup.estimate.training.settings import (
+    ATTENTIONS, LOSSES, METHODS, OBJECTIVES, PRECISIONS, SCHEDULES, SHARDINGS, TrainSetting,
+)  # fmt: skip
+
+Shape = DecoderShape | T5Shape
+
+_CHOICES = {
+    "method": METHODS, "precision": PRECISIONS, "objective": OBJECTIVES, "sharding": SHARDINGS,
+    "attention": ATTENTIONS, "loss": LOSSES, "schedule": SCHEDULES, "optimizer": tuple(OPTIMIZERS),
+}  # fmt: skip
+_POSITIVE = (
+    "batch", "sequence", "lora_rank", "data_parallel", "tensor_parallel", "pipeline_parallel", "micro_batches",
+    "expert_parallel", "context_parallel",
+)  # fmt: skip
+MOST = 2**40
+
+
+def check(setting: TrainSetting, shape: Shape, context: int | None) -> None:
+    """Raise BadInput for a setting that can't be."""
+    for name, known in _CHOICES.items():
+        value = getattr(setting, name)
+        if value not in known:
+            raise BadInput(f"{name} {value!r} isn't known", hint=f"one of {', '.join(known)}")
+    for name in _POSITIVE:
+        if not 1 <= getattr(setting, name) < MOST:
+            raise BadInput(f"{name} is {getattr(setting, name)}; it must be 1 or more", hint=f"give {name}=1 or more")
+    _check_checkpointing(setting)
+    _check_method(setting, shape)
+    _check_sequence(setting, shape, context)
+    _check_parallel(setting, shape)
+
+
+def _check_checkpointing(setting: TrainSetting) -> None:
+    value = setting.checkpointing
+    if value not in {"none", "full", "selective"} and not (value.isdecimal() and int(value) >= 1):
+        raise BadInput(f"checkpointing {value!r} isn't known", hint="none, full, selective, or 2 for every second layer")
+    if setting.offload_activations and value == "none":
+        raise BadInput(
+            "offload_activations moves what checkpointing keeps, but checkpointing is none",
+            hint="set checkpointing=full, or offload_activations=False",
+        )
+
+
+def _check_method(setting: TrainSetting, shape: Shape) -> None:
+    if setting.adapters and setting.lora_rank > shape.hidden:
+        raise BadInput(
+            f"lora_rank {setting.lora_rank} is above the model's hidden size {shape.hidden}",
+            hint=f"set lora_rank to {shape.hidden} or less, or method=full",
+        )
+    if setting.adapters and setting.precision == "bf16-fp32-master":
+        raise BadInput(
+            f"precision bf16-fp32-master keeps master copies of trained weights, but method {setting.method} freezes them",
+            hint="set precision=bf16, or method=full",
+        )
+    if setting.attention == "flash_attention_2" and setting.precision == "fp32" and not setting.gathers:
+        raise BadInput(
+            "attention flash_attention_2 needs 16-bit numbers, but precision is fp32",
+            hint="set attention=sdpa, or precision=bf16",
+        )
+    if setting.offload_optimizer and setting.optimizer in {"sgd"}:
+        raise BadInput("offload_optimizer has nothing to move: optimizer sgd keeps no state", hint="drop offload_optimizer")
+
+
+def _check_sequence(setting: TrainSetting, shape: Shape, context: int | None) -> None:
+    if context is not None and setting.sequence > context:
+        raise BadInput(
+            f"sequence {setting.sequence:,} is beyond the model's context of {context:,}",
+            hint=f"set sequence to {context:,} or less, or extend max_position_embeddings in the configuration",
+        )
+    if setting.sequence % setting.context_parallel:
+        raise BadInput(
+            f"context_parallel {setting.context_parallel} doesn't divide sequence {setting.sequence}",
+            hint="make the sequence a multiple of context_parallel",
+        )
+
+
+def _check_parallel(setting: TrainSetting, shape: Shape) -> None:
+    ways = setting.tensor_parallel
+    for name, count in (("attention heads", shape.head_count), ("feed-forward width", shape.ffn)):
+        if count % ways:
+            raise BadInput(
+                f"tensor_parallel {ways} doesn't divide the model's {count} {name}",
+                hint=f"set tensor_parallel to a divisor of {count}",
+            )
+    if setting.sequence_parallel and ways == 1:
+        raise BadInput(
+            "sequence_parallel splits what tensor_parallel leaves whole, but tensor_parallel is 1",
+            hint="set tensor_parallel=2 or more, or sequence_parallel=False",
+        )
+    if setting.sequence_parallel and (setting.sequence // setting.context_parallel) % ways:
+        raise BadInput(
+            f"sequence_parallel over tensor_parallel {ways} doesn't divide sequence {setting.sequence}",
+            hint=f"make the sequence a multiple of {ways}",
+        )
+    if setting.pipeline_parallel > shape.layers:
+        raise BadInput(
+            f"pipeline_parallel {setting.pipeline_parallel} is more than the model's {shape.layers} layers",
+            hint=f"set pipeline_parallel to {shape.layers} or less",
+        )
+    if setting.sharding != "none" and setting.data_parallel == 1:
+        raise BadInput(
+            f"sharding {setting.sharding} spreads over data_parallel ranks, but data_parallel is 1",
+            hint="set data_parallel to the number of devices, or sharding=none",
+        )
+    _check_experts(setting, shape)
+
+
+def _check_experts(setting: TrainSetting, shape: Shape) -> None:
+    ways = setting.expert_parallel
+    if ways == 1:
+        return
+    experts = shape.mixture.experts if isinstance(shape, DecoderShape) and shape.mixture is not None else 0
+    if not experts:
+        raise BadInput(f"expert_parallel is {ways}, but the model has no experts", hint="set expert_parallel=1")
+    if experts % ways:
+        raise BadInput(
+            f"expert_parallel {ways} doesn't divide the model's {experts} experts",
+            hint=f"set expert_parallel to a divisor of {experts}",
+        )
+
+
+def check_device(setting: TrainSetting, device: str, compute: dict[str, int]) -> None:
+    """Raise BadInput for a number format that a device doesn't compute in."""
+    wanted = "fp8" if setting.precision == "fp8" else "bf16" if "bf16" in setting.precision else ""
+    if wanted and compute and wanted not in compute:
+        raise BadInput(
+            f"precision {setting.precision} needs {wanted}, which {device} doesn't compute in",
+            hint="set precision=fp16-autocast-fp32-weights" if wanted == "bf16" else "set precision=bf16",
+        )
