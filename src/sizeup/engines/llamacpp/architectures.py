@@ -12,7 +12,7 @@ from sizeup.models.model import Model
 
 #: `model_type` → `general.architecture`. A family that isn't listed has the same name in both places, or none.
 ARCHITECTURES = {
-    "shape": "llama",
+    "shape": "llama", "glm4_moe_lite": "deepseek2",
     "aquila": "llama", "mistral": "llama", "mixtral": "llama", "mistral3": "mistral3", "ministral3": "mistral3",
     "ministral": "mistral3", "pixtral": "llama", "llava": "llama", "voxtral": "llama", "smolvlm": "llama",
     "idefics3": "llama", "internlm": "llama", "yi": "llama", "internlm3": "llama", "mllama": "mllama",
