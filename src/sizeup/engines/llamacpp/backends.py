@@ -19,6 +19,9 @@ class Backend(msgspec.Struct, frozen=True):
     alignment: every tensor in a buffer is padded to it. row_padding: quantized rows are padded to this many values
     (the last row only: CUDA reads past it). pinned: it offers host memory that weights of layers on the CPU and
     transfers use, which rules out repacking there.
+    offloads: large batches of layers on the host are computed on the device, weights copied there for the while.
+    halves_cache: its fused attention wants keys and values in half precision, a copy where they are stored otherwise;
+    halves_always: room for it even where they are. keeps_experts: its fused sum of experts reads them in the end.
     context_bytes: taken on the device by the driver's context and kernels; known_error: of that, as a share.
     """
 
@@ -29,19 +32,51 @@ class Backend(msgspec.Struct, frozen=True):
     known_error: float = 0.5
     row_padding: int = 0
     pinned: bool = False
+    offloads: bool = False
+    halves_cache: bool = False
+    halves_always: bool = False
+    keeps_experts: bool = False
 
 
 CPU = Backend("cpu", 32, 0, "")
+_CUDA = Backend(
+    name="cuda",
+    alignment=128,
+    context_bytes=450 * MIB,
+    context_source="ggml-org/llama.cpp#15860: unaccounted memory per NVIDIA GPU",
+    known_error=0.4,
+    row_padding=512,
+    pinned=True,
+    offloads=True,
+    halves_cache=True,
+    keeps_experts=True,
+)
+
+
+def _like_cuda(name: str, source: str) -> Backend:
+    return msgspec.structs.replace(_CUDA, name=name, context_source=source, known_error=0.7)
+
+
 BACKENDS = {
     "cpu": CPU,
-    "cuda": Backend(
-        "cuda", 128, 450 * MIB, "ggml-org/llama.cpp#15860: unaccounted memory per NVIDIA GPU", 0.4, 512, pinned=True
+    "cuda": _CUDA,
+    "rocm": _like_cuda("rocm", "assumed as CUDA: the same code, built for HIP"),
+    "musa": _like_cuda("musa", "assumed as CUDA: the same code, built for MUSA"),
+    "vulkan": Backend(
+        "vulkan", 64, 200 * MIB, "assumed: pipelines and staging buffers", 0.8, pinned=True, offloads=True
     ),
-    "rocm": Backend("rocm", 128, 450 * MIB, "assumed as CUDA: the same code, built for HIP", 0.7, 512, pinned=True),
-    "musa": Backend("musa", 128, 450 * MIB, "assumed as CUDA: the same code, built for MUSA", 0.7, 512, pinned=True),
-    "vulkan": Backend("vulkan", 64, 200 * MIB, "assumed: pipelines and staging buffers", 0.8, pinned=True),
-    "sycl": Backend("sycl", 128, 400 * MIB, "assumed: Level Zero context and kernels", 0.8, 512, pinned=True),
-    "metal": Backend("metal", 32, 100 * MIB, "assumed: command queues and pipeline states", 0.8),
+    "sycl": Backend(
+        "sycl", 128, 400 * MIB, "assumed: Level Zero context and kernels", 0.8, 512, pinned=True, offloads=True
+    ),
+    "metal": Backend(
+        "metal",
+        32,
+        100 * MIB,
+        "assumed: command queues and pipeline states",
+        0.8,
+        halves_cache=True,
+        halves_always=True,
+    ),
 }
 
 

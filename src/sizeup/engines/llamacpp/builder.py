@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import msgspec
 
+from math import prod
+
+from sizeup.engines.llamacpp.backends import Backend
 from sizeup.engines.llamacpp.graph import FLOAT, HALF, INT, LONG, Graph, Node
 from sizeup.engines.llamacpp.layers import Layer
 from sizeup.formats.storage import STORAGES
@@ -44,14 +47,31 @@ class Sizes(msgspec.Struct, frozen=True):
     cached: bool
 
 
-class Builder:
-    """A graph in the making, for one batch of `sizes`; twists: what the architecture does its own way."""
+class Where(msgspec.Struct, frozen=True):
+    """Where a layer's things are: its operations, its cache, its weights and its routed experts."""
 
-    def __init__(self, graph: Graph, sizes: Sizes, twists: frozenset[str]) -> None:
+    compute: int
+    cache: int
+    weights: int
+    experts: int
+
+
+class Builder:
+    """A graph in the making, for one batch of `sizes`; twists: what the architecture does its own way.
+
+    host: the place of inputs. kernels: place → what that device's backend asks for beyond results.
+    """
+
+    def __init__(
+        self, graph: Graph, sizes: Sizes, twists: frozenset[str], kernels: dict[int, Backend], host: int
+    ) -> None:
         self.graph, self.sizes, self.twists = graph, sizes, twists
-        self.host = graph.place
+        self.kernels, self.host = kernels, host
+        self.where = Where(graph.place, graph.place, graph.place, graph.place)
+        self.weight_bytes: dict[str, int] = {}
         self._inputs: dict[str, Node] = {}
         self._query_gate: Node | None = None
+        self._norm_place = graph.place
         self.chosen_tokens: Node | None = None
 
     # ── inputs ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -97,15 +117,63 @@ class Builder:
 
     # ── small parts ───────────────────────────────────────────────────────────────────────────────────────────
 
+    def enter(self, where: Where, weight_bytes: dict[str, int], *, norm_stays: bool = False) -> None:
+        """The next nodes belong to a layer whose things are there. weight_bytes: of its tensors, by stem.
+
+        norm_stays: when the layer before is on another GPU, the first norm is still computed there.
+        """
+        left = self.where.compute
+        self._norm_place = left if norm_stays and left != self.host else where.compute
+        self.where, self.weight_bytes, self.graph.place = where, weight_bytes, where.compute
+
+    def weight(self, stem: str) -> tuple[Node, ...]:
+        """A weight as a source, when it lies elsewhere than it is used."""
+        place = self.where.experts if stem.endswith("_exps") else self.where.weights
+        if place == self.where.compute:
+            return ()
+        return (self.graph.weight(self.weight_bytes.get(f"{stem}.weight", 0), place),)
+
     def multiply(self, layer: Layer, stem: str, source: Node) -> Node:
         """A projection: (width, tokens …)."""
         shape = (layer.width(stem), *source.shape[1:])
-        return self.graph.op(shape, source)
+        return self.graph.op(shape, *self.weight(stem), source)
+
+    @property
+    def kernel(self) -> Backend:
+        """The backend of the device that nodes are on now."""
+        return self.kernels[self.where.compute]
+
+    def cached(self, what: str, elements: int, *, windowed: bool) -> Node:
+        """The keys or values of a layer in the cache, as a source."""
+        s = self.sizes
+        cells = (s.windowed if windowed else s.full) * s.streams
+        storage = STORAGES[s.key_type if what == "keys" else s.value_type]
+        size = cells * elements * storage.block_bytes // storage.block_elements
+        return self.graph.external(elements, cells, size=size, place=self.where.cache)
+
+    def half_copies(self, keys: Node, values: Node | None) -> int:
+        """Bytes that a fused attention kernel wants for keys and values in half precision."""
+        if not self.kernel.halves_cache:
+            return 0
+        return sum(
+            prod(node.shape) * HALF
+            for node, kind in ((keys, self.sizes.key_type), (values, self.sizes.value_type))
+            if node is not None and (kind != "F16" or self.kernel.halves_always)
+        )
 
     def norm(self, source: Node, *, in_place: bool | None = None) -> Node:
         """RMS norm works in place on what nobody else reads; layer norm never does."""
         rms = "layer_norm" not in self.twists if in_place is None else in_place
         return self.graph.op(source.shape, source, inplace=rms)
+
+    def first_norm(self, source: Node) -> Node:
+        """The norm that a layer begins with; only its weights are sure to be where the layer is."""
+        if self._norm_place == self.where.compute:
+            return self.norm(source)
+        self.graph.place = self._norm_place
+        normed = self.norm(source)
+        self.graph.place = self.where.compute
+        return self.graph.like(normed)
 
     def rotate(self, source: Node, matrix: Node | None) -> Node:
         """Heads times a Hadamard matrix."""
@@ -186,7 +254,11 @@ class Builder:
             v = g.expand(self.rotate(v, value_matrix)) if v else None
             k = g.expand(self.rotate(k, key_matrix)) if k else None
             self._store(k, v, windowed=windowed)
-            mixed = self.mix(q, mixer, self.mask(windowed=windowed), bias=self._relative_bias(mixer))
+            stored = (
+                self.cached("keys", mixer.kv_heads * mixer.head_dim, windowed=windowed),
+                self.cached("values", mixer.kv_heads * mixer.value_dim, windowed=windowed),
+            )
+            mixed = self.mix(q, mixer, self.mask(windowed=windowed), stored=stored, bias=self._relative_bias(mixer))
             return self.rotate(mixed, value_matrix)
         g.expand(q)
         assert k is not None and v is not None  # noqa: S101, PT018  nothing to share without a cache
@@ -218,7 +290,7 @@ class Builder:
         return g.op((cells, s.tokens, mixer.heads), g.view(g.view(rows), contiguous=False))
 
     def _store(self, k: Node | None, v: Node | None, *, windowed: bool) -> None:
-        g, cache = self.graph, self.graph.external(1)
+        g, cache = self.graph, self.graph.external(1, place=self.where.cache)
         if k is not None:
             g.store(cache, g.view(k), self.slots("keys", windowed=windowed))
         if v is None:
@@ -241,35 +313,40 @@ class Builder:
         *,
         keys: Node | None = None,
         values: Node | None = None,
+        stored: tuple[Node, ...] = (),
         bias: Node | None = None,
     ) -> Node:
         """Scores, softmax, and the values' mean: build_attn_mha. A bias of the scores rules flash attention out.
 
-        keys, values: when they don't come from the cache.
+        keys, values: computed just now; stored: both in the cache.
         """
         g, s = self.graph, self.sizes
         heads = g.view(g.view(q), contiguous=False)
         if s.fused and bias is None:
             casts = [g.op(n.shape, g.view(n, contiguous=False), element=HALF) for n in (keys, values) if n]
-            mixed = g.op((mixer.value_dim, mixer.heads, s.tokens), heads, *casts, mask)
+            extra = self.half_copies(*stored) if stored else 0
+            shape = (mixer.value_dim, mixer.heads, s.tokens)
+            mixed = g.op(shape, heads, *casts, *stored, mask, extra=extra)
             return g.expand(g.view(mixed, (mixer.value_dim * mixer.heads, s.tokens)))
-        keyed = (g.view(keys, contiguous=False),) if keys else ()
+        keyed = (g.view(keys, contiguous=False),) if keys else stored[:1]
         scores = g.op((mask.shape[0], s.tokens, mixer.heads), *keyed, heads)
         if bias is not None:
             scores = g.like(scores, bias)
-        turned = self._turned_values(mixer, mask.shape[0], values)
+        turned = self._turned_values(mixer, mask.shape[0], values, stored)
         mixed = g.op((mixer.value_dim, s.tokens, mixer.heads), *turned, g.like(scores, mask))
         return g.expand(g.op((mixer.value_dim * mixer.heads, s.tokens), g.view(mixed, contiguous=False)))
 
-    def _turned_values(self, mixer: Attention, cells: int, values: Node | None) -> tuple[Node, ...]:
+    def _turned_values(
+        self, mixer: Attention, cells: int, values: Node | None, stored: tuple[Node, ...]
+    ) -> tuple[Node, ...]:
         """Values the other way round: a copy, except in a cache without flash attention, which stores them so."""
         g, s = self.graph, self.sizes
         if values is not None:
             return (g.op(values.shape, g.view(values, contiguous=False)),)
         if not s.fused:
-            return ()
+            return stored[1:]
         size = STORAGES[s.value_type].row_bytes(cells) * mixer.value_dim * mixer.kv_heads * s.streams
-        return (g.op((size,), g.external(1), element=1),)
+        return (g.op((size,), *stored[1:], element=1),)
 
     def latent(self, layer: Layer, mixer: LatentAttention, source: Node) -> Node:
         """Multi-head latent attention in its absorbed form: all heads over one compressed key."""
@@ -291,7 +368,7 @@ class Builder:
         q_nope = g.view(q, (mixer.nope_dim, mixer.heads, tokens), contiguous=False)
         q_rope = g.view(q, (mixer.rope_dim, mixer.heads, tokens), contiguous=False)
         q_rope = g.op(q_rope.shape, q_rope, self.positions(), inplace=True) if roped else q_rope
-        absorbed = g.op((mixer.kv_rank, tokens, mixer.heads), g.view(q_nope, contiguous=False))
+        absorbed = g.op((mixer.kv_rank, tokens, mixer.heads), *self.weight("attn_k_b"), g.view(q_nope, contiguous=False))
         queries = g.op((mixer.latent_elements, mixer.heads, tokens), g.view(absorbed, contiguous=False), q_rope)
         latent = g.view(latent, (mixer.kv_rank, 1, tokens))
         key = g.op((mixer.latent_elements, 1, tokens), latent, k_rope)
@@ -307,14 +384,17 @@ class Builder:
         heads = g.view(g.view(queries), contiguous=False)
         mask = self._sparse_mask(self.mask(windowed=windowed)) if mixer.indexer else self.mask(windowed=windowed)
         compressed, expanded = (mixer.kv_rank, s.tokens, mixer.heads), (mixer.value_dim, s.tokens, mixer.heads)
+        stored = self.cached("keys", mixer.latent_elements, windowed=windowed)
+        spread = self.weight("attn_v_b")
         if s.fused:
-            mixed = g.op((mixer.kv_rank, mixer.heads, s.tokens), heads, mask)
-            mixed = g.op(expanded, g.view(mixed, contiguous=False))
+            extra = self.half_copies(stored, None)
+            mixed = g.op((mixer.kv_rank, mixer.heads, s.tokens), heads, stored, mask, extra=extra)
+            mixed = g.op(expanded, *spread, g.view(mixed, contiguous=False))
         else:
-            scores = g.like(g.op((mask.shape[0], s.tokens, mixer.heads), heads), mask)
+            scores = g.like(g.op((mask.shape[0], s.tokens, mixer.heads), stored, heads), mask)
             size = STORAGES[s.key_type].row_bytes(mask.shape[0]) * mixer.kv_rank * s.streams
-            values = g.op((size,), g.external(1), element=1)
-            mixed = g.op(expanded, g.op(compressed, values, scores))
+            values = g.op((size,), stored, element=1)
+            mixed = g.op(expanded, *spread, g.op(compressed, values, scores))
         return g.expand(g.op((mixer.value_dim * mixer.heads, s.tokens), g.view(mixed, contiguous=False)))
 
     def _index(self, layer: Layer, indexer: Indexer, low: Node, source: Node) -> Node:
@@ -327,7 +407,8 @@ class Builder:
         k = self.norm(self.multiply(layer, "indexer.attn_k", source), in_place=False)
         k = g.view(k, (indexer.head_dim, 1, s.tokens))
         k = g.op(k.shape, matrix, g.op(k.shape, k, self.positions(), inplace=True))
-        g.store(g.external(1), g.view(k), self.input("indexer slots", s.tokens, element=LONG))
+        cache = g.external(1, place=self.where.cache)
+        g.store(cache, g.view(k), self.input("indexer slots", s.tokens, element=LONG))
         weights = g.view(self.multiply(layer, "indexer.proj", source))
         mask = self.input("indexer mask", s.full, s.tokens // s.streams, 1, s.streams, element=HALF)
         scores = g.op(mask.shape, g.view(q), g.like(weights), mask)
@@ -341,8 +422,7 @@ class Builder:
         hidden = g.op(mask.shape, mask, element=element, inplace=True)
         chosen = self.chosen_tokens
         assert chosen is not None  # noqa: S101  a layer that shares a choice follows one that makes it
-        zeros = self.graph.input(1, *chosen.shape)
-        zeros.place = g.place
+        zeros = g.input(1, *chosen.shape)
         fill = g.like(zeros)
         shown = Node(mask.shape, 0, (fill, g.view(chosen, contiguous=False), g.view(hidden)), root=hidden, place=g.place)
         return g.op(mask.shape, g.view(shown), mask, element=element, inplace=True)
@@ -384,11 +464,13 @@ class Builder:
         cur = g.view(source, (hidden, 1, tokens))
         if "weights_first" in self.twists:
             cur = g.like(g.op((hidden, chosen_count, tokens), cur), weights)
-        mixed = g.op((hidden, chosen_count, tokens), self._experts(layer, cur, chosen), chosen)
+        inner = self._experts(layer, cur, chosen)
+        mixed = g.op((hidden, chosen_count, tokens), *self.weight("ffn_down_exps"), inner, chosen)
+        kept = (mixed, weights) if self.kernel.keeps_experts and "weights_first" not in self.twists else ()
         if "weights_first" not in self.twists:
-            mixed = g.like(mixed, weights)
+            mixed = g.op(mixed.shape, mixed, weights, inplace=not kept)
         g.expand(mixed)
-        return self._sum_experts(mixed, hidden, tokens, chosen_count)
+        return self._sum_experts(mixed, hidden, tokens, chosen_count, kept)
 
     def _experts(self, layer: Layer, cur: Node, chosen: Node) -> Node:
         g = self.graph
@@ -396,19 +478,26 @@ class Builder:
         width = layer.tensors["ffn_down_exps.weight"][-1]
         shape = (width, chosen_count, tokens)
         if layer.has("ffn_gate_up_exps"):
-            merged = g.op((2 * width, chosen_count, tokens), cur, chosen)
+            merged = g.op((2 * width, chosen_count, tokens), *self.weight("ffn_gate_up_exps"), cur, chosen)
             halves = [g.view(merged, shape, contiguous=False) for _ in range(2)]
             return g.op(shape, *halves)
-        up = g.op(shape, cur, chosen)
-        return g.op(shape, g.op(shape, cur, chosen), up) if layer.has("ffn_gate_exps") else up
+        up = g.op(shape, *self.weight("ffn_up_exps"), cur, chosen)
+        if not layer.has("ffn_gate_exps"):
+            return up
+        return g.op(shape, g.op(shape, *self.weight("ffn_gate_exps"), cur, chosen), up)
 
-    def _sum_experts(self, mixed: Node, hidden: int, tokens: int, count: int) -> Node:
-        """The chosen experts' results added up one after the other, on views of them."""
+    def _sum_experts(self, mixed: Node, hidden: int, tokens: int, count: int, kept: tuple[Node, ...]) -> Node:
+        """The chosen experts' results added up one after the other, on views of them.
+
+        kept: what a fused kernel still reads in the end.
+        """
         g = self.graph
         parts = [g.expand(g.view(mixed, (hidden, tokens), contiguous=False)) for _ in range(count)]
         total = parts[0]
         for part in parts[1:]:
             total = g.expand(g.op((hidden, tokens), total, part, inplace=True))
+        if kept:
+            g.expand(Node((), 0, kept, place=g.place))
         return total if count > 1 else g.op((hidden, tokens), total)
 
     def feed_forward(self, layer: Layer, source: Node) -> Node:

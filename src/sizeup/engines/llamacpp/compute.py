@@ -12,7 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from sizeup.engines.llamacpp.backends import CPU, Backend
-from sizeup.engines.llamacpp.builder import Builder, Sizes
+from sizeup.engines.llamacpp.builder import Builder, Sizes, Where
 from sizeup.engines.llamacpp.cache import cache_sizes, context_tokens, layer_memories, uses_flash_attention
 from sizeup.engines.llamacpp.graph import INT, Graph, Node, peak_bytes
 from sizeup.engines.llamacpp.layers import Layer, Trunk, trunk
@@ -20,11 +20,14 @@ from sizeup.engines.llamacpp.memo import by_model
 from sizeup.engines.llamacpp.recurrent import recurrent
 from sizeup.engines.llamacpp.setting import UNQUANTIZED, LlamaSetting
 from sizeup.engines.llamacpp.twists import twists_of
-from sizeup.engines.llamacpp.weights import HOST, Assignment
+from sizeup.engines.llamacpp.weights import HOST, Assignment, typed_tensors
 from sizeup.models.mixers import LatentAttention
 from sizeup.models.model import Model
 
 
+#: A batch of at least so many tokens is computed on a GPU even in layers on the host; batches in flight in a pipeline.
+OFFLOAD_TOKENS = 32
+COPIES = 4
 #: Context that is assumed where a model names none.
 DEFAULT_CONTEXT = 2048
 
@@ -64,64 +67,161 @@ def graph_sizes(model: Model, setting: LlamaSetting) -> Sizes:
 
 
 def compute_buffers(
-    model: Model, setting: LlamaSetting, assignment: Assignment, backends: tuple[Backend, ...]
+    model: Model, setting: LlamaSetting, assignment: Assignment, backends: tuple[Backend, ...], shared: tuple[bool, ...] = ()
 ) -> PlacedCompute:
-    """The buffers on each device for this setting."""
-    peaks = _peaks(model, graph_sizes(model, setting), settled(trunk(model).order))
-    gpus = [peaks if gpu in assignment.gpus else 0 for gpu in range(len(backends))]
-    return PlacedCompute(tuple(gpus), peaks if not assignment.gpus else 0)
+    """The buffers on each device for this setting.
+
+    shared: for each GPU, whether it works on the host's memory, so that it needs no copies of what is there.
+    """
+    steps = _steps(model, setting, assignment, backends)
+    sizes = graph_sizes(model, setting)
+    peaks = _peaks(
+        model,
+        sizes,
+        steps,
+        Frame(
+            output=_output_place(setting, assignment, backends),
+            output_weights=assignment.output,
+            backends=backends,
+            readable=frozenset((gpu, HOST) for gpu, on_host in enumerate(shared) if on_host),
+            copies=COPIES if _is_pipeline(setting, assignment) else 1,
+            norms_follow=assignment.fully_offloaded or sizes.tokens < OFFLOAD_TOKENS,
+            weights=(setting.format, setting.imatrix),
+        ),
+    )
+    return PlacedCompute(tuple(peaks.get(gpu, 0) for gpu in range(len(backends))), peaks[HOST])
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """What the buffers depend on beside sizes and layers.
+
+    output, output_weights: places. readable: (device, memory) pairs that need no copy. copies: batches in flight.
+    norms_follow: a layer's first norm is computed where the layer is, and not where the one before is.
+    """
+
+    output: int
+    output_weights: int
+    backends: tuple[Backend, ...]
+    readable: frozenset[tuple[int, int]]
+    copies: int
+    norms_follow: bool
+    weights: tuple[str, bool | None]
+
+
+Step = tuple[int, Where]
+
+
+def _steps(
+    model: Model, setting: LlamaSetting, assignment: Assignment, backends: tuple[Backend, ...]
+) -> tuple[Step, ...]:
+    """The kind of each layer, and where its things are."""
+    order = trunk(model).order
+    offload = next((gpu for gpu, b in enumerate(backends) if b.offloads and assignment.gpus), HOST)
+    tokens = graph_sizes(model, setting).tokens
+    steps: list[Step] = []
+    for layer, kind in enumerate(order):
+        place = assignment.layers[layer]
+        busy = offload if place == HOST and tokens >= OFFLOAD_TOKENS else place
+        cache = place if setting.offload_kv else HOST
+        experts = HOST if layer < setting.cpu_moe_layers else place
+        steps.append((kind, Where(busy, cache, place, experts)))
+    return tuple(steps)
+
+
+def _output_place(setting: LlamaSetting, assignment: Assignment, backends: tuple[Backend, ...]) -> int:
+    """Where logits are computed: beside their weights, or on a GPU that takes over large batches."""
+    if assignment.output != HOST or setting.output_rows < OFFLOAD_TOKENS or not assignment.gpus:
+        return assignment.output
+    return next((gpu for gpu, b in enumerate(backends) if b.offloads), HOST)
+
+
+def _is_pipeline(setting: LlamaSetting, assignment: Assignment) -> bool:
+    """Whether batches overlap: several GPUs, all layers on them, nothing overridden."""
+    overridden = bool(setting.overrides) or setting.cpu_moe_layers > 0
+    split = setting.split_mode == "layer" and len(assignment.gpus) > 1
+    return split and assignment.fully_offloaded and setting.offload_kv and not overridden
 
 
 @by_model
-def _peaks(model: Model, sizes: Sizes, order: tuple[int, ...]) -> int:
+def _peaks(model: Model, sizes: Sizes, steps: tuple[Step, ...], frame: Frame) -> dict[int, int]:
+    kept = settled(steps)
     graph = Graph(HOST)
-    build(model, graph, sizes, order)
-    _reserve_for_skipped(model, graph, sizes, order)
-    return peak_bytes(graph, {HOST: CPU.alignment})[HOST]
+    build(model, graph, sizes, kept, frame)
+    _reserve_for_skipped(model, graph, sizes, steps, kept)
+    alignments = {HOST: CPU.alignment, **{gpu: b.alignment for gpu, b in enumerate(frame.backends)}}
+    return peak_bytes(graph, alignments, frame.readable, frame.copies)
 
 
-def settled(order: tuple[int, ...]) -> tuple[int, ...]:
-    """The layers that decide the peak: each run of kinds seen once with its neighbours, and both ends."""
-    last = len(order) - 1
-    seen: set[tuple[int, ...]] = set()
+def settled(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The layers that decide the peaks: each run of kinds seen once with its neighbours, and both ends."""
+    last = len(steps) - 1
+    seen: set[tuple[Step, ...]] = set()
     kept = []
-    for place, kind in enumerate(order):
-        around = order[max(0, place - 2) : place + 2]
+    for place, step in enumerate(steps):
+        around = steps[max(0, place - 2) : place + 2]
         if place < 2 or place >= last - 1 or around not in seen:
-            kept.append(kind)
+            kept.append(step)
         seen.add(around)
     return tuple(kept)
 
 
-def _reserve_for_skipped(model: Model, graph: Graph, sizes: Sizes, order: tuple[int, ...]) -> None:
+def _reserve_for_skipped(
+    model: Model, graph: Graph, sizes: Sizes, steps: tuple[Step, ...], kept: tuple[Step, ...]
+) -> None:
     """Sparse attention holds a zeroed tensor for every layer from the start, also for the layers left out here."""
-    layers = trunk(model)
-    for kind, layer in enumerate(layers.kinds):
-        mixer = layer.attention()
+    kinds = trunk(model).kinds
+    for step in dict.fromkeys(steps):
+        mixer = kinds[step[0]].attention()
         if isinstance(mixer, LatentAttention) and mixer.indexer:
-            skipped = layers.order.count(kind) - order.count(kind)
+            skipped = steps.count(step) - kept.count(step)
             zeros = min(mixer.indexer.top_k, sizes.full) * sizes.tokens
-            graph.leaves[:0] = [graph.input(zeros) for _ in range(skipped)]
+            graph.leaves[:0] = [graph.input(zeros, place=step[1].compute) for _ in range(skipped)]
 
 
-def build(model: Model, graph: Graph, sizes: Sizes, order: tuple[int, ...]) -> Node:
-    """The graph of one batch through those layers, by the number of their kind."""
+@by_model
+def _weight_bytes(model: Model, mix_name: str, imatrix: bool | None) -> tuple[tuple[dict[str, int], ...], dict[str, int]]:
+    """Bytes of tensors by stem: the largest in each kind of layer, and those outside the layers."""
     layers = trunk(model)
-    b = Builder(graph, sizes, twists_of(layers.architecture))
-    cur = _embed(b, layers, model.hidden)
-    for place, kind in enumerate(order):
-        cur = _layer(b, layers.kinds[kind], cur, last=place == len(order) - 1)
+    inside: tuple[dict[str, int], ...] = tuple({} for _ in layers.kinds)
+    outside: dict[str, int] = {}
+    for tensor in typed_tensors(model, mix_name, imatrix):
+        if tensor.layer < 0:
+            outside[tensor.name] = tensor.bytes
+        elif tensor.layer < len(layers.order):
+            stem = tensor.name.split(".", 2)[2]
+            known = inside[layers.order[tensor.layer]]
+            known[stem] = max(known.get(stem, 0), tensor.bytes)
+    return inside, outside
+
+
+def build(model: Model, graph: Graph, sizes: Sizes, steps: tuple[Step, ...], frame: Frame) -> Node:
+    """The graph of one batch through those layers."""
+    layers = trunk(model)
+    kernels = {HOST: CPU, **dict(enumerate(frame.backends))}
+    b = Builder(graph, sizes, twists_of(layers.architecture), kernels, HOST)
+    inside, outside = _weight_bytes(model, *frame.weights) if frame.backends else (({},) * len(layers.kinds), {})
+    cur = _embed(b, layers, model.hidden, steps[0][1].compute if steps else HOST)
+    for place, (kind, where) in enumerate(steps):
+        b.enter(where, inside[kind], norm_stays=not frame.norms_follow)
+        cur = _layer(b, layers.kinds[kind], cur, last=place == len(steps) - 1)
+    b.enter(Where(frame.output, frame.output, frame.output_weights, frame.output_weights), outside)
     return graph.expand(_head(b, layers, cur, model.vocabulary))
 
 
-def _embed(b: Builder, layers: Trunk, hidden: int) -> Node:
-    """Token embeddings; the same for a batch of embeddings is reserved beside them."""
+def _embed(b: Builder, layers: Trunk, hidden: int, place: int) -> Node:
+    """Token embeddings, looked up on the host; what follows is on the first layer's place.
+
+    Room for a batch of embeddings instead is reserved beside them.
+    """
     g, tokens = b.graph, b.sizes.tokens
     ids = b.input("tokens", tokens, element=INT)
     embedded = g.expand(g.op((hidden, tokens), ids))
     g.expand(b.input("embeddings", hidden, tokens))
     if "position_embd.weight" in layers.outside:
-        embedded = g.like(embedded, g.op((hidden, tokens), b.positions()))
+        looked_up = g.op((hidden, tokens), b.positions())
+        g.place = place
+        embedded = g.like(embedded, looked_up)
+    g.place = place
     if "token_embd_norm.weight" in layers.outside:
         embedded = b.norm(embedded)
     return embedded
@@ -131,7 +231,7 @@ def _layer(b: Builder, layer: Layer, residual: Node, *, last: bool) -> Node:
     """One layer: mixer and feed-forward, each with its norms, each added to the residual."""
     g = b.graph
     last = last and "late_rows" not in b.twists
-    normed = b.norm(residual) if layer.has("attn_norm") or "plain_norm" in b.twists else residual
+    normed = b.first_norm(residual) if layer.has("attn_norm") or "plain_norm" in b.twists else residual
     if "norm_first" in b.twists:
         g.expand(normed)
     mixed = _mix(b, layer, normed, residual)
@@ -204,6 +304,7 @@ def _head(b: Builder, layers: Trunk, cur: Node, vocabulary: int) -> Node:
         cur.kept = True
     if "headless" in b.twists:
         return cur
-    logits = b.graph.op((vocabulary, *cur.shape[1:]), cur)
+    stem = "output" if "output.weight" in layers.outside else "token_embd"
+    logits = b.graph.op((vocabulary, *cur.shape[1:]), *b.weight(stem), cur)
     logits.kept = True
     return logits

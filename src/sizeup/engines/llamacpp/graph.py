@@ -26,8 +26,8 @@ class Node:
     """
 
     __slots__ = (
-        "address", "children", "external", "inplace", "is_input", "kept", "layout", "owned", "place", "root", "shape",
-        "size", "sources", "views",
+        "address", "children", "external", "inplace", "is_input", "is_weight", "kept", "layout", "owned", "place",
+        "root", "shape", "size", "sources", "views",
     )  # fmt: skip
 
     def __init__(
@@ -45,9 +45,19 @@ class Node:
     ) -> None:
         self.shape, self.size, self.sources, self.layout, self.root = shape, size, sources, layout, root
         self.inplace, self.is_input, self.external, self.place = inplace, is_input, external, place
-        self.kept = False
+        self.kept = self.is_weight = False
         self.children = self.views = self.address = 0
         self.owned = False
+
+    @property
+    def home(self) -> Node:
+        """The node whose memory this one shows: itself, unless it is a view."""
+        return self if self.root is None else self.root
+
+    @property
+    def is_view(self) -> bool:
+        """Whether it is a mere view, on whatever device its memory is; a store is computed."""
+        return self.root is not None and self.place is None
 
     @property
     def tokens(self) -> int:
@@ -79,12 +89,21 @@ class Graph:
         return node
 
     def external(self, *shape: int, size: int = 0, place: int | None = None) -> Node:
-        """Memory that isn't the graph's: a weight, a cache."""
+        """Memory that isn't the graph's, a cache."""
         return Node(shape, size, external=True, place=self.place if place is None else place)
 
-    def op(self, shape: Shape, *sources: Node, element: int = FLOAT, inplace: bool = False) -> Node:
-        """The result of an operation; inplace: it may take over the memory of one of its sources."""
-        size = prod(shape) * element
+    def weight(self, size: int, place: int) -> Node:
+        """A weight; to be read on another device it is copied in a piece of the graph of its own."""
+        node = Node((size,), size, external=True, place=place)
+        node.is_weight = True
+        return node
+
+    def op(self, shape: Shape, *sources: Node, element: int = FLOAT, inplace: bool = False, extra: int = 0) -> Node:
+        """The result of an operation; inplace: it may take over the memory of one of its sources.
+
+        extra: bytes that a backend's kernel wants behind the result.
+        """
+        size = prod(shape) * element + extra
         return Node(shape, size, sources, layout=(element, *_trim(shape)), inplace=inplace, place=self.place)
 
     def like(self, source: Node, *others: Node) -> Node:
@@ -118,6 +137,49 @@ class Graph:
             if not current.external:
                 (self.leaves if current.is_input else self.nodes).append(current)
         return node
+
+
+def with_copies(graph: Graph, readable: frozenset[tuple[int, int]], copies: int = 1) -> tuple[list[Node], list[Node]]:
+    """(leaves, nodes) with a copy of everything that is read on another device than it is on.
+
+    The graph is cut where the device changes; what a piece reads from elsewhere is copied at its start, once for each
+    device. readable: (device, memory) pairs that need no copy. copies: 1, or the number of batches in flight
+    (pipeline): then all inputs and copies exist that many times, all the time.
+    Source: ggml_backend_sched_split_graph in ggml/src/ggml-backend.cpp.
+    """
+    nodes: list[Node] = []
+    leaves: list[Node] = []
+    piece: list[Node] = []
+    known: dict[tuple[int, int], Node] = {}
+    current: int | None = None
+    has_inputs = False
+    for node in graph.nodes:
+        place = None if node.is_view else node.place
+        if place is None:
+            piece.append(node)
+            continue
+        moved = [s for s in node.sources if s.home.place != place and (place, s.home.place) not in readable]
+        if place != current or (has_inputs and any(s.is_weight for s in moved)):
+            nodes += piece
+            piece, current, has_inputs = [], place, False
+        for source in moved:
+            copy = known.get((id(source), place))
+            if copy is None:
+                copy = known[id(source), place] = Node(source.shape, source.size, (), layout=source.layout, place=place)
+                nodes += [Node((), 0, (source,), place=source.home.place), copy]
+                has_inputs = True
+                if copies > 1:
+                    copy.kept = True
+                    leaves += [copy, *(Node((), copy.size, place=place) for _ in range(copies - 1))]
+            node.sources = tuple(copy if s is source else s for s in node.sources)
+        piece.append(node)
+    nodes += piece
+    for leaf in graph.leaves:
+        leaves.append(leaf)
+        if copies > 1 and leaf.is_input:
+            leaf.kept = True
+            leaves += [Node((), leaf.size, place=leaf.place) for _ in range(copies - 1)]
+    return leaves, nodes
 
 
 class _Pool:
@@ -231,11 +293,16 @@ class _Allocator:
             home.owned = False
 
 
-def peak_bytes(graph: Graph, alignments: dict[int, int]) -> dict[int, int]:
+def peak_bytes(
+    graph: Graph, alignments: dict[int, int], readable: frozenset[tuple[int, int]] = frozenset(), copies: int = 1
+) -> dict[int, int]:
     """The size of each device's buffer: the highest address that was ever in use. The graph is used up by it.
 
-    alignments: place → alignment of that device's buffers.
+    alignments: place → alignment of that device's buffers. readable, copies: as in `with_copies`.
     """
     allocator = _Allocator(alignments)
-    allocator.run(graph.leaves, graph.nodes)
+    if len(alignments) > 1:
+        allocator.run(*with_copies(graph, readable, copies))
+    else:
+        allocator.run(graph.leaves, graph.nodes)
     return {place: pool.peak for place, pool in allocator.pools.items()}

@@ -45,7 +45,7 @@ def _states(b: Builder, elements: int) -> Node:
 
 def _keep(b: Builder, source: Node) -> None:
     """Copy a part of a result back into the cache."""
-    b.graph.store(b.graph.external(1), b.graph.view(source, contiguous=False))
+    b.graph.store(b.graph.external(1, place=b.where.cache), b.graph.view(source, contiguous=False))
 
 
 def _join(b: Builder, history: Node, source: Node, channels: int, kernel: int) -> Node:
