@@ -11,7 +11,21 @@ whose attributes are the keys of `--json`. Functions are made from the table of 
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "advise", "fit", "machine", "rules", "show"]
+__all__ = [
+    "__version__",
+    "accuracy",
+    "advise",
+    "bench",
+    "chat",
+    "engine_install",
+    "engine_list",
+    "fit",
+    "ledger",
+    "machine",
+    "rules",
+    "run",
+    "show",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +12,7 @@ import msgspec
 
 from sizeup import __version__
 from sizeup.cli.options import parameters
+from sizeup.cli.progress import shown_progress
 from sizeup.errors import BadInput, SizeupError
 from sizeup.operations.table import OPERATIONS, Operation
 
@@ -20,18 +21,26 @@ class Commands(click.Group):
     """The operations as commands; each is imported when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Names in the order of the table."""
-        return [operation.name for operation in OPERATIONS]
+        """First words of the names, in the order of the table."""
+        return list(dict.fromkeys(operation.name.partition(" ")[0] for operation in OPERATIONS))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
-        """The command of that name."""
+        """The command of that name; the group of commands whose names begin with it (`engine list`)."""
         operation = next((o for o in OPERATIONS if o.name == cmd_name), None)
-        return None if operation is None else command_of(operation)
+        return _group(cmd_name) if operation is None else command_of(operation)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(operation.name, operation.help) for operation in OPERATIONS])
+
+
+def _group(word: str) -> click.Group | None:
+    members = [operation for operation in OPERATIONS if operation.name.startswith(f"{word} ")]
+    if not members:
+        return None
+    commands = {operation.name.partition(" ")[2]: command_of(operation) for operation in members}
+    return click.Group(word, commands=commands, help="\n\n".join(f"{o.name}: {o.help}" for o in members))
 
 
 def command_of(operation: Operation) -> click.Command:
@@ -42,7 +51,7 @@ def command_of(operation: Operation) -> click.Command:
         click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
     ]
     return click.Command(
-        operation.name,
+        operation.name.rpartition(" ")[2],
         params=[*parameters(operation.request_type, operation.argument), *shared],
         callback=lambda **options: _perform(operation, **options),
         help=(import_module(operation.module).__doc__ or operation.help).strip(),
@@ -54,7 +63,8 @@ def _perform(operation: Operation, *, as_json: bool, explain: bool, debug: bool,
     try:
         given = {name: value for name, value in fields.items() if value is not None}
         request = msgspec.convert(given, operation.request_type, strict=False)
-        result = operation.call(request)
+        with shown_progress():
+            result = operation.call(request)
     except SizeupError as error:
         return 1 if debug and _reraise(error) else report(error, as_json=as_json)
     except msgspec.ValidationError as error:
@@ -66,12 +76,23 @@ def _perform(operation: Operation, *, as_json: bool, explain: bool, debug: bool,
         return report(
             SizeupError(f"unexpected {shown}", hint="run it again with --debug and report it"), as_json=as_json
         )
+    face = import_module(f"sizeup.cli.render_{operation.name.replace(' ', '_')}")
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
     else:
-        render = import_module(f"sizeup.cli.render_{operation.name.replace(' ', '_')}").render
-        click.echo("\n".join(render(result, explain=explain)))
+        click.echo("\n".join(face.render(result, explain=explain)))
+    follow = getattr(face, "follow", None)
+    if follow is not None:
+        return _followed(follow, result, as_json=as_json)
     return int(getattr(result, "exit_code", 0))
+
+
+def _followed(follow: Callable[[Any], int], result: msgspec.Struct, *, as_json: bool) -> int:
+    """What goes on after the answer: a server that runs, a chat. The exit code."""
+    try:
+        return follow(result)
+    except SizeupError as error:
+        return report(error, as_json=as_json)
 
 
 def _reraise(error: SizeupError) -> bool:

@@ -57,12 +57,17 @@ OPERATIONS = (
     _operation("rules", "Popular rules of thumb beside the exact figures.", "model"),
     _operation("accuracy", "How far off the estimates are, against simulations and measurements."),
     _operation("ledger", "Your ledger of simulations and measurements: list, export, import."),
+    _operation("run", "Start the best plan of a model on an engine, and print its address.", "model"),
+    _operation("chat", "Talk to a model, or to a server that runs.", "model"),
+    _operation("bench", "Measure a model or a server: speed, waiting times, memory, beside the prediction.", "model"),
+    _operation("engine list", "The engines that are here, and those that are listening."),
+    _operation("engine install", "Install an engine into an environment of its own.", "engine"),
 )
 
 
 def find_operation(name: str) -> Operation:
-    """The operation of that name. Raises BadInput for an unknown one."""
+    """The operation of that name, its words parted by blanks or underscores. Raises BadInput for an unknown one."""
     for operation in OPERATIONS:
-        if operation.name == name:
+        if name in {operation.name, operation.name.replace(" ", "_")}:
             return operation
     raise BadInput(f"no such operation: {name!r}", hint=f"one of: {', '.join(o.name for o in OPERATIONS)}")

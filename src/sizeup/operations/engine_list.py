@@ -1,0 +1,50 @@
+"""The engines that are on this machine: their programs, sizeup's own environments, and servers that are listening."""
+
+from __future__ import annotations
+
+import subprocess
+
+import msgspec
+
+from sizeup.engines.protocol import Found
+from sizeup.engines.registry import ENGINES
+from sizeup.errors import MissingPart
+from sizeup.measure.simulation import worker_python
+from sizeup.progress import tell
+
+_VERSION_SECONDS = 30
+_ASK_VERSION = "from importlib.metadata import version; print(version('llama-cpp-python'))"
+
+
+class EngineListRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing to choose."""
+
+
+class EngineListReport(msgspec.Struct, frozen=True):
+    """What was found, and the engines that weren't."""
+
+    found: tuple[Found, ...]
+    missing: tuple[str, ...]
+    schema: str = "sizeup.engine_list/1"
+
+
+def engine_list(request: EngineListRequest) -> EngineListReport:  # noqa: ARG001  an operation's signature
+    """Look for every engine."""
+    found = [*_environment()]
+    for number, engine in enumerate(ENGINES.values()):
+        tell(f"looking for {engine.name}", number, len(ENGINES))
+        found += engine.detect()
+    names = {each.engine for each in found}
+    return EngineListReport(tuple(found), tuple(name for name in ENGINES if name not in names and name != "openai"))
+
+
+def _environment() -> tuple[Found, ...]:
+    """llama-cpp-python, where sizeup would start it."""
+    try:
+        python = worker_python()
+        done = subprocess.run(
+            [python, "-c", _ASK_VERSION], capture_output=True, text=True, check=True, timeout=_VERSION_SECONDS
+        )
+    except (MissingPart, OSError, subprocess.SubprocessError):
+        return ()
+    return (Found("llama.cpp", "llama-cpp-python", done.stdout.strip(), python),)

@@ -1,0 +1,149 @@
+"""What `run`, `chat` and `bench` share: from a model's name to a file, a plan for it, and a server that runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from sizeup.advice.grid import best_plan, grid, remedies
+from sizeup.advice.plans import Plan
+from sizeup.engines.launch import LOCAL, Launch, Server
+from sizeup.engines.llamacpp.randomweights import write_random
+from sizeup.engines.llamacpp.setting import LlamaSetting
+from sizeup.engines.llamacpp.simulate import file_content
+from sizeup.engines.openai import OpenAI
+from sizeup.engines.registry import engine_named
+from sizeup.errors import AnswerIsNo, MissingPart, NotFound
+from sizeup.machines.device import Machine
+from sizeup.machines.spec import load_machine
+from sizeup.measure.simulation import worker_python
+from sizeup.models.load import load_model
+from sizeup.models.model import Model
+from sizeup.progress import tell
+from sizeup.quantity.units import format_bytes, format_tokens
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be served, and how far the plan is free."""
+
+    model: str
+    format: str = ""
+    contexts: tuple[int, ...] | None = None
+    setting: LlamaSetting = LlamaSetting()
+    random: bool = False
+    force: bool = False
+    offline: bool = False
+
+
+class Served(msgspec.Struct, frozen=True):
+    """A model with its plan here. file: its weights; None when random ones stand in for them."""
+
+    model: Model
+    machine: Machine
+    plan: Plan
+    file: Path | None
+
+    @property
+    def format(self) -> str:
+        """The format that the plan names."""
+        return self.plan.format
+
+
+def planned(wish: Wish) -> Served:
+    """The best plan of a model on this machine.
+
+    Raises AnswerIsNo when it doesn't fit and isn't forced, NotFound for a model that isn't known.
+    """
+    file = None if wish.random else local_gguf(wish.model)
+    model = load_model(str(file) if file else wish.model, network=not wish.offline)
+    machine = load_machine(None)
+    formats = (wish.format,) if wish.format and not file else None
+    plan = best_plan(grid(model, machine, wish.setting, formats=formats, contexts=wish.contexts))
+    if plan.fits.verdict == "no" and not wish.force:
+        raise AnswerIsNo(
+            f"{model.name} in {plan.format} with {format_tokens(plan.context)} tokens of context takes "
+            f"{format_bytes(plan.footprint.total_bytes)} and does not fit: {format_bytes(-plan.fits.headroom_bytes)} "
+            f"too much for {plan.fits.device}",
+            hint=f"{remedies(model, machine, plan)[0]}; or --force",
+        )
+    return Served(model, machine, plan, file)
+
+
+def local_gguf(text: str) -> Path | None:
+    """The GGUF file that a path names, itself or the only model in a folder; None for anything else."""
+    path = Path(text).expanduser()
+    if path.is_file() and path.suffix.lower() == ".gguf":
+        return path
+    if path.is_dir():
+        inside = [p for p in sorted(path.glob("*.gguf")) if not p.name.startswith("mmproj")]
+        return inside[0] if len(inside) == 1 else None
+    return None
+
+
+@contextlib.contextmanager
+def serving(
+    served: Served, engine: str, *, threads: int | None = None, host: str = LOCAL, port: int = 0
+) -> Iterator[tuple[OpenAI, Server]]:
+    """A server with the plan's setting for the length of a `with` block; random weights where it has no file.
+
+    Raises MissingPart without the engine, SizeupError when it doesn't start.
+    """
+    kind = engine_named(engine)
+    with weights_of(served) as path:
+        server = started(kind, served, path, threads=threads, host=host, port=port)
+    try:
+        yield kind, server
+    finally:
+        kind.stop(server)
+
+
+def started(
+    kind: OpenAI, served: Served, path: Path, *, threads: int | None = None, host: str = LOCAL, port: int = 0
+) -> Server:
+    """Start the engine with the plan's setting, and wait until it is ready."""
+    tell(f"starting {kind.name}")
+    launch = Launch(
+        str(path),
+        served.plan.setting,
+        python=_python() if kind.name == "llama.cpp" else "",
+        host=host,
+        port=port,
+        threads=threads,
+        tokens_only=served.file is None,
+    )
+    return kind.launch(launch)
+
+
+@contextlib.contextmanager
+def weights_of(served: Served) -> Iterator[Path]:
+    """The file of the weights; random ones are removed at the end of the block, when the engine has mapped them."""
+    if served.file is not None:
+        yield served.file
+        return
+    with tempfile.TemporaryDirectory(prefix="sizeup-") as folder:
+        tell(f"writing {format_bytes(served.plan.footprint.component('weights'))} of random weights")
+        path = Path(folder, f"{served.model.name.rpartition('/')[2]}-random.gguf")
+        write_random(path, *file_content(served.model, served.plan.setting))
+        yield path
+
+
+def needs_file(served: Served, wish: Wish) -> Served:
+    """The same, when it has a file or random weights are wanted. Raises NotFound: sizeup downloads no weights."""
+    if served.file is None and not wish.random:
+        raise NotFound(
+            f"the weights of {served.model.name} are not on this machine as a GGUF file",
+            hint="give the path of a GGUF file, or --random for random weights of the same shape",
+        )
+    return served
+
+
+def _python() -> str:
+    """The Python with llama-cpp-python; empty without it, when llama-server may still be there."""
+    try:
+        return worker_python()
+    except MissingPart:
+        return ""
