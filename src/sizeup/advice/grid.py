@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import msgspec
 
 from sizeup.advice.formats import is_native_mxfp4
 from sizeup.advice.plans import Plan, make_plan
+from sizeup.advice.worth import USUAL_CONTEXT, worth
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.machines.budget import Budget, machine_budget
 from sizeup.machines.device import Machine
@@ -17,12 +16,6 @@ from sizeup.techniques.quantization_loss import divergence
 
 FORMATS = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K")
 CONTEXTS = (4096, 8192, 32768, 131072)
-#: Context that a person who names none is taken to want.
-USUAL_CONTEXT = 8192
-#: Tokens/s beyond which more speed is worth nothing to one reader.
-FAST_ENOUGH = 60.0
-#: Divergence from the unquantized model (nats a token) that people accept for twice the speed.
-DIVERGENCE_OF_A_DOUBLING = 0.03
 #: Taken for formats that nobody measured.
 UNKNOWN_DIVERGENCE = 0.12
 _SMALLEST_CONTEXT = 256
@@ -74,16 +67,6 @@ def _merit(plan: Plan) -> tuple[float, ...]:
         return (rank, plan.fits.probability, plan.fits.headroom_bytes)
     context = plan.context // plan.setting.parallel
     return (rank, float(context >= USUAL_CONTEXT), worth(_loss(plan), plan.tokens_per_s, context))
-
-
-def worth(divergence_: float, tokens_per_s: float, context: int) -> float:
-    """What a plan is worth to one person, in doublings of speed.
-
-    log2(min(speed, 60) / 10) - divergence / 0.03 + 0.15 · log2(min(context, 32k) / 8k): nobody reads faster than 60
-    tokens/s; the step from Q8_0 to Q4_K_M (0.03 nats a token) is taken for twice the speed, not for less.
-    """
-    speed = math.log2(max(0.1, min(tokens_per_s, FAST_ENOUGH)) / 10)
-    return speed - divergence_ / DIVERGENCE_OF_A_DOUBLING + 0.15 * math.log2(min(context, 32768) / USUAL_CONTEXT)
 
 
 def _loss(plan: Plan) -> float:

@@ -1,9 +1,8 @@
 """The search for picks: models of the catalogue, each in the best format that fits and is fast enough here.
 
-Candidates are ranked by the lower end of their quality, so that evidence counts: a score beats a guess. Quality falls
-with every smaller format, so they are tried best first: a model enters with the largest format that
-could fit at all (a bound that costs nothing), is placed exactly, and when it doesn't fit or is too slow comes back with
-the next smaller one. What is reached first is the best that really runs.
+Candidates are ranked by the lower end of their quality, so that evidence counts: a score beats a guess. A model enters
+with the format that rough arithmetic finds worth most (quality against speed), is placed exactly, and when it doesn't
+fit or is too slow comes back with a smaller one. What is reached first is the best that really runs.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from sizeup.advice.formats import formats_for, loss_of
 from sizeup.advice.needs import Needs, serves
 from sizeup.advice.plans import Plan, make_plan
 from sizeup.advice.quality import Quality, after_quantization, quality
+from sizeup.advice.worth import worth
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.errors import SizeupError
 from sizeup.machines.budget import Budget, machine_budget
@@ -33,8 +33,10 @@ MOST_PLANS = 60
 FASTER = 1.1
 #: Speed makes up for no less than this share of the best pick's quality.
 USEFUL = 0.5
-#: Rough arithmetic errs towards trying: bits per weight may be this much lower than usual.
-ROUGH = 0.92
+#: Rough arithmetic errs towards trying: bits per weight that are read may be this much lower than usual.
+ROUGH = 0.95
+#: Seconds that the kernels of a layer take to start on a GPU, at least.
+LAUNCH = 15e-6
 #: And the share of a memory's bandwidth that the fastest kernels reach.
 REACHED = 0.95
 
@@ -130,7 +132,7 @@ def _best_first(
     heap: list[tuple[float, int, int, Candidate, Quality]] = []
 
     def enter(candidate: Candidate, first: int) -> None:
-        place = _first_possible(candidate.model, needs, machine, budget, first)
+        place = _best_possible(candidate.model, needs, machine, budget, first)
         if place is not None:
             loss = loss_of(candidate.model, formats_for(candidate.model)[place][0])
             after = after_quantization(candidate.quality, loss)
@@ -164,29 +166,36 @@ def _plan(model: Model, format_: str, needs: Needs, machine: Machine, budget: Bu
         return None
 
 
-def _first_possible(model: Model, needs: Needs, machine: Machine, budget: Budget, first: int) -> int | None:
-    """The largest format from `first` on that may fit all memory together and be fast enough, by rough arithmetic."""
+def _best_possible(model: Model, needs: Needs, machine: Machine, budget: Budget, first: int) -> int | None:
+    """The format from `first` on that is worth most of those that may fit and be fast enough, by rough arithmetic."""
     memory = budget.total_bytes()
-    formats = formats_for(model)
-    for place in range(first, len(formats)):
-        bits = formats[place][1]
-        fits = model.parameters * bits / 8 * ROUGH <= memory
-        if fits and _rough_speed(model, machine, budget, bits) >= needs.min_speed:
-            return place
-    return None
+    best: tuple[float, int] | None = None
+    for place, (name, bits) in enumerate(formats_for(model)[first:], first):
+        speed = _rough_speed(model, machine, budget, bits)
+        if model.parameters * bits / 8 * 0.98 <= memory and speed >= needs.min_speed:
+            value = worth(loss_of(model, name), speed, needs.context)
+            best = max(best or (value, place), (value, place))
+    return best[1] if best else None
 
 
 def _rough_speed(model: Model, machine: Machine, budget: Budget, bits: float) -> float:
-    """An upper bound of tokens/s: as much as the GPUs hold is read at their bandwidth, the rest at the host's.
+    """Tokens/s by rough arithmetic, rather too much than too little.
 
-    A device of unknown bandwidth counts as infinitely fast.
+    What every token reads (all but routed experts and looked-up tables) goes to the GPUs first, then as many experts as
+    they hold; each part is read at its memory's bandwidth. A device of unknown bandwidth counts as infinitely fast.
     """
-    seconds, left = 0.0, active_parameters(model).multiplied * bits / 8 * ROUGH
-    for gpu, device in zip(budget.gpus, machine.gpus, strict=True):
-        here = min(left, gpu.usable_bytes if gpu.usable_bytes is not None else left)
-        seconds += here / device.bandwidth if device.bandwidth else 0.0
-        left -= here
-    seconds += left / machine.cpu.bandwidth if machine.cpu.bandwidth else 0.0
+    routed = sum(b.count * t.parameters for b in model.blocks for t in b.tensors if t.role == "routed_expert")
+    used = sum(b.count * t.active_parameters for b in model.blocks for t in b.tensors if t.role == "routed_expert")
+    always = active_parameters(model).multiplied - used
+    bytes_each = bits / 8 * ROUGH
+    room = sum(gpu.usable_bytes or 0 for gpu in budget.gpus) / bytes_each
+    always_there = min(always, room)
+    experts_there = min(1.0, (room - always_there) / routed) if routed else 0.0
+    on_gpu = always_there + used * experts_there
+    left = always - always_there + used * (1 - experts_there)
+    gpu = min((device.bandwidth or 0 for device in machine.gpus), default=0)
+    seconds = on_gpu * bytes_each / gpu + model.layers * LAUNCH if gpu else 0.0
+    seconds += left * bytes_each / machine.cpu.bandwidth if machine.cpu.bandwidth else 0.0
     return REACHED / seconds if seconds else float("inf")
 
 
