@@ -25,6 +25,7 @@ __all__ = [
     "rules",
     "run",
     "show",
+    "train",
 ]
 
 

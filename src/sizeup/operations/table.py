@@ -53,6 +53,7 @@ OPERATIONS = (
     _operation("advise", "Which models run well on this machine, for a task."),
     _operation("show", "A model's parameters, bytes and cache, each number explained.", "model"),
     _operation("fit", "Whether a model fits and how fast it runs, by format and context.", "model"),
+    _operation("train", "The memory of a training step: its peak, phases, parts, and what would make it fit.", "model"),
     _operation("machine", "This machine, or one described: what is free and usable, and how it is known."),
     _operation("rules", "Popular rules of thumb beside the exact figures.", "model"),
     _operation("accuracy", "How far off the estimates are, against simulations and measurements."),

@@ -21,6 +21,8 @@ _POSITIVE = (
     "expert_parallel", "context_parallel",
 )  # fmt: skip
 MOST = 2**40
+#: Rotary positions run beyond the context, and fine-tuning for longer contexts does so; a learned table doesn't.
+STRETCH = 4
 
 
 def check(setting: TrainSetting, shape: Shape, context: int | None) -> None:
@@ -70,7 +72,7 @@ def _check_method(setting: TrainSetting, shape: Shape) -> None:
 
 
 def _check_sequence(setting: TrainSetting, shape: Shape, context: int | None) -> None:
-    if context is not None and setting.sequence > context:
+    if context is not None and setting.sequence > context * (1 if _has_position_table(shape) else STRETCH):
         raise BadInput(
             f"sequence {setting.sequence:,} is beyond the model's context of {context:,}",
             hint=f"set sequence to {context:,} or less, or extend max_position_embeddings in the configuration",
@@ -80,6 +82,17 @@ def _check_sequence(setting: TrainSetting, shape: Shape, context: int | None) ->
             f"context_parallel {setting.context_parallel} doesn't divide sequence {setting.sequence}",
             hint="make the sequence a multiple of context_parallel",
         )
+
+
+def _has_position_table(shape: Shape) -> bool:
+    return isinstance(shape, DecoderShape) and shape.position_table > 0
+
+
+def beyond_context(setting: TrainSetting, context: int | None) -> str:
+    """A note for a sequence that is longer than what the model was made for; empty otherwise."""
+    if context is None or setting.sequence <= context:
+        return ""
+    return f"sequence {setting.sequence:,} is beyond the model's context of {context:,}: positions are extrapolated"
 
 
 def _check_parallel(setting: TrainSetting, shape: Shape) -> None:

@@ -1,0 +1,74 @@
+"""A training step's memory, for people: the peak, where it comes from, when it is reached, and what would save most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sizeup.advice.training import TrainAdvice
+from sizeup.cli import text
+from sizeup.cli.explain import term_lines
+from sizeup.estimate.training.footprint import Rank
+from sizeup.operations.train import TrainReport
+from sizeup.quantity.units import format_bytes
+
+
+def render(report: TrainReport, *, explain: bool) -> list[str]:
+    """The peak first; then components, phases, the process, answers; notes last."""
+    setting, found = report.setting, report.footprint
+    head = f"{setting.method}, {setting.precision}, {setting.optimizer}, {setting.batch} × {setting.sequence:,} tokens"
+    sure = f" ± {report.uncertainty:.0%}" if report.uncertainty else ""
+    lines = [text.heading(report.model, head), ""]
+    lines.append(f"peak     {text.bold(format_bytes(found.peak_bytes))}{sure} at {found.phase}, on {found.worst}")
+    process = report.process_bytes
+    lines.append(
+        f"process  {format_bytes(process.low)} to {format_bytes(process.high)}, likely {format_bytes(process.expected)}"
+    )
+    lines.append(text.dim(f"         {process.because}"))
+    if report.fits is not None:
+        verdict = text.good("fits") if report.fits else text.bad("does not fit")
+        lines.append(f"device   {verdict} {report.device} ({format_bytes(report.device_bytes)})")
+    for rank in found.devices:
+        lines += ["", *_rank(rank)]
+        if explain:
+            lines += ["", text.bold("Every byte of it"), *term_lines(rank.term)]
+    if isinstance(report.advice, TrainAdvice):
+        lines += ["", *_advice(report.advice)]
+    if report.simulated is not None:
+        made = report.simulated
+        lines += ["", f"{made.kind}d  {format_bytes(made.peak_bytes)}; the estimate is {made.error:+.2%} off"]
+    if report.configuration:
+        lines += ["", report.configuration]
+    return lines + [line for note in report.notes for line in text.wrap(f"note: {note}")]
+
+
+def _rank(rank: Rank) -> Iterator[str]:
+    """Components with bars, and phases beside the peak."""
+    yield text.heading(rank.device, f"{format_bytes(rank.peak_bytes)} at {rank.phase}")
+    rows = [
+        (item.component.replace("_", " "), item.name, format_bytes(item.bytes), text.bar(item.bytes / rank.peak_bytes, 16))
+        for item in rank.items
+    ]
+    yield from text.table(rows, align="<<><")
+    if rank.host_bytes:
+        yield f"on the host: {format_bytes(rank.host_bytes)}"
+    yield ""
+    phases = [(phase.name, format_bytes(phase.peak_bytes), text.bar(phase.peak_bytes / rank.peak_bytes, 16)) for phase in rank.phases]
+    yield from text.table(phases, header=("phase", "peak", ""), align="<><")
+
+
+def _advice(advice: TrainAdvice) -> Iterator[str]:
+    yield text.bold("What fits, and what saves")
+    if advice.budget_bytes is not None:
+        yield f"largest batch {advice.largest_batch or 'none'}, sequence {advice.largest_sequence or 'none'}" + (
+            f", rank {advice.largest_rank}" if advice.largest_rank else ""
+        )
+    if advice.seconds:
+        yield f"a step takes about {advice.seconds:.2g} s ({advice.because})"
+    rows = [
+        (saving.change, f"-{format_bytes(saving.saved_bytes)}", format_bytes(saving.peak_bytes), f"× {saving.slower:.2f}", saving.how)
+        for saving in advice.savings[:8]
+    ]
+    yield from text.table(rows, header=("change", "saves", "peak", "time", "how"), align="<>>><")
+    if advice.cheapest is not None:
+        cheapest = advice.cheapest
+        yield f"cheapest device: {cheapest.name}, {format_bytes(cheapest.memory_bytes)}, ${cheapest.price_usd:,}"

@@ -1,0 +1,64 @@
+"""From a configuration to the shape of a training step, with how sure that is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from sizeup.errors import NotFound
+from sizeup.estimate.training.families import FAMILIES, base
+from sizeup.estimate.training.checks import Shape
+from sizeup.models.anatomy.defaults import filled
+from sizeup.models.config import Config
+from sizeup.models.generic import looks_like_decoder, text_part
+from sizeup.models.model_type import model_type_of
+
+#: Relative error of a step of an architecture whose modules haven't been read: it was up to 35 % when llama's were
+#: taken for ones with plain feed-forwards, norms after attention or fused projections.
+UNKNOWN = 0.35
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """What is trained. uncertainty: relative error because its modules aren't known."""
+
+    name: str
+    shape: Shape
+    context: int | None
+    uncertainty: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+def subject_of(config: dict[str, Any] | Config, name: str = "") -> Subject:
+    """What a configuration trains as. Raises BadConfig, and NotFound where its sizes don't make a decoder."""
+    whole = config if isinstance(config, Config) else Config(config, "the configuration")
+    family = model_type_of(whole)
+    notes: list[str] = []
+    cfg = whole
+    if family not in FAMILIES:
+        cfg = text_part(whole)
+        inner = cfg.optional_str("model_type") or family
+        if cfg is not whole:
+            notes.append(f"only the text decoder of {family} trains here; towers are taken as frozen and not counted")
+            family = inner
+    nested = cfg is not whole
+    known = FAMILIES.get(family)
+    if known is not None:
+        cfg = filled(cfg, family, nested=nested)
+        return Subject(name or family, known(cfg), _context(cfg), notes=tuple(notes))
+    if not looks_like_decoder(cfg):
+        raise NotFound(
+            f"no training program for model type {family[:80]!r}, and its sizes don't make a decoder",
+            hint="simulate it (--simulate) where torch and transformers are installed",
+        )
+    notes.append(f"the modules of {family} haven't been read: taken as llama's, so up to {UNKNOWN:.0%} off; simulate it")
+    cfg = filled(cfg, family, nested=nested)
+    return Subject(name or family, base(cfg), _context(cfg), UNKNOWN, tuple(notes))
+
+
+def _context(cfg: Config) -> int | None:
+    rope = cfg.optional_sub("rope_scaling", "rope_parameters")
+    scaled = rope is not None and rope.optional_str("rope_type", "type") in {"yarn", "linear", "dynamic", "longrope"}
+    if scaled:
+        return None
+    return cfg.optional_int("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")

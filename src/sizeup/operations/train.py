@@ -1,0 +1,163 @@
+"""The memory of a training step on each device: its peak, by phase and by component, and what would make it fit.
+
+The peak is that of torch's allocator in a steady step; `process_bytes` is what the driver shows for the process.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from sizeup.errors import BadInput
+from sizeup.estimate.training.checks import beyond_context, check
+from sizeup.estimate.training.estimate import training_footprint
+from sizeup.estimate.training.footprint import ProcessBytes, TrainFootprint
+from sizeup.estimate.training.process import process_bytes
+from sizeup.estimate.training.settings import TrainSetting
+from sizeup.operations.train_subject import subject
+
+Targets = str | tuple[str, ...] | None
+
+
+class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model, and how it is trained."""
+
+    model: Annotated[str | dict[str, Any], Meta(description="A catalogue name, Hub id, path, shape.")] = ""
+    method: Annotated[str, Meta(description="full, lora, qlora, dora.")] = "full"
+    precision: Annotated[
+        str, Meta(description="fp32, bf16, fp16, bf16-autocast-fp32-weights, bf16-fp32-master, fp8.")
+    ] = "bf16"
+    optimizer: Annotated[str, Meta(description="adamw_fused, adamw_foreach, adamw_loop, adam8bit, adafactor …")] = (
+        "adamw_fused"
+    )
+    batch: Annotated[int, Meta(description="Sequences of a micro-batch on one device.")] = 1
+    sequence: Annotated[int, Meta(description="Tokens of a sequence.")] = 1024
+    checkpointing: Annotated[
+        str | bool, Meta(description="none, full, selective, or n for every n-th layer.")
+    ] = "none"
+    attention: Annotated[str, Meta(description="sdpa, eager, flash_attention_2.")] = "sdpa"
+    loss: Annotated[str, Meta(description="standard, chunked, fused (Liger).")] = "standard"
+    lora_rank: Annotated[int | None, Meta(description="Rank of the adapters.")] = None
+    lora_targets: Annotated[Targets, Meta(description="Modules: q_proj,v_proj; default: all linear ones.")] = None
+    lora_dropout: Annotated[float, Meta(description="Dropout before an adapter.")] = 0.0
+    adapter_precision: Annotated[str | None, Meta(description="fp32 (peft's default) or bf16.")] = None
+    double_quantization: Annotated[bool, Meta(description="QLoRA: quantize the scales, too.")] = True
+    train_embeddings: Annotated[bool, Meta(description="Whether embeddings train.")] = True
+    padding: Annotated[bool, Meta(description="The batch is padded, or packed without flash attention.")] = False
+    accumulating: Annotated[bool, Meta(description="Gradients of earlier micro-batches are held.")] = False
+    keeps_outputs: Annotated[bool, Meta(description="The loop holds the logits until the step is over.")] = False
+    gradient_clip: Annotated[bool, Meta(description="Gradients are clipped by their norm.")] = False
+    objective: Annotated[str, Meta(description="causal, sft, dpo, grpo.")] = "causal"
+    data_parallel: Annotated[int, Meta(description="Data-parallel devices.")] = 1
+    sharding: Annotated[str, Meta(description="none, ddp, zero1, zero2, zero3, fsdp.")] = "none"
+    fsdp: Annotated[int | None, Meta(description="Short for --data-parallel n --sharding fsdp.")] = None
+    fsdp_reshard: Annotated[
+        bool | None, Meta(description="FSDP2: free gathered weights after the forward pass.")
+    ] = True
+    tensor_parallel: Annotated[int, Meta(description="Devices that split heads and widths.")] = 1
+    sequence_parallel: Annotated[bool, Meta(description="Split the stream along the sequence, too.")] = False
+    pipeline_parallel: Annotated[int, Meta(description="Stages of layers.")] = 1
+    micro_batches: Annotated[int, Meta(description="Micro-batches of a step.")] = 1
+    schedule: Annotated[str, Meta(description="1f1b, gpipe, interleaved.")] = "1f1b"
+    expert_parallel: Annotated[int, Meta(description="Devices that deal out the experts.")] = 1
+    context_parallel: Annotated[int, Meta(description="Devices that split a sequence.")] = 1
+    offload_optimizer: Annotated[bool, Meta(description="Optimizer states on the host.")] = False
+    offload_weights: Annotated[bool, Meta(description="Weights on the host.")] = False
+    offload_activations: Annotated[bool, Meta(description="What checkpointing keeps on the host.")] = False
+    device: Annotated[str, Meta(description="A device to fit: 'RTX 4090', 'H100 80 GB'.")] = ""
+    advise: Annotated[bool, Meta(description="Largest batch, ranked savings, cheapest device, configuration.")] = False
+    emit: Annotated[
+        Literal["", "trl", "accelerate", "fsdp", "deepspeed", "torchtune"],
+        Meta(description="Print the settings as a configuration."),
+    ] = ""
+    simulate: Annotated[bool, Meta(description="Run the real step on fake tensors (needs torch).")] = False
+    measure: Annotated[bool, Meta(description="Run the real step on this machine's GPU (needs torch).")] = False
+    offline: Annotated[bool, Meta(description="Never use the network.")] = False
+
+
+class Simulated(msgspec.Struct, frozen=True, kw_only=True):
+    """What the worker found. error: the estimate's relative difference."""
+
+    peak_bytes: int
+    phases: dict[str, int]
+    reserved_bytes: int | None = None
+    process_bytes: int | None = None
+    error: float = 0.0
+    versions: dict[str, str] = {}
+    kind: str = "simulate"
+
+
+class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The footprint, what the process takes, and whether it fits the device asked for.
+
+    advice: answers that were asked for. configuration: the settings in the form that was asked for.
+    """
+
+    model: str
+    setting: TrainSetting
+    footprint: TrainFootprint
+    process_bytes: ProcessBytes
+    uncertainty: float = 0.0
+    device: str = ""
+    device_bytes: int | None = None
+    fits: bool | None = None
+    advice: msgspec.Struct | None = None
+    configuration: str = ""
+    simulated: Simulated | None = None
+    notes: tuple[str, ...] = ()
+    schema: str = "sizeup.train/1"
+
+    @property
+    def exit_code(self) -> int:
+        """3 when a device was asked for and the step doesn't fit."""
+        return 3 if self.fits is False else 0
+
+
+def train(request: TrainRequest) -> TrainReport:
+    """Estimate the step; then whatever else was asked."""
+    what = subject(request.model, network=not request.offline)
+    setting = setting_of(request)
+    check(setting, what.shape, what.context)
+    found = training_footprint(what.shape, setting)
+    process = process_bytes(found.peak_bytes)
+    report = TrainReport(
+        model=what.name, setting=setting, footprint=found, process_bytes=process, uncertainty=what.uncertainty,
+        notes=(*what.notes, *filter(None, (beyond_context(setting, what.context),))),
+    )  # fmt: skip
+    if request.device or request.advise or request.emit or request.simulate or request.measure:
+        from sizeup.operations.train_answers import answered
+
+        return answered(request, what, report)
+    return report
+
+
+def setting_of(request: TrainRequest) -> TrainSetting:
+    """The request in the estimate's own words."""
+    given = {name: getattr(request, name) for name in TrainSetting.__struct_fields__ if hasattr(request, name)}
+    given["checkpointing"] = _checkpointing(request.checkpointing)
+    given["lora_rank"] = 16 if request.lora_rank is None else request.lora_rank
+    given["lora_targets"] = _targets(request.lora_targets)
+    given["adapter_precision"] = request.adapter_precision or "fp32"
+    if request.fsdp:
+        if request.sharding not in {"none", "fsdp"}:
+            raise BadInput(
+                f"fsdp is {request.fsdp}, but sharding is {request.sharding}", hint="give only one of the two"
+            )
+        given["data_parallel"], given["sharding"] = request.fsdp, "fsdp"
+    given["reshard"] = request.fsdp_reshard is not False
+    return TrainSetting(**given)
+
+
+def _checkpointing(value: str | bool) -> str:
+    if isinstance(value, bool):
+        return "full" if value else "none"
+    return {"true": "full", "false": "none", "off": "none", "on": "full", "": "none"}.get(value.lower(), value.lower())
+
+
+def _targets(value: Targets) -> tuple[str, ...]:
+    if value is None or value in {"all-linear", ""}:
+        return ()
+    names = value.split(",") if isinstance(value, str) else value
+    return tuple(name.strip() for name in names if name.strip())
