@@ -1,14 +1,14 @@
 """The llama.cpp mixes: `Q4_K_M` and its like name a type for each tensor of a model.
 
     mix_types(mix, tensors, hparams=…)  the type of each tensor, as `llama-quantize` assigns them
-    mix_bytes(…)                        their sum, to the byte
+    mix_bytes(…)                        their sum, to the byte; bytes_by_mix(…) for several mixes at once
 
 Checked tensor by tensor against llama_model_quantize of llama-cpp-python 0.3.36 (llama.cpp 0c1e570).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -120,17 +120,13 @@ def mix_types(
     chosen = mix(name)
     if not is_quantized(chosen.default):
         return [converted_type(tensor, chosen.default) for tensor in tensors]
-    ordered = sorted(range(len(tensors)), key=lambda i: tensors[i].order)
-    choice = _Choice(
-        chosen,
-        hparams,
-        with_imatrix=chosen.needs_imatrix if imatrix is None else imatrix,
-        source=source,
-        embedding=embedding or chosen.ends,
-        output=output or chosen.ends,
-    )
-    types = dict(zip(ordered, choice.types([tensors[i] for i in ordered]), strict=True))
-    return [types[i] for i in range(len(tensors))]
+    groups = _alike(tensors, hparams.architecture)
+    choice = _choice(chosen, hparams, groups, imatrix, source=source, embedding=embedding, output=output)
+    types = [""] * len(tensors)
+    for group in groups:
+        for spot, kind in zip(group.members, choice.types(group), strict=True):
+            types[spot.position] = kind
+    return types
 
 
 def mix_bytes(
@@ -150,8 +146,92 @@ def mix_bytes(
     return sum(STORAGES[kind].bytes_of(tensor.shape) for kind, tensor in zip(types, tensors, strict=True))
 
 
+def bytes_by_mix(names: Sequence[str], tensors: Sequence[GgufTensor], *, hparams: MixHparams) -> dict[str, int]:
+    """`mix_bytes` of several mixes, for which the tensors are looked at once."""
+    groups = _alike(tensors, hparams.architecture)
+    return {name: _group_bytes(mix(name), groups, hparams) for name in names}
+
+
+def _group_bytes(chosen: Mix, groups: tuple[_Alike, ...], hparams: MixHparams) -> int:
+    choice = _choice(chosen, hparams, groups)
+    amount = 0
+    for group in groups:
+        if is_quantized(chosen.default):
+            types = choice.types(group)
+        else:
+            types = [converted_type(group.tensor, chosen.default)] * len(group.members)
+        for kind in set(types):
+            amount += types.count(kind) * STORAGES[kind].bytes_of(group.tensor.shape)
+    return amount
+
+
+class _Member(msgspec.Struct, frozen=True):
+    """Where a tensor stands. position: in the list given; nth: among those of its kind that are quantized."""
+
+    position: int
+    layer: int
+    nth: int
+
+
+class _Alike(msgspec.Struct, frozen=True):
+    """Tensors of many layers that differ only in their place.
+
+    tensor: one of them. kind: the quantizer's category. touched: whether it quantizes them. members: in its order.
+    """
+
+    tensor: GgufTensor
+    kind: str
+    touched: bool
+    members: list[_Member]
+
+
+def _alike(tensors: Sequence[GgufTensor], architecture: str) -> tuple[_Alike, ...]:
+    """The tensors by name inside the layer and shape; places are counted in the quantizer's order."""
+    placed = [(tensor.layer, tensor.name, position) for position, tensor in enumerate(tensors)]
+    placed.sort()
+    groups: dict[tuple[str, Shape, str], _Alike] = {}
+    seen: dict[str, int] = {}
+    for layer, name, position in placed:
+        tensor = tensors[position]
+        inner = name.split(".", 2)[2] if layer >= 0 else name
+        key = (inner, tensor.shape, tensor.stored)
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = _Alike(tensor, kind_of(name), may_quantize(tensor, architecture), [])
+        nth = seen.get(group.kind, 0)
+        if group.touched:
+            seen[group.kind] = nth + 1
+        group.members.append(_Member(position, layer, nth))
+    return tuple(groups.values())
+
+
+def _choice(
+    chosen: Mix,
+    hparams: MixHparams,
+    groups: tuple[_Alike, ...],
+    imatrix: bool | None = None,
+    *,
+    source: str = "BF16",
+    embedding: str = "",
+    output: str = "",
+) -> _Choice:
+    return _Choice(
+        chosen,
+        hparams,
+        with_imatrix=chosen.needs_imatrix if imatrix is None else imatrix,
+        source=source,
+        embedding=embedding or chosen.ends,
+        output=output or chosen.ends,
+        attention=sum(len(group.members) for group in groups if group.kind == "attention_v"),
+        tied=all(group.kind != "output" for group in groups),
+    )
+
+
 class _Choice(msgspec.Struct, frozen=True):
-    """One run of the quantizer over a file."""
+    """One run of the quantizer over a file.
+
+    attention: how many tensors are of the kind `attention_v`. tied: whether the file has no output head.
+    """
 
     mix: Mix
     hparams: MixHparams
@@ -159,56 +239,35 @@ class _Choice(msgspec.Struct, frozen=True):
     source: str
     embedding: str
     output: str
+    attention: int
+    tied: bool
 
-    def types(self, tensors: list[GgufTensor]) -> Iterator[str]:
-        """The types of tensors that are already in the quantizer's order."""
-        traits = self._traits(tensors)
-        attention = sum(kind == "attention_v" for _, kind, _ in traits)
-        tied = all(kind != "output" for _, kind, _ in traits)
-        seen: dict[str, int] = {}
-        chosen: dict[tuple[str, Shape, int, int], str] = {}
-        for tensor, (inner, kind, touched) in zip(tensors, traits, strict=True):
-            if not touched:
-                yield converted_type(tensor, self.source)
-                continue
-            nth = seen.get(kind, 0)
-            seen[kind] = nth + 1
-            place = (nth, tensor.layer) if depends_on_place(kind, self.mix.name) else (0, 0)
-            key = (inner, tensor.shape, *place)
-            if key not in chosen:
-                spot = self._spot(tensor, nth=nth, of=attention if kind == "attention_v" else self.hparams.block_count)
-                chosen[key] = self._type(tensor, kind, spot, tied=tied)
-            yield chosen[key]
+    def types(self, group: _Alike) -> list[str]:
+        """The type of each of its members; one for all where the rule doesn't ask for the place."""
+        if not group.touched:
+            return [converted_type(group.tensor, self.source)] * len(group.members)
+        if depends_on_place(group.kind, self.mix.name):
+            return [self._type(group, member) for member in group.members]
+        return [self._type(group, group.members[0])] * len(group.members)
 
-    def _traits(self, tensors: list[GgufTensor]) -> list[tuple[str, str, bool]]:
-        """Name without the layer, kind, and whether the quantizer touches it; every layer has the same few names."""
-        known: dict[tuple[str, int], tuple[str, str, bool]] = {}
-        traits = []
-        for tensor in tensors:
-            inner = tensor.inner
-            key = (inner, tensor.dimensions)
-            if key not in known:
-                known[key] = (inner, kind_of(tensor.name), may_quantize(tensor, self.hparams.architecture))
-            traits.append(known[key])
-        return traits
-
-    def _spot(self, tensor: GgufTensor, *, nth: int, of: int) -> Spot:
-        hparams = self.hparams
+    def _spot(self, group: _Alike, member: _Member) -> Spot:
+        hparams, shape = self.hparams, group.tensor.shape
         return Spot(
             mix=self.mix.name,
             default=self.mix.default,
             architecture=hparams.architecture,
-            nth=nth,
-            of=of,
-            layer=tensor.layer if hparams.expert_count > 1 else nth,
+            nth=member.nth,
+            of=self.attention if group.kind == "attention_v" else hparams.block_count,
+            layer=member.layer if hparams.expert_count > 1 else member.nth,
             grouping=hparams.grouping,
             experts=hparams.expert_count,
             imatrix=self.with_imatrix,
             seventy=hparams.seventy,
-            experts_merged=len(tensor.shape) > 2 and tensor.shape[-3] > 1,
+            experts_merged=len(shape) > 2 and shape[-3] > 1,
         )
 
-    def _type(self, tensor: GgufTensor, kind: str, spot: Spot, *, tied: bool) -> str:
+    def _type(self, group: _Alike, member: _Member) -> str:
+        spot, tensor, kind = self._spot(group, member), group.tensor, group.kind
         if kind == "embedding" and self.embedding:
             wanted = self.embedding
         elif kind == "output" and self.output:
@@ -217,7 +276,7 @@ class _Choice(msgspec.Struct, frozen=True):
             wanted = self._nvfp4(tensor, kind)
         elif at_least_q8(tensor.name, spot.architecture):
             wanted = "Q8_0"
-        elif kind == "output" or (tied and kind == "embedding"):
+        elif kind == "output" or (self.tied and kind == "embedding"):
             wanted = self.output or output_type(spot, STORAGES[spot.default].fits((tensor.row,)))
         elif kind == "embedding":
             wanted = embedding_type(spot)

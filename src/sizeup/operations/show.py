@@ -12,10 +12,11 @@ import msgspec
 from msgspec import Meta
 
 from sizeup.engines.llamacpp.architectures import runs
-from sizeup.engines.llamacpp.weights import file_bytes
+from sizeup.engines.llamacpp.names import gguf_tensors, mix_hparams
 from sizeup.errors import BadInput
 from sizeup.estimate.memory_of_context import bytes_per_token, cache_term
 from sizeup.estimate.weights import COMMON, checkpoint_bytes
+from sizeup.formats.mixes import bytes_by_mix
 from sizeup.models.active import ActiveParameters, active_parameters
 from sizeup.models.catalogue.find import find
 from sizeup.models.config import Config
@@ -218,7 +219,8 @@ def _role_sums(model: Model) -> dict[str, int]:
 def _bytes_by_format(model: Model) -> dict[str, int]:
     found = {name: checkpoint_bytes(model, name) for name in COMMON}
     if runs(model):
-        found |= {name: file_bytes(model, name) for name in GGUF}
+        written = [tensor.gguf for tensor in gguf_tensors(model)]
+        found |= bytes_by_mix(GGUF, written, hparams=mix_hparams(model))
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
 
