@@ -48,12 +48,13 @@ class Sizes(msgspec.Struct, frozen=True):
 
 
 class Where(msgspec.Struct, frozen=True):
-    """Where a layer's things are: its operations, its cache, its weights and its routed experts."""
+    """Where a layer's things are: its operations, its cache, its weights, its routed experts, and their operations."""
 
     compute: int
     cache: int
     weights: int
     experts: int
+    expert_compute: int
 
 
 class Builder:
@@ -67,7 +68,7 @@ class Builder:
     ) -> None:
         self.graph, self.sizes, self.twists = graph, sizes, twists
         self.kernels, self.host = kernels, host
-        self.where = Where(graph.place, graph.place, graph.place, graph.place)
+        self.where = Where(*[graph.place] * 5)
         self.weight_bytes: dict[str, int] = {}
         self._inputs: dict[str, Node] = {}
         self._query_gate: Node | None = None
@@ -122,21 +123,25 @@ class Builder:
 
         norm_stays: when the layer before is on another GPU, the first norm is still computed there.
         """
-        left = self.where.compute
+        left = self.graph.place
         self._norm_place = left if norm_stays and left != self.host else where.compute
         self.where, self.weight_bytes, self.graph.place = where, weight_bytes, where.compute
 
-    def weight(self, stem: str) -> tuple[Node, ...]:
+    def weight(self, stem: str, suffix: str = "weight") -> tuple[Node, ...]:
         """A weight as a source, when it lies elsewhere than it is used."""
         place = self.where.experts if stem.endswith("_exps") else self.where.weights
-        if place == self.where.compute:
+        if place == self.graph.place:
             return ()
-        return (self.graph.weight(self.weight_bytes.get(f"{stem}.weight", 0), place),)
+        return (self.graph.weight(self.weight_bytes.get(f"{stem}.{suffix}", 0), place),)
 
     def multiply(self, layer: Layer, stem: str, source: Node) -> Node:
         """A projection: (width, tokens …)."""
-        shape = (layer.width(stem), *source.shape[1:])
-        return self.graph.op(shape, *self.weight(stem), source)
+        return self.biased(layer, stem, self.graph.op((layer.width(stem), *source.shape[1:]), *self.weight(stem), source))
+
+    def biased(self, layer: Layer, stem: str, product: Node) -> Node:
+        """A bias works in place; it only counts when it has to be fetched from another device."""
+        bias = self.weight(stem, "bias") if layer.has(stem, "bias") else ()
+        return self.graph.like(product, *bias) if bias else product
 
     @property
     def kernel(self) -> Backend:
@@ -444,6 +449,7 @@ class Builder:
     def mixture(self, layer: Layer, source: Node, routed_by: Node | None = None) -> Node:
         """Routed experts: router, choice, the chosen experts' feed-forwards side by side, their weighted sum.
 
+        Afterwards nodes are still put where the experts were computed, like in llama.cpp until the next weight.
         routed_by: what the router reads, when the experts read something narrower.
         """
         g = self.graph
@@ -464,8 +470,10 @@ class Builder:
         cur = g.view(source, (hidden, 1, tokens))
         if "weights_first" in self.twists:
             cur = g.like(g.op((hidden, chosen_count, tokens), cur), weights)
+        g.place = self.where.expert_compute
         inner = self._experts(layer, cur, chosen)
         mixed = g.op((hidden, chosen_count, tokens), *self.weight("ffn_down_exps"), inner, chosen)
+        mixed = self.biased(layer, "ffn_down_exps", mixed)
         kept = (mixed, weights) if self.kernel.keeps_experts and "weights_first" not in self.twists else ()
         if "weights_first" not in self.twists:
             mixed = g.op(mixed.shape, mixed, weights, inplace=not kept)
@@ -479,12 +487,14 @@ class Builder:
         shape = (width, chosen_count, tokens)
         if layer.has("ffn_gate_up_exps"):
             merged = g.op((2 * width, chosen_count, tokens), *self.weight("ffn_gate_up_exps"), cur, chosen)
+            merged = self.biased(layer, "ffn_gate_up_exps", merged)
             halves = [g.view(merged, shape, contiguous=False) for _ in range(2)]
             return g.op(shape, *halves)
-        up = g.op(shape, *self.weight("ffn_up_exps"), cur, chosen)
+        up = self.biased(layer, "ffn_up_exps", g.op(shape, *self.weight("ffn_up_exps"), cur, chosen))
         if not layer.has("ffn_gate_exps"):
             return up
-        return g.op(shape, g.op(shape, *self.weight("ffn_gate_exps"), cur, chosen), up)
+        gate = self.biased(layer, "ffn_gate_exps", g.op(shape, *self.weight("ffn_gate_exps"), cur, chosen))
+        return g.op(shape, gate, up)
 
     def _sum_experts(self, mixed: Node, hidden: int, tokens: int, count: int, kept: tuple[Node, ...]) -> Node:
         """The chosen experts' results added up one after the other, on views of them.
@@ -506,11 +516,13 @@ class Builder:
             return self.mlp(layer, source)
         if layer.has("ffn_latent_down"):
             inner = self.mixture(layer, self.multiply(layer, "ffn_latent_down", source), source)
+            self.graph.place = self.where.compute
             mixed = self.multiply(layer, "ffn_latent_up", inner)
         else:
             mixed = self.mixture(layer, source)
         if not layer.has("ffn_up_shexp"):
             return mixed
+        self.graph.place = self.where.compute
         shared = self.mlp(layer, source, "_shexp")
         if layer.has("ffn_gate_inp_shexp"):
             gate = self.graph.op((1, source.tokens), source)

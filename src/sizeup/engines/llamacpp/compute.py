@@ -124,7 +124,8 @@ def _steps(
         busy = offload if place == HOST and tokens >= OFFLOAD_TOKENS else place
         cache = place if setting.offload_kv else HOST
         experts = HOST if layer < setting.cpu_moe_layers else place
-        steps.append((kind, Where(busy, cache, place, experts)))
+        routed = offload if experts == HOST and tokens >= OFFLOAD_TOKENS else experts
+        steps.append((kind, Where(busy, cache, place, experts, routed)))
     return tuple(steps)
 
 
@@ -204,7 +205,7 @@ def build(model: Model, graph: Graph, sizes: Sizes, steps: tuple[Step, ...], fra
     for place, (kind, where) in enumerate(steps):
         b.enter(where, inside[kind], norm_stays=not frame.norms_follow)
         cur = _layer(b, layers.kinds[kind], cur, last=place == len(steps) - 1)
-    b.enter(Where(frame.output, frame.output, frame.output_weights, frame.output_weights), outside)
+    b.enter(Where(frame.output, frame.output, *[frame.output_weights] * 3), outside)
     return graph.expand(_head(b, layers, cur, model.vocabulary))
 
 
