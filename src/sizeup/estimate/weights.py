@@ -29,7 +29,8 @@ def checkpoint_term(model: Model, format_: str) -> Term:
     unknown format. Scales of a checkpoint that is already quantized are left out: the question is about the format.
     """
     chosen = scheme(format_, dtype=_plain(model))
-    parts = [_block_term(block, chosen) for block in model.blocks if block.stack != "mtp"]
+    seen: dict[tuple[str, tuple[int, ...]], int] = {}
+    parts = [_block_term(block, chosen, seen) for block in model.blocks if block.stack != "mtp"]
     return total("weights", parts, chosen.name)
 
 
@@ -48,18 +49,23 @@ def _own_bytes(tensor: Tensor, dtype: str) -> int:
     return tensor.copies * lookup(tensor.stored or dtype).bytes_of(tensor.shape)
 
 
-def _block_term(block: Block, chosen: CheckpointScheme) -> Term:
-    amount = sum(_tensor_bytes(tensor, chosen) for tensor in block.tensors)
+def _block_term(block: Block, chosen: CheckpointScheme, seen: dict[tuple[str, tuple[int, ...]], int]) -> Term:
+    """seen: bytes by kind and shape, which is all that a scheme without exceptions looks at."""
+    amount = 0
+    for tensor in block.tensors:
+        if tensor.tied_to or tensor.role == "scale":
+            continue
+        key = (_kind(tensor), tensor.shape)
+        if key not in seen:
+            seen[key] = stored_bytes(chosen.stored(tensor.name, tensor.shape, kind=key[0]))
+        amount += tensor.copies * seen[key]
     name = f"{block.count} × {block.name}" if block.layers else block.name
     return leaf(name, block.count * amount, f"{block.count} × {amount:,} bytes" if block.layers else "")
 
 
-def _tensor_bytes(tensor: Tensor, chosen: CheckpointScheme) -> int:
-    if tensor.tied_to or tensor.role == "scale":
-        return 0
+def _kind(tensor: Tensor) -> str:
     linear = tensor.is_matrix and tensor.part not in _UNTOUCHED
-    kind = _KINDS.get(tensor.role, "linear" if linear else "other")
-    return tensor.copies * stored_bytes(chosen.stored(tensor.name, tensor.shape, kind=kind))
+    return _KINDS.get(tensor.role, "linear" if linear else "other")
 
 
 def _plain(model: Model) -> str:

@@ -6,6 +6,9 @@ name or `re:…`), modelopt (globs). A config is a foreign file: expressions tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import msgspec
 
 from sizeup.errors import BadConfig
@@ -32,11 +35,14 @@ class NamePatterns(msgspec.Struct, frozen=True):
             return True
         if self.prefixes and any(module[:end] in self.prefixes for end in _boundaries(module)):
             return True
-        if not self.expressions:
-            return False
-        import re
+        return bool(self.expressions) and any(match(module) for match in _matchers(self.expressions))
 
-        return any(re.match(expression, module) for expression in self.expressions)
+
+@lru_cache(maxsize=64)
+def _matchers(expressions: tuple[str, ...]) -> tuple[Callable[[str], object], ...]:
+    import re
+
+    return tuple(re.compile(expression).match for expression in expressions)
 
 
 def _boundaries(module: str) -> list[int]:

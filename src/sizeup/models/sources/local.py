@@ -187,7 +187,7 @@ def _names(folder: Path) -> list[str]:
 def _entries(folder: Path) -> Iterable[Path]:
     """What lies in a folder, sorted; nothing when it isn't there. Raises BadFile for an absurd number."""
     try:
-        found = sorted(folder.iterdir())
+        found = sorted(folder.iterdir(), key=lambda entry: entry.name)
     except OSError:
         return []
     if len(found) > MAX_ENTRIES:
