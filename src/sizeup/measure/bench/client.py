@@ -39,8 +39,8 @@ class Reply(msgspec.Struct, frozen=True):
 
     @property
     def decode(self) -> float | None:
-        """Tokens per second after the first; None when there was only one event."""
-        return (self.generated - 1) / self.decode_seconds if self.gaps and self.generated > 1 else None
+        """Tokens per second after the first; None when they came all at once."""
+        return (self.generated - 1) / self.decode_seconds if self.decode_seconds and self.generated > 1 else None
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -99,7 +99,7 @@ class Client:
         if len(ends) < len(asks):
             raise NetworkError(
                 f"{self._endpoint.url} generated no token for {len(asks) - len(ends)} of {len(asks)} requests",
-                hint="look at the server's log; the prompt may not fit its context",
+                hint="look at the server's log: the prompt may not fit its context, or what it writes may be no text",
             )
         replies = tuple(
             Reply(

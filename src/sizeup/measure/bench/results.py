@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import msgspec
 
 from sizeup.measure.bench.cells import Cell
-from sizeup.measure.bench.client import Run
+from sizeup.measure.bench.client import Reply, Run
 from sizeup.measure.bench.resources import Usage
-from sizeup.measure.bench.statistics import NOISY, Measured, Percentiles, drift, measured, percentiles
+from sizeup.measure.bench.statistics import NOISY, Measured, Percentiles, drift, measured, percentile, percentiles
 from sizeup.quantity import Interval
 
 
@@ -31,7 +31,8 @@ class CellResult(msgspec.Struct, frozen=True):
     prompt, generated: tokens that were really computed, the median of all requests.
     prefill, decode: tokens/s of one request. throughput: generated tokens/s of all requests together.
     engine_prefill, engine_decode: the engine's own figures for the same requests; None where it has no clock.
-    disagreement: |our decode / its decode - 1|. noisy: why the runs can't be trusted; empty when they can.
+    disagreement: of our decode with its, |ours / its - 1|, the median of all requests.
+    noisy: why the runs can't be trusted; empty when they can.
     """
 
     cell: Cell
@@ -45,15 +46,9 @@ class CellResult(msgspec.Struct, frozen=True):
     engine_prefill: float | None
     engine_decode: float | None
     usage: Usage
+    disagreement: float | None = None
     predicted: Prediction = Prediction()
     noisy: str = ""
-
-    @property
-    def disagreement(self) -> float | None:
-        """How far our decode is from the engine's own; None without its clock."""
-        if self.decode is None or not self.engine_decode:
-            return None
-        return abs(self.decode.value / self.engine_decode - 1)
 
     @property
     def share_of_ceiling(self) -> float | None:
@@ -86,6 +81,7 @@ def summarize(cell: Cell, runs: Sequence[Run], usage: Usage, predicted: Predicti
         engine_prefill=_clocked([(r.timings.prompt_tokens, r.timings.prompt_seconds) for r in replies if r.timings]),
         engine_decode=_clocked([(r.timings.decode_tokens, r.timings.decode_seconds) for r in replies if r.timings]),
         usage=usage,
+        disagreement=_disagreement(replies),
         predicted=predicted,
         noisy=_noise(decode or prefill),
     )
@@ -95,6 +91,16 @@ def _clocked(counts: Sequence[tuple[int, float]]) -> float | None:
     """The median of tokens/s by the engine's clock."""
     speeds = measured([tokens / seconds for tokens, seconds in counts if tokens and seconds > 0])
     return speeds.value if speeds else None
+
+
+def _disagreement(replies: Sequence[Reply]) -> float | None:
+    """Each request by our clock and by the engine's."""
+    off = [
+        abs(reply.decode * clock.decode_seconds / clock.decode_tokens - 1)
+        for reply in replies
+        if reply.decode is not None and (clock := reply.timings) is not None and clock.decode_tokens
+    ]
+    return percentile(off, 0.5) if off else None
 
 
 def _noise(speed: Measured) -> str:
