@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sizeup.cli import text
-from sizeup.measure.bench.memory import Bytes, MemoryReport
+from sizeup.cli.memory_table import memory_table
+from sizeup.measure.bench.memory_report import MemoryReport
 from sizeup.measure.bench.results import CellResult
 from sizeup.measure.bench.statistics import Percentiles
 from sizeup.operations.bench import BenchReport
@@ -88,25 +89,6 @@ def _memory(memory: MemoryReport) -> Iterator[str]:
     if memory.process:
         yield ""
         yield from memory_table("process", memory.process)
-
-
-def memory_table(name: str, parts: tuple[Bytes, ...]) -> list[str]:
-    """Parts of memory by rank of evidence."""
-    rows = [
-        (
-            part.part,
-            _bytes(part.estimated),
-            _bytes(part.simulated),
-            _bytes(part.measured),
-            "-" if part.error is None else f"{part.error:+.2%}",
-        )
-        for part in parts
-    ]
-    return text.table(rows, header=(name, "estimated", "simulated", "measured", "error"), align="<>>>>")
-
-
-def _bytes(amount: int | None) -> str:
-    return "-" if amount is None else format_bytes(amount)
 
 
 def _changes(report: BenchReport) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from sizeup.advice.plans import Plan
 from sizeup.cli import text
 from sizeup.cli.explain import term_lines
+from sizeup.cli.memory_table import memory_table
 from sizeup.operations.fit import FitReport
 from sizeup.quantity import Interval
 from sizeup.quantity.units import format_bytes, format_tokens
@@ -24,6 +25,11 @@ def render(report: FitReport, *, explain: bool) -> list[str]:
     if len(report.plans) > 1:
         lines += [*_grid(report), ""]
     lines += _best(report, best)
+    if report.simulation:
+        lines += [
+            "",
+            *memory_table(f"{report.simulation.engine} {report.simulation.version}", report.simulation.buffers),
+        ]
     if explain:
         lines += ["", text.bold("Every byte of it"), *term_lines(best.footprint.term)]
     if not report.fits:

@@ -31,7 +31,8 @@ from sizeup.measure.bench.cells import Cell, cells, context_for
 from sizeup.measure.bench.client import Client
 from sizeup.measure.bench.compare import Change, changes, earlier
 from sizeup.measure.bench.html import page
-from sizeup.measure.bench.memory import MemoryReport, measured_memory
+from sizeup.measure.bench.memory import measured_memory
+from sizeup.measure.bench.memory_report import MemoryReport
 from sizeup.measure.bench.resources import listener_pid
 from sizeup.measure.bench.results import CellResult, Prediction
 from sizeup.measure.bench.rows import Subject, rows
@@ -39,7 +40,7 @@ from sizeup.measure.bench.runner import bench as measure_cells
 from sizeup.measure.ledger import Ledger, Selection, shipped
 from sizeup.measure.rows import Row
 from sizeup.operations.prediction import predict
-from sizeup.operations.serving import Served, Wish, local_gguf, planned, serving
+from sizeup.operations.serving import Served, Wish, cores, local_gguf, planned, serving
 from sizeup.quantity.units import parse_tokens
 
 _LOCAL_HOSTS = {LOCAL, "localhost", "::1"}
@@ -152,7 +153,7 @@ def _bench_served(request: BenchRequest, served: Served, wanted: tuple[Cell, ...
 
 
 def _bench_memory(request: BenchRequest, served: Served) -> BenchReport:
-    threads = request.threads or served.machine.cpu.units or 1
+    threads = request.threads or cores(served.machine) or 1
     found = measured_memory(served.model, served.plan.setting, served.file, threads=threads, date=_today())
     collected = _Collected(request, _subject(served, Endpoint("", "llama.cpp", version=found.version)))
     collected.keep(found.rows)

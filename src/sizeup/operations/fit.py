@@ -15,7 +15,9 @@ from sizeup.advice.plans import Plan
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.errors import BadInput, MissingPart
 from sizeup.machines.spec import load_machine
+from sizeup.measure.bench.memory_report import MemoryReport
 from sizeup.models.load import load_model
+from sizeup.models.model import Model
 from sizeup.quantity.units import parse_tokens
 
 
@@ -36,6 +38,9 @@ class FitRequest(msgspec.Struct, frozen=True, kw_only=True):
     flash_attention: Annotated[Literal["auto", "on", "off"], Meta(description="Fused attention.")] = "auto"
     ubatch: Annotated[int, Meta(description="Tokens computed at once while reading a prompt.")] = 512
     offline: Annotated[bool, Meta(description="Never use the network.")] = False
+    simulate: Annotated[
+        bool, Meta(description="Let llama.cpp's own allocator check the best plan, without weights.")
+    ] = False
 
 
 class FitReport(msgspec.Struct, frozen=True):
@@ -43,6 +48,7 @@ class FitReport(msgspec.Struct, frozen=True):
 
     fits: whether the best plan does. largest_context: that still fits in the best plan's format; None when none does.
     remedies: what would make it fit, when it doesn't.
+    simulation: the best plan's buffers by llama.cpp's own allocator, on the processor, when that was asked for.
     """
 
     model: str
@@ -52,6 +58,7 @@ class FitReport(msgspec.Struct, frozen=True):
     largest_context: int | None
     remedies: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    simulation: MemoryReport | None = None
     schema: str = "sizeup.fit/1"
 
     @property
@@ -92,7 +99,21 @@ def fit(request: FitRequest) -> FitReport:
         largest_context=largest_context(model, machine, best.setting, setting.gpu_layers),
         remedies=() if fitting else remedies(model, machine, best),
         notes=(*model.notes, *machine.notes),
+        simulation=_simulated(model, best.setting) if request.simulate else None,
     )
+
+
+def _simulated(model: Model, setting: LlamaSetting) -> MemoryReport:
+    """The engine's own account of a setting; its row is kept in the ledger."""
+    from datetime import UTC, datetime
+
+    from sizeup.measure.bench.memory import simulated_memory
+    from sizeup.measure.ledger import Ledger
+
+    found = simulated_memory(model, setting, date=datetime.now(UTC).isoformat(timespec="seconds"))
+    with Ledger() as ledger:
+        ledger.add(found.rows)
+    return found
 
 
 def _setting(request: FitRequest) -> LlamaSetting:

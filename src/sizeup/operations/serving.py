@@ -112,10 +112,16 @@ def started(
         python=_python() if kind.name == "llama.cpp" else "",
         host=host,
         port=port,
-        threads=threads,
+        threads=threads or cores(served.machine),
         tokens_only=served.file is None,
     )
     return kind.launch(launch)
+
+
+def cores(machine: Machine) -> int | None:
+    """Threads worth having: the physical cores, no more than may be used; None when unknown."""
+    allowed = [n for n in (machine.cpu.units, machine.cpu_threads, machine.limits.cpus) if n]
+    return max(1, int(min(allowed))) if allowed else None
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.engines.llamacpp.simulate import SimulatedFootprint, resident
 from sizeup.errors import SizeupError
 from sizeup.estimate.footprint import DeviceFootprint
+from sizeup.measure.bench.memory_report import Bytes, MemoryReport
 from sizeup.measure.llamacpp_rows import measured_row, simulated_row
 from sizeup.measure.recompute import machine_of
 from sizeup.measure.rows import Row
@@ -21,35 +22,6 @@ from sizeup.progress import tell
 
 #: Which tokens are read and written while memory is measured.
 PREFILL, DECODE = 512, 8
-
-
-class Bytes(msgspec.Struct, frozen=True):
-    """One part of memory, in bytes; None where that rank of evidence doesn't tell it."""
-
-    part: str
-    estimated: int | None = None
-    simulated: int | None = None
-    measured: int | None = None
-
-    @property
-    def error(self) -> float | None:
-        """Estimate over the best evidence - 1."""
-        known = self.measured if self.measured is not None else self.simulated
-        return None if self.estimated is None or not known else self.estimated / known - 1
-
-
-class MemoryReport(msgspec.Struct, frozen=True):
-    """The engine's buffers and the process, on the processor alone where the engine was built for it alone.
-
-    buffers: weights, cache, compute and output as the engine accounts for them. process: what the system says that
-    the process holds, by kind, beside what the simulation leads to expect.
-    """
-
-    engine: str
-    version: str
-    buffers: tuple[Bytes, ...]
-    process: tuple[Bytes, ...]
-    rows: tuple[Row, ...]
 
 
 def simulated_memory(model: Model, setting: LlamaSetting, *, date: str) -> MemoryReport:
