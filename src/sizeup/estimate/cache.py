@@ -19,7 +19,8 @@ def row_bytes(elements: int, dtype: str) -> int:
     storage = STORAGES[element_storage(dtype)]
     if not storage.fits((elements,)):
         raise BadInput(
-            f"{elements:,} cached values a token are not a whole number of {storage.name} blocks of {storage.block_elements}",
+            f"{elements:,} cached values a token are not a whole number of {storage.name} blocks"
+            f" of {storage.block_elements}",
             hint="use f16 for this model's cache",
         )
     return storage.row_bytes(elements)

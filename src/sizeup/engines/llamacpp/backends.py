@@ -74,6 +74,7 @@ BACKENDS = {
         100 * MIB,
         "assumed: command queues and pipeline states",
         0.8,
+        offloads=True,
         halves_cache=True,
         halves_always=True,
     ),

@@ -19,6 +19,7 @@ def server_command(setting: LlamaSetting, model: str, *, hub: bool = False) -> l
     wanted = setting.gpu_layers
     layers = _ALL if wanted in {None, ALL_LAYERS} else str(wanted)
     command = ["llama-server", "-hf" if hub else "-m", model, "-c", str(setting.context), "-ngl", layers]
+    command += ["--device", "none"] if wanted == 0 else []
     command += ["-np", str(setting.parallel)]
     if setting.parallel > 1:
         command.append("--kv-unified" if setting.unified else "--no-kv-unified")

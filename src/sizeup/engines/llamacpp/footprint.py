@@ -32,7 +32,7 @@ def footprint(model: Model, setting: LlamaSetting, machine: Machine, budget: Bud
     weights = placed_weights(model, setting, places, backends, repack_rule(machine.cpu))
     cache = placed_cache(model, setting, places, backends)
     compute = compute_buffers(model, setting, places, backends)
-    used = _gpus_in_use(setting, machine)
+    used = gpus_in_use(setting, machine)
     devices = [
         _gpu(gpu, machine, backends[gpu], (weights, cache, compute), model, setting, places, budget) for gpu in used
     ]
@@ -42,7 +42,7 @@ def footprint(model: Model, setting: LlamaSetting, machine: Machine, budget: Bud
 
 def assignment_of(model: Model, setting: LlamaSetting, machine: Machine, budget: Budget) -> Assignment:
     """Where each layer goes: `-ngl` layers over the GPUs by `--tensor-split`, else by their free memory."""
-    used = _gpus_in_use(setting, machine)
+    used = gpus_in_use(setting, machine)
     if not used:
         return assign(layer_count(model), 0, ())
     if setting.split_mode == "none" or len(used) == 1:
@@ -58,7 +58,8 @@ def assignment_of(model: Model, setting: LlamaSetting, machine: Machine, budget:
     return assign(layer_count(model), wanted, shares)
 
 
-def _gpus_in_use(setting: LlamaSetting, machine: Machine) -> tuple[int, ...]:
+def gpus_in_use(setting: LlamaSetting, machine: Machine) -> tuple[int, ...]:
+    """The GPUs that llama.cpp opens: none with `gpu_layers=0`, for which the command says `--device none`."""
     if not machine.gpus or setting.gpu_layers == 0:
         return ()
     if setting.split_mode == "none":
@@ -151,4 +152,4 @@ def _compute_formula(setting: LlamaSetting) -> str:
     return f"largest set of intermediate results alive at once for {setting.ubatch_tokens} tokens"
 
 
-__all__ = ["HOST", "assignment_of", "footprint"]
+__all__ = ["HOST", "assignment_of", "footprint", "gpus_in_use"]

@@ -139,11 +139,11 @@ class Graph:
         return node
 
 
-def with_copies(graph: Graph, readable: frozenset[tuple[int, int]], copies: int = 1) -> tuple[list[Node], list[Node]]:
+def with_copies(graph: Graph, copies: int = 1) -> tuple[list[Node], list[Node]]:
     """(leaves, nodes) with a copy of everything that is read on another device than it is on.
 
     The graph is cut where the device changes; what a piece reads from elsewhere is copied at its start, once for each
-    device. readable: (device, memory) pairs that need no copy. copies: 1, or the number of batches in flight
+    device: no backend reads another's memory, nor the host's. copies: 1, or the number of batches in flight
     (pipeline): then all inputs and copies exist that many times, all the time.
     Source: ggml_backend_sched_split_graph in ggml/src/ggml-backend.cpp.
     """
@@ -158,7 +158,7 @@ def with_copies(graph: Graph, readable: frozenset[tuple[int, int]], copies: int 
         if place is None:
             piece.append(node)
             continue
-        moved = [s for s in node.sources if s.home.place != place and (place, s.home.place) not in readable]
+        moved = [s for s in node.sources if s.home.place != place]
         if place != current or (has_inputs and any(s.is_weight for s in moved)):
             nodes += piece
             piece, current, has_inputs = [], place, False
@@ -293,16 +293,14 @@ class _Allocator:
             home.owned = False
 
 
-def peak_bytes(
-    graph: Graph, alignments: dict[int, int], readable: frozenset[tuple[int, int]] = frozenset(), copies: int = 1
-) -> dict[int, int]:
+def peak_bytes(graph: Graph, alignments: dict[int, int], copies: int = 1) -> dict[int, int]:
     """The size of each device's buffer: the highest address that was ever in use. The graph is used up by it.
 
-    alignments: place → alignment of that device's buffers. readable, copies: as in `with_copies`.
+    alignments: place → alignment of that device's buffers. copies: as in `with_copies`.
     """
     allocator = _Allocator(alignments)
     if len(alignments) > 1:
-        allocator.run(*with_copies(graph, readable, copies))
+        allocator.run(*with_copies(graph, copies))
     else:
         allocator.run(graph.leaves, graph.nodes)
     return {place: pool.peak for place, pool in allocator.pools.items()}

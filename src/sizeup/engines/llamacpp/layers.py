@@ -61,7 +61,9 @@ def _cached(mixer: Mixer) -> bool:
 class Trunk:
     """The layers in order, each by the number of its kind, and what stands outside the layers."""
 
-    def __init__(self, architecture: str, kinds: list[Layer], order: tuple[int, ...], outside: dict[str, Shape]) -> None:
+    def __init__(
+        self, architecture: str, kinds: list[Layer], order: tuple[int, ...], outside: dict[str, Shape]
+    ) -> None:
         self.architecture, self.kinds, self.order, self.outside = architecture, kinds, order, outside
 
 

@@ -5,6 +5,8 @@ Names follow `llama-server`'s options. Source: common/arg.cpp and include/llama.
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from sizeup.errors import BadInput
@@ -33,7 +35,8 @@ class LlamaSetting(msgspec.Struct, frozen=True):
 
     format: a mix (`Q4_K_M`), a plain type (`F16`), or empty for the types that a GGUF header names.
     context: tokens of all sequences together (`-c`).
-    gpu_layers: None, as many as fit; -1, all; else that many, the output layer counting as one (`-ngl`).
+    gpu_layers: None, as many as fit; -1, all; else that many, the output layer counting as one (`-ngl`);
+        0 leaves GPUs alone altogether (`--device none`).
     batch, ubatch: logical and physical batch in tokens (`-b`, `-ub`).
     parallel: sequences (`-np`); unified: they share one cache (`-kvu`).
     outputs: rows of logits that one ubatch may ask for: None, one for each sequence (llama-server);
@@ -42,7 +45,8 @@ class LlamaSetting(msgspec.Struct, frozen=True):
     tensor_split: shares of the GPUs; None, by free memory. split_mode: `none`, `layer` (`-sm`).
     embeddings: started with `--embeddings`.
     recurrent_snapshots: extra copies of recurrent states that speculation may roll back to.
-    draft, projector: bytes are counted by the caller with a setting of its own (`sizeup.engines.llamacpp.companions`).
+    mtp: the layers for multi-token prediction are loaded too.
+    imatrix: whether the file was made with an importance matrix, which changes a few mixes; None, as the mix needs.
     """
 
     format: str = "Q4_K_M"
@@ -94,6 +98,7 @@ def checked(setting: LlamaSetting) -> LlamaSetting:
     if setting.format:
         mix(setting.format)
     _check_counts(setting)
+    _check_overrides(setting)
     for option, value in (("cache_k", setting.cache_k), ("cache_v", setting.cache_v)):
         if value.lower() not in CACHE_TYPES:
             raise BadInput(f"{option} {value[:40]!r} is no cache type", hint=f"one of {', '.join(CACHE_TYPES)}")
@@ -109,6 +114,19 @@ def checked(setting: LlamaSetting) -> LlamaSetting:
             hint="set flash_attention to on, or cache_v to f16",
         )
     return setting
+
+
+def _check_overrides(setting: LlamaSetting) -> None:
+    for override in setting.overrides:
+        try:
+            re.compile(override.pattern)
+        except re.error as wrong:
+            raise BadInput(
+                f"override pattern {override.pattern[:60]!r}: {wrong}",
+                hint="an expression like `blk\\.[0-9]+\\.ffn_.*_exps`",
+            ) from wrong
+        if override.buffer.upper() != "CPU" and not override.buffer.isdecimal():
+            raise BadInput(f"override buffer {override.buffer[:40]!r}", hint="CPU, or the number of a GPU")
 
 
 def _check_counts(setting: LlamaSetting) -> None:

@@ -34,11 +34,20 @@ _OUTSIDE_WORDS = (
 )
 
 #: Poolers, classifiers and language-model heads of encoders.
-_DROPPED = ("pooler", "classifier", "predictions", "seq_relationship", "vocab_", "head.norm", "lm_head.layer_norm", "lm_head.dense")
+_DROPPED = (
+    "pooler",
+    "classifier",
+    "predictions",
+    "seq_relationship",
+    "vocab_",
+    "head.norm",
+    "lm_head.layer_norm",
+    "lm_head.dense",
+)
 
 
 def stem_outside(tensor: Tensor, words: str, architecture: str) -> str:
-    """The stem of a tensor outside the layers; empty for what the converter drops (poolers, classifiers of encoders)."""
+    """The stem of a tensor outside the layers; empty for what the converter drops (poolers, classifiers)."""
     if any(word in words for word in _DROPPED):
         return ""
     if architecture == "t5" and tensor.role == "norm":
@@ -46,7 +55,11 @@ def stem_outside(tensor: Tensor, words: str, architecture: str) -> str:
     found = next((stem for word, stem in _OUTSIDE_WORDS if word in words), None)
     if tensor.role == "norm":
         return found or "output_norm"
-    return _OUTSIDE_PARTS.get(tensor.part) or found or {"embedding": "token_embd", "head": "output"}.get(tensor.role, words)
+    return (
+        _OUTSIDE_PARTS.get(tensor.part)
+        or found
+        or {"embedding": "token_embd", "head": "output"}.get(tensor.role, words)
+    )
 
 
 #: Around a layer of multi-token prediction.
@@ -104,7 +117,8 @@ _POST_NORMS = {"attn_norm": "attn_output_norm", "ffn_norm": "layer_output_norm"}
 _POST_NORM_ENCODERS = frozenset({"nomic-bert", "nomic-bert-moe", "jina-bert-v3"})
 #: Norms inside a mixer with a state: `mixer.norm`, `mamba.dt_layernorm`.
 _STATE_NORMS = {
-    "norm": "ssm_norm", "o_norm": "ssm_norm", "dt_layernorm": "ssm_dt_norm", "b_layernorm": "ssm_b_norm", "c_layernorm": "ssm_c_norm",
+    "norm": "ssm_norm", "o_norm": "ssm_norm", "dt_layernorm": "ssm_dt_norm", "b_layernorm": "ssm_b_norm",
+    "c_layernorm": "ssm_c_norm",
 }  # fmt: skip
 #: Architectures that call the norm before the feed-forward after the attention that it follows.
 _FORWARD_NORM_NAMED_AFTER_ATTENTION = frozenset(

@@ -1,13 +1,17 @@
 """What single architectures do their own way in llama.cpp's graphs, beyond what their tensors tell.
 
-layer_norm: norms with mean and variance, which never work in place. no_rope: no rotary positions; rope_in_windows: only in layers with a window.
-parallel_norms: attention and feed-forward side by side, each with a norm of its own. plain_norm: norms without
-weights. late_softmax: the router's softmax is over the chosen experts only. plain_weights: the chosen experts' weights
-aren't normalized. relative_bias: a learned bias of scores by distance. raw_choice: experts are chosen by the router's raw values. scaled_queries: a factor for each position. weights_first: they are applied before the experts. headless: no logits. encoder: every token of a batch may be asked for. mrope: four positions each.
+layer_norm: norms with mean and variance, which never work in place. plain_norm: norms without weights.
+parallel_norms: attention and feed-forward side by side, each with a norm of its own.
 attention_first: of two halves side by side, attention is computed first.
-
-norm_first: the first norm is computed before states are gathered. late_rows: rows without logits are dropped only after the last norm, whose full result stays. repeated_keys: a delta net
-copies keys for each value head. step_norms: Mamba norms its steps, inputs and outputs without weights.
+no_rope: no rotary positions; rope_in_windows: only in layers with a window; mrope: four positions each.
+relative_bias: a learned bias of scores by distance. scaled_queries: a factor for each position.
+late_softmax: the router's softmax is over the chosen experts only. raw_choice: experts are chosen by the router's
+raw values. plain_weights: the chosen experts' weights aren't normalized; weights_first: they are applied before the
+experts.
+norm_first: the first norm is computed before states are gathered. repeated_keys: a delta net copies keys for each
+value head. step_norms: Mamba norms its steps, inputs and outputs without weights.
+late_rows: rows without logits are dropped only after the last norm, whose full result stays. headless: no logits.
+encoder: every token of a batch may be asked for.
 
 Source: src/models/*.cpp, llama.cpp 0.5.0 (0c1e570).
 """

@@ -115,7 +115,7 @@ class Amount(msgspec.Struct, frozen=True):
     repacked: int = 0
 
     def plus(self, tensor: Typed, backend: Backend, rule: RepackRule) -> Amount:
-        """This amount and one tensor more."""
+        """The amount with one tensor more."""
         padded = ceil_div(tensor.bytes, 32) * 32
         moved = is_repacked(tensor, rule)
         return Amount(
@@ -290,7 +290,7 @@ def _by_tensor(
         if place != HOST:
             gpus[place] += gpu_bytes(tensor, backends[place])
             moved[place] += gpu_bytes(tensor, backends[place]) if tensor.expert else 0
-        elif tensor is not tied or is_repacked(tensor, rule):
+        elif tensor != tied or is_repacked(tensor, rule):
             host = host.plus(tensor, fallback, rule)
             host_experts += tensor.bytes if tensor.expert else 0
     return PlacedWeights(tuple(gpus), tuple(moved), host.plain, host.repacked, host_experts)
