@@ -1,0 +1,88 @@
+"""Worker: a real training step on this machine's GPU: the allocator's peak, what it reserved, what the process holds.
+
+    job      {"config": config.json, "setting": {the fields of TrainSetting}}
+    answer   {"event": "result", "peak_bytes", "reserved_bytes", "process_bytes", "phases", "device", "versions",
+              "seconds_per_step"}
+
+Weights are whatever memory holds: bytes and speed don't depend on values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from sizeup.workers.protocol import Refused, Say, answer
+
+STEPS = 3
+
+
+def work(job: dict[str, Any], say: Say) -> None:
+    """Build, run a few steps, report the last."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    warnings.simplefilter("ignore")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise Refused("missing", "no GPU that torch can use")
+    setting = job["setting"]
+    if setting["optimizer"] == "adam8bit" or setting["method"] == "qlora" or setting["sharding"] != "none":
+        raise Refused("config", "8-bit optimizers, packed weights and sharding aren't measured yet, only simulated")
+    say("result", **measured(torch, job["config"], setting))
+
+
+def measured(torch: Any, given: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
+    """Run the steps on the first GPU."""
+    import transformers
+
+    from sizeup.workers.training_model import built, optimizer_of
+    from sizeup.workers.training_step import inputs_of, run_step
+    from sizeup.workers.training_tracker import Ledger
+    from sizeup.workers.transformers_meta import configuration
+
+    config = configuration(given)
+    config.use_cache = False
+    model = built(torch, config, setting, "cuda")
+    optimizer = optimizer_of(torch, model, setting["optimizer"])
+    inputs = inputs_of(torch, setting, "cuda", real=True)
+    seconds = 0.0
+    for _ in range(STEPS):
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        began = time.perf_counter()
+        run_step(torch, model, optimizer, inputs, setting, Ledger("cuda"), "cuda")
+        torch.cuda.synchronize()
+        seconds = time.perf_counter() - began
+    return {
+        "peak_bytes": torch.cuda.max_memory_allocated(),
+        "reserved_bytes": torch.cuda.max_memory_reserved(),
+        "process_bytes": _process_bytes(),
+        "phases": {},
+        "device": torch.cuda.get_device_name(0),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "seconds_per_step": seconds,
+    }
+
+
+def _process_bytes() -> int | None:
+    """What the driver books for this process; None where it doesn't say."""
+    with contextlib.suppress(Exception):
+        import pynvml
+
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
+            if process.pid == os.getpid() and process.usedGpuMemory:
+                return int(process.usedGpuMemory)
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(answer(work))

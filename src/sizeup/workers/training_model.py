@@ -1,0 +1,160 @@
+"""The model and optimizer of a training step: what transformers, peft and torch build, or stand-ins of the same bytes.
+
+Packed weights (bitsandbytes) and 8-bit states have no fake kernels: stand-ins hold tensors of the same sizes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+SMALL, STATE_BLOCK, SCALE_BLOCK, WEIGHT_BLOCK = 4096, 256, 256, 64
+
+
+def dtype_of(torch: Any, setting: dict[str, Any]) -> Any:
+    """The type weights are built in."""
+    precision = setting["precision"]
+    if precision == "fp32" or "autocast" in precision:
+        return torch.float32
+    return torch.float16 if precision.startswith("fp16") else torch.bfloat16
+
+
+def built(torch: Any, config: Any, setting: dict[str, Any], device: str) -> Any:
+    """The model with its adapters, ready to train."""
+    import transformers
+    from transformers.initialization import no_init_weights
+
+    seq2seq = getattr(config, "is_encoder_decoder", False)
+    auto = transformers.AutoModelForSeq2SeqLM if seq2seq else transformers.AutoModelForCausalLM
+    chosen = {} if setting["attention"] == "sdpa" else {"attn_implementation": setting["attention"]}
+    with torch.device(device), no_init_weights():
+        model = auto.from_config(config, dtype=dtype_of(torch, setting), **chosen)
+    model.tie_weights()
+    adapters = setting["method"] in {"lora", "qlora", "dora"}
+    if setting["method"] == "qlora":
+        pack(torch, model, double=setting["double_quantization"])
+    if setting["checkpointing"] != "none":
+        options = {"use_reentrant": False, "preserve_rng_state": False}
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+        if adapters:
+            model.enable_input_require_grads()
+    if adapters:
+        model = adapted(model, setting)
+    model.train()
+    return model
+
+
+def adapted(model: Any, setting: dict[str, Any]) -> Any:
+    """The model with peft's adapters."""
+    from peft import LoraConfig, get_peft_model
+
+    rank = setting["lora_rank"]
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=list(setting["lora_targets"]) or "all-linear",
+        lora_dropout=setting["lora_dropout"],
+        use_dora=setting["method"] == "dora",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config, autocast_adapter_dtype=setting["adapter_precision"] == "fp32")
+
+
+def pack(torch: Any, model: Any, *, double: bool) -> None:
+    """Replace linear modules but the head by 4-bit ones, and hold everything else in fp32 as peft prepares it."""
+    kind = four_bit_class(torch)
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, torch.nn.Linear) and name != "lm_head":
+                setattr(module, name, kind(child, double))
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+        if parameter.dtype in {torch.float16, torch.bfloat16}:
+            parameter.data = parameter.data.to(torch.float32)
+
+
+def four_bit_class(torch: Any) -> Any:
+    """A linear module with NF4's bytes: half a byte a weight, a scale for each 64, and theirs for each 256."""
+    nn, functional = torch.nn, torch.nn.functional
+
+    class Product(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(ctx: Any, x: Any, packed: Any, scales: Any, shape: Any, dtype: Any, bias: Any) -> Any:
+            weight = torch.empty(shape, dtype=dtype, device=x.device)
+            ctx.save_for_backward(packed, scales)
+            ctx.shape, ctx.dtype = shape, dtype
+            return functional.linear(x.to(dtype), weight, bias)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            ctx.saved_tensors  # noqa: B018 - unpacking is what recomputation waits for
+            weight = torch.empty(ctx.shape, dtype=ctx.dtype, device=gradient.device)
+            return gradient.to(ctx.dtype) @ weight, None, None, None, None, None
+
+    class FourBit(nn.Linear):  # type: ignore[misc, name-defined]
+        def __init__(self, linear: Any, double: bool) -> None:
+            nn.Module.__init__(self)
+            outputs, inputs = linear.weight.shape
+            n, device = outputs * inputs, linear.weight.device
+            blocks = -(-n // WEIGHT_BLOCK)
+            self.in_features, self.out_features, self.bias = inputs, outputs, linear.bias
+            packed = torch.empty(((n + 1) // 2, 1), dtype=torch.uint8, device=device)
+            self.weight = nn.Parameter(packed, requires_grad=False)
+            kind = torch.uint8 if double else torch.float32
+            self.register_buffer("absmax", torch.empty(blocks, dtype=kind, device=device))
+            if double:
+                scales = torch.empty(-(-blocks // SCALE_BLOCK), dtype=torch.float32, device=device)
+                self.register_buffer("absmax2", scales)
+
+        def forward(self, x: Any) -> Any:
+            autocast = torch.is_autocast_enabled("cuda")
+            dtype = torch.get_autocast_dtype("cuda") if autocast else x.dtype
+            with torch.autocast("cuda", enabled=False):
+                shape = (self.out_features, self.in_features)
+                return Product.apply(x, self.weight, self.absmax, shape, torch.bfloat16, self.bias).to(dtype)
+
+    return FourBit
+
+
+def optimizer_of(torch: Any, model: Any, name: str) -> Any:
+    """The optimizer of that name over everything that trains. Raises ValueError for one that isn't simulated."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if name.startswith("adamw_"):
+        ways = {"adamw_fused": {"fused": True}, "adamw_foreach": {"foreach": True}, "adamw_loop": {"foreach": False}}
+        return torch.optim.AdamW(parameters, lr=1e-4, **ways[name])
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr=1e-4, foreach=True)
+    if name == "sgd_momentum":
+        return torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, foreach=True)
+    if name == "adafactor":
+        from transformers.optimization import Adafactor
+
+        return Adafactor(parameters, lr=1e-4, scale_parameter=False, relative_step=False)
+    if name == "adam8bit":
+        tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+        return eight_bit(torch, parameters, tables)
+    raise ValueError(f"optimizer {name} isn't simulated; the estimate covers it")
+
+
+def eight_bit(torch: Any, parameters: list[Any], tables: set[int]) -> Any:
+    """States of bitsandbytes' AdamW8bit: a byte an element twice, a scale for each 256; small and looked-up in fp32."""
+
+    class EightBit(torch.optim.Optimizer):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(parameters, {})
+
+        @torch.no_grad()
+        def step(self) -> None:
+            for parameter in parameters:
+                state = self.state[parameter]
+                if parameter.grad is None or state:
+                    continue
+                local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+                n, device = local.numel(), local.device
+                wide = n < SMALL or id(parameter) in tables
+                for place in ("1", "2"):
+                    kind = torch.float32 if wide else torch.uint8
+                    state["state" + place] = torch.empty(n, dtype=kind, device=device)
+                    if not wide:
+                        state["absmax" + place] = torch.empty(-(-n // STATE_BLOCK), dtype=torch.float32, device=device)
+
+    return EightBit()

@@ -1,0 +1,108 @@
+"""A training step under the tracker: forward, backward, clipping, optimizer; each layer's backward a phase of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from typing import Any
+
+from sizeup.workers.training_tracker import Ledger
+
+
+def follow_layers(model: Any, ledger: Ledger) -> None:
+    """Name the phase of the backward pass by the layer that it is in."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    layers = [module for module in model.modules() if type(module).__name__.removeprefix("FSDP") in names]
+    for place, layer in enumerate(layers):
+        last, first = place == len(layers) - 1, place == 0
+        name = "backward of the last layer" if last else "backward of the first layer" if first else ""
+        layer.register_forward_hook(_after(ledger, name or "backward of the layers"))
+    if layers:
+        layers[0].register_forward_pre_hook(_before(ledger), with_kwargs=True)
+
+
+def _enter(ledger: Ledger, phase: str) -> Any:
+    def hook(_gradient: Any) -> None:
+        if ledger.category == "temporaries":
+            ledger.phase = phase
+
+    return hook
+
+
+def _after(ledger: Ledger, phase: str) -> Any:
+    def hook(_module: Any, _args: Any, output: Any) -> None:
+        tensor = output[0] if isinstance(output, tuple) else output
+        if tensor.requires_grad and ledger.category == "activations":
+            tensor.register_hook(_enter(ledger, phase))
+
+    return hook
+
+
+def _before(ledger: Ledger) -> Any:
+    def hook(_module: Any, args: Any, kwargs: Any) -> None:
+        tensor = args[0] if args else kwargs.get("hidden_states")
+        if tensor is not None and tensor.requires_grad and ledger.category == "activations":
+            tensor.register_hook(_enter(ledger, "backward of the ends"))
+
+    return hook
+
+
+def inputs_of(torch: Any, setting: dict[str, Any], device: str, *, real: bool) -> dict[str, Any]:
+    """Token ids and labels, a mask when padded, the number of items when accumulating."""
+    shape = (setting["batch"], setting["sequence"])
+
+    def ids() -> Any:
+        if real:
+            return torch.randint(0, 100, shape, device=device)
+        return torch.zeros(*shape, dtype=torch.long, device=device)
+
+    made = {"input_ids": ids(), "labels": ids()}
+    if setting["padding"]:
+        made["attention_mask"] = torch.ones(*shape, dtype=torch.long, device=device) if real else ids()
+    if setting["accumulating"]:
+        made["num_items_in_batch"] = torch.ones((), dtype=torch.long, device=device)
+    return made
+
+
+def watched(model: Any, inputs: dict[str, Any], ledger: Ledger, local: Any) -> None:
+    """Count what is there before the step, and gradients as they come."""
+    for parameter in model.parameters():
+        ledger.add(local(parameter), "weights", force=True)
+        if parameter.requires_grad:
+            hook = lambda found: ledger.add(local(found.grad), "gradients", force=True)  # noqa: E731
+            parameter.register_post_accumulate_grad_hook(hook)
+    for buffer in model.buffers():
+        ledger.add(local(buffer), "buffers", force=True)
+    for tensor in inputs.values():
+        ledger.add(tensor, "inputs", force=True)
+
+
+def run_step(
+    torch: Any, model: Any, optimizer: Any, inputs: dict[str, Any], setting: dict[str, Any], ledger: Ledger, kind: str
+) -> None:
+    """One step; the second is the steady one, since the first has no optimizer states yet."""
+    ledger.fresh()
+    ledger.category, ledger.phase = "activations", "forward"
+    autocast = "autocast" in setting["precision"] or setting["method"] == "qlora"
+    with torch.autocast(kind, dtype=torch.bfloat16) if autocast else contextlib.nullcontext():
+        output = model(**inputs)
+    loss = output.loss
+    if not setting["keeps_outputs"]:
+        del output
+    ledger.category, ledger.phase = "temporaries", "backward of the head"
+    loss.backward()
+    if setting["keeps_outputs"]:
+        del output
+    del loss
+    if setting["gradient_clip"]:
+        ledger.phase = "gradient clipping"
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
+    ledger.category, ledger.phase = "optimizer", "optimizer step"
+    optimizer.step()
+    if not setting["accumulating"]:
+        optimizer.zero_grad(set_to_none=True)
+
+
+def collected() -> None:
+    """Let go of what building left behind."""
+    gc.collect()

@@ -1,0 +1,126 @@
+"""One rank of a fake world, for FSDP2 on fake CUDA tensors: no other process, no communication, the same allocations."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import types
+from collections.abc import Iterator
+from typing import Any
+
+
+class _Event:
+    """A CUDA event that has always happened."""
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None: ...
+
+    def record(self, *_args: Any) -> _Event:
+        return self
+
+    def wait(self, *_args: Any) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+    def query(self) -> bool:
+        return True
+
+
+class _Stream:
+    """A CUDA stream without work."""
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None: ...
+
+    def wait_event(self, *_args: Any) -> None: ...
+
+    def wait_stream(self, *_args: Any) -> None: ...
+
+    def record_event(self, *_args: Any) -> _Event:
+        return _Event()
+
+    def synchronize(self) -> None: ...
+
+
+@contextlib.contextmanager
+def _no_stream(_stream: Any) -> Iterator[None]:
+    yield
+
+
+def _handle() -> types.ModuleType:
+    """What torch takes for its module of the device."""
+    handle = types.ModuleType("fake_cuda")
+    current = _Stream()
+    members: dict[str, Any] = {
+        "Stream": _Stream, "Event": _Event, "stream": _no_stream,
+        "current_stream": lambda *_args: current, "current_device": lambda: 0, "device_count": lambda: 8,
+        "is_initialized": lambda: True, "is_available": lambda: True, "set_device": lambda *_args: None,
+        "synchronize": lambda *_args: None, "manual_seed": lambda *_args: None,
+    }  # fmt: skip
+    vars(handle).update(members)
+    return handle
+
+
+class World:
+    """The mesh, and what the tracker must know of distributed tensors.
+
+    propagating: above 0 while torch works out how shards flow: it computes with whole tensors then, which no rank has.
+    """
+
+    def __init__(self, torch: Any, ranks: int) -> None:
+        import torch.distributed as distributed
+        import torch.distributed._functional_collectives
+        import torch.distributed._tools.fake_collectives
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.tensor import DTensor
+        from torch.testing._internal.distributed.fake_pg import FakeStore
+
+        os.environ["LOCAL_RANK"] = "0"
+        if not torch.cuda.is_available():
+            self._replace_handles()
+        distributed.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
+        self.mesh = init_device_mesh("cuda", (ranks,))
+        self.tensor_type = DTensor
+        self.wait = torch.ops._c10d_functional.wait_tensor.default
+        self.propagating = 0
+        self._watch_propagation()
+
+    @staticmethod
+    def _replace_handles() -> None:
+        from importlib import import_module
+
+        handle = _handle()
+        inside = "torch.distributed.fsdp._fully_shard"
+        for name in (
+            "torch.distributed.device_mesh", f"{inside}._fsdp_collectives", f"{inside}._fsdp_init",
+            f"{inside}._fsdp_param_group", f"{inside}._fsdp_state",
+        ):  # fmt: skip
+            vars(import_module(name))["_get_device_handle"] = lambda *_args: handle
+
+    def _watch_propagation(self) -> None:
+        from torch.distributed.tensor._sharding_prop import ShardingPropagator
+
+        name = "_propagate_tensor_meta_non_cached"
+        original = getattr(ShardingPropagator, name)
+
+        def watched(propagator: Any, *args: Any, **kwargs: Any) -> Any:
+            self.propagating += 1
+            try:
+                return original(propagator, *args, **kwargs)
+            finally:
+                self.propagating -= 1
+
+        setattr(ShardingPropagator, name, watched)
+
+    def local(self, tensor: Any) -> Any:
+        """The part of a tensor that this rank holds."""
+        return tensor._local_tensor if isinstance(tensor, self.tensor_type) else tensor
+
+    def shard(self, torch: Any, model: Any, *, mixed: bool, reshard: bool) -> None:
+        """`fully_shard` on every layer and on the whole; gathered in bf16 and reduced in fp32 unless all is bf16."""
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+        types_ = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if mixed else {}
+        policy = MixedPrecisionPolicy(**types_)
+        names = set(getattr(model, "_no_split_modules", None) or ())
+        layers = [module for module in model.modules() if type(module).__name__ in names]
+        for module in (*layers, model):
+            fully_shard(module, mesh=self.mesh, mp_policy=policy, reshard_after_forward=reshard)
