@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sizeup.engines.llamacpp.attention import attention
+from sizeup.engines.llamacpp.attention import attention, cross
 from sizeup.engines.llamacpp.backends import CPU, Backend
 from sizeup.engines.llamacpp.builder import Builder, Sizes, Where
 from sizeup.engines.llamacpp.feedforward import feed_forward
