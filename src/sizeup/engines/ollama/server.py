@@ -128,4 +128,11 @@ class Ollama(OpenAI):
             "ollama",
         )
         finish = line.done_reason or "stop"
-        return Chunk(text, 0, finish, line.prompt_eval_count, line.eval_count, timings if line.eval_duration else None)
+        return Chunk(
+            text,
+            1 if text else 0,
+            finish,
+            line.prompt_eval_count,
+            line.eval_count,
+            timings if line.eval_duration else None,
+        )
