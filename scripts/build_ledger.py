@@ -222,8 +222,8 @@ def build_measured() -> None:
             continue
         row = measured_row(model, run, cell, size, date=today())
         entries += [record, row]
-        total, expected = row.components["total"], row.components["simulated.total"]
-        print(f"{name} {kind}: {total:,} measured, {100 * (expected / total - 1):+.2f} % simulated", flush=True)
+        grown, expected = row.components["grown"], row.components["simulated.grown"]
+        print(f"{name} {kind}: {grown:,} measured, {100 * (expected / grown - 1):+.2f} % simulated", flush=True)
         write("llamacpp_measured.jsonl", entries)
 
 

@@ -27,7 +27,7 @@ from sizeup.estimate.speed.passes import Rates, pass_seconds  # noqa: E402
 from sizeup.estimate.speed.work import PACKINGS, Work  # noqa: E402
 
 OUT = Path(__file__).parents[1] / "src/sizeup/estimate/speed/parameters.json"
-STACKS = ("cuda", "rocm", "vulkan", "metal", "mlx", "vllm")
+STACKS = ("cuda", "rocm", "vulkan", "metal", "mlx", "vllm", "llamafile-rocm")
 ENGINES = ("llama.cpp", "ollama", "lmstudio", "llamafile", "mlx", "vllm", "vllm<0.7", "sglang")
 #: How far off a usual row is, in log: what the loss is scaled by.
 NOISE_DECODE, NOISE_PROMPT = 0.15, 0.22
@@ -35,10 +35,11 @@ LOCALSCORE = speed_rows.LOCALSCORE
 
 #: name → (prior, standard deviation of its logarithm), for each stack.
 STACK_PRIORS = {
-    "streaming": (0.80, 0.2), "cache_streaming": (0.60, 0.4), "kernel_seconds": (3e-6, 0.7), "matrix": (0.5, 0.5),
-    "plain_matrix": (0.55, 0.4), "scaling": (0.25, 0.7), "attention": (0.3, 0.7),
+    "streaming": (0.80, 0.2), "cache_streaming": (0.60, 0.2), "kernel_seconds": (3e-6, 1.0), "matrix": (0.5, 0.5),
+    "plain_matrix": (0.55, 0.4), "scaling": (0.25, 0.7), "attention": (0.3, 0.4),
 }  # fmt: skip
 UNPACK_PRIORS = {"plain": 0.5, "legacy": 2.5, "k": 3.5, "codebook": 6.0, "float4": 3.0, "integer": 3.0}
+RESCALE_PRIORS = {"legacy": 1.0, "k": 1.3, "codebook": 1.3, "float4": 1.0, "integer": 1.0}
 #: No published row speaks of these; values of the nearest relative, or measured here (cpu).
 UNSEEN = {"sycl": "vulkan"}
 
@@ -52,7 +53,8 @@ class Vector:
         self.width: list[float] = []
         for stack in STACKS:
             for name, (value, width) in STACK_PRIORS.items():
-                self.add(f"{stack}.{name}", value, width)
+                free = stack == "llamafile-rocm" and name == "cache_streaming"
+                self.add(f"{stack}.{name}", value, 1.0 if free else width)
         for name, value in UNPACK_PRIORS.items():
             self.add(f"unpack.{name}", value, 0.6)
         for name in generations:
@@ -65,6 +67,9 @@ class Vector:
         self.add("expert_reading", 1.2, 0.3)
         self.add("expert_computing", 1.8, 0.5)
         self.add("all_reduce", 2e-5, 0.7)
+        self.add("without_flash", 1.1, 0.1)
+        for name, value in RESCALE_PRIORS.items():
+            self.add(f"rescale.{name}", value, 0.001 if name == "legacy" else 0.4)
         self.start = np.array(self.prior)
         self.widths = np.array(self.width)
 
@@ -78,6 +83,8 @@ class Vector:
 
 
 def stack_of(row: Any) -> str:
+    if row.engine == "llamafile" and row.backend == "rocm":
+        return "llamafile-rocm"  # kernels of its own in place of rocBLAS, attention not fused
     return {"mlx": "mlx", "vllm": "vllm", "sglang": "vllm"}.get(row.engine, row.backend)
 
 
@@ -98,6 +105,7 @@ class Table:
         self.engine = [engine_of(row) for row in rows]
         self.decode = _works([row.work for row in rows])
         self.prompt = _works([row.prompt for row in rows])
+        self.flash = np.array([row.flash for row in rows])
         self.passes = np.array([row.passes for row in rows])
         self.tokens = np.array([row.prompt_tokens for row in rows], float)
         self.generated = np.array([row.generated for row in rows], float)
@@ -119,7 +127,11 @@ class Table:
             streaming=top["bandwidth"] * of("streaming") * generation,
             caching=top["bandwidth"] * of("cache_streaming"),
             unpacking=[one(x, [f"unpack.{p}"])[0] / top["integer"] for p in PACKINGS],
-            packed_flop=(1 / (top["packed_matrix"] * of("matrix")) + of("scaling") / top["vector"]) / prompt,
+            matrix_flop=1 / (top["packed_matrix"] * of("matrix") * prompt),
+            scaling_flop=[
+                0.0 if p == "plain" else one(x, [f"rescale.{p}"])[0] * of("scaling") / (top["vector"] * prompt)
+                for p in PACKINGS
+            ],
             plain_flop=1 / (top["plain_matrix"] * of("plain_matrix") * prompt),
             attention_flop=1 / (top["plain_matrix"] * of("attention")),
             kernel=of("kernel_seconds"),
@@ -134,7 +146,7 @@ class Table:
         reduce = self.reduced * take(x, ["all_reduce"])[0]
         one = pass_seconds(self.decode, rate).total * take(x, [f"{e}.factor" for e in self.engine]) + token + reduce
         prompt = self.passes * pass_seconds(self.prompt, rate).total * take(x, [f"{e}.prompt" for e in self.engine])
-        return one, prompt + token
+        return one, prompt * np.where(self.flash, 1.0, take(x, ["without_flash"])[0]) + token
 
     def residuals(self, x: Any) -> tuple[Any, Any]:
         """log(predicted / measured) of decode and of prompt; nan where there is no measurement."""
@@ -175,19 +187,49 @@ def report(name: str, residuals: Any) -> str:
     )
 
 
-def held_back(table: Table, x: Any, most: int) -> tuple[Any, Any]:
+def jacobian(table: Table, x: Any) -> tuple[Any, Any]:
+    """Derivatives of both residuals by every parameter, at x."""
+    base = np.concatenate(table.residuals(x))
+    columns = []
+    for place in range(len(x)):
+        moved = x.copy()
+        moved[place] += 1e-4
+        columns.append((np.concatenate(table.residuals(moved)) - base) / 1e-4)
+    return base, np.array(columns).T
+
+
+def refit(base: Any, slopes: Any, x: Any, keep: Any, vector: Vector) -> Any:
+    """The fit to the kept rows, by Gauss-Newton steps with derivatives taken at x, where a fit to all rows ended.
+
+    The logarithms are near linear in each other over such a distance; residuals are then taken exactly.
+    """
+    known = keep & ~np.isnan(base)
+    noise = np.concatenate([np.full(len(keep) // 2, NOISE_DECODE), np.full(len(keep) // 2, NOISE_PROMPT)])[known]
+    left, there = slopes[known] / noise[:, None], base[known] / noise
+    step = np.zeros(len(x))
+    for _ in range(12):
+        residual = there + left @ step
+        weight = 1 / np.sqrt(1 + residual**2)
+        pull = 1 / vector.widths**2
+        matrix = left.T @ (left * weight[:, None]) + np.diag(pull)
+        gradient = left.T @ (weight * residual) + pull * (x + step - vector.start)
+        step -= np.linalg.solve(matrix, gradient)
+    return x + step
+
+
+def held_back(table: Table, x: Any) -> tuple[Any, Any]:
     """Residuals of each row from a fit without its device; of vLLM and SGLang without its model."""
-    decode, prompt = np.full(len(table.rows), np.nan), np.full(len(table.rows), np.nan)
+    count = len(table.rows)
+    decode, prompt = np.full(count, np.nan), np.full(count, np.nan)
+    base, slopes = jacobian(table, x)
     vllm = np.array([stack == "vllm" for stack in table.stacks])
     models = np.array([_family(row.model) for row in table.rows])
     folds = [(table.device == device) & ~vllm for device in sorted(set(table.device[~vllm]))]
     folds += [(models == model) & vllm for model in sorted(set(models[vllm]))]
     for fold in folds:
-        if fold.any():
-            out = fold | ((table.device == table.device[fold][0]) & ~vllm) if not vllm[fold].any() else fold
-            found = fit(table, ~out, x, most)
-            one, two = table.residuals(found)
-            decode[fold], prompt[fold] = one[fold], two[fold]
+        found = refit(base, slopes, x, np.concatenate([~fold, ~fold]), table.vector)
+        one, two = table.residuals(found)
+        decode[fold], prompt[fold] = one[fold], two[fold]
     return decode, prompt
 
 
@@ -232,6 +274,7 @@ def to_parameters(vector: Vector, x: Any, generations: list[str], cpu: Stack, sp
         stacks, engines,
         {g: value(f"generation.{g}") for g in generations}, {g: value(f"prompt_generation.{g}") for g in generations},
         {name: value(f"unpack.{name}") for name in UNPACK_PRIORS},
+        {"plain": 0.0} | {name: value(f"rescale.{name}") for name in RESCALE_PRIORS}, value("without_flash"),
         value("expert_reading"), value("expert_computing"), value("all_reduce"), *spread,
     )  # fmt: skip
 
@@ -262,12 +305,12 @@ def main() -> None:
     vector = Vector(generations)
     table = Table(rows, vector)
     everything = np.ones(len(rows), bool)
-    x = fit(table, everything, vector.start, 60)
+    x = fit(table, everything, vector.start, 25)
     decode, prompt = table.residuals(x)
     benches = np.array([row.key.startswith("bench") for row in rows])
     vllm = np.array([stack == "vllm" for stack in table.stacks])
     print(report("fitted: decode", decode), report("fitted: prompt", prompt), sep="\n")
-    decode, prompt = held_back(table, x, 4)
+    decode, prompt = held_back(table, x)
     print("\nheld back by device (vLLM and SGLang: by model)")
     print(report("decode, speed.csv", decode[~benches]))
     print(report("decode, speed.csv without vLLM", decode[~benches & ~vllm]))

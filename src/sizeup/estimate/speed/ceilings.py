@@ -22,7 +22,11 @@ _UNKNOWN_FP32 = 500e9
 
 
 class Ceilings(msgspec.Struct, frozen=True):
-    """What limits a device. source: `theoretical`, or `measured` when calibration has replaced what it could."""
+    """What limits a device.
+
+    plain_matrix: of products with 16 bit weights; on CUDA ggml accumulates them in 16 bits where that is faster.
+    source: `theoretical`, or `measured` when calibration has replaced what it could.
+    """
 
     bandwidth: float
     vector: float
@@ -43,8 +47,10 @@ def ceilings(device: Device, stack: str = "") -> Ceilings:
         raise ValueError(f"the memory bandwidth of {device.name} is unknown")
     compute = device.compute
     vector = float(compute.get("fp32") or compute.get("fp16") or _UNKNOWN_FP32)
-    plain = float(compute.get("fp16") or compute.get("bf16") or vector)
     kernels = stack or device.backend
+    plain = float(compute.get("fp16") or compute.get("bf16") or vector)
+    if kernels == "cuda":
+        plain = float(compute.get("fp16_acc16") or plain)
     packed = float(compute.get("int8") or plain) if kernels == "cuda" else plain
     return Ceilings(
         float(device.bandwidth), vector, vector * _integer_share(device, vector), packed, plain, device.arch, kernels

@@ -62,6 +62,8 @@ class Parameters(msgspec.Struct, frozen=True):
     generations: dict[str, float]
     prompt_generations: dict[str, float]
     unpack: dict[str, float]
+    rescale: dict[str, float]
+    without_flash: float
     expert_reading: float
     expert_computing: float
     all_reduce_seconds: float

@@ -1,7 +1,7 @@
 """Seconds of one pass on one device: what is read, what is computed, what is started. The heart of every prediction.
 
     reading    √( (bytes / (bandwidth · streaming))² + (Σ values · unpack / integer rate)² )
-    computing  matrix FLOPs · ( 1 / (matrix rate · share) + scaling / vector rate )
+    computing  matrix FLOPs · ( 1 / (matrix rate · share) + scaling · rescale / vector rate )
     attention  cache bytes / (bandwidth · cache streaming)  and  attention FLOPs / (matrix rate · share), as √(a² + b²)
     launching  kernels · kernel seconds
     pass       √(reading² + computing²) + attention + launching
@@ -29,14 +29,15 @@ _ONE = 1.0
 class Rates(msgspec.Struct, frozen=True):
     """What a device reaches with a set of kernels: ceilings times fitted shares.
 
-    streaming, caching: bytes/s. unpacking: seconds a value, by packing. packed_flop, plain_flop, attention_flop:
-    seconds a FLOP. expert_reading, expert_computing: factors for routed experts. kernel: seconds.
+    streaming, caching: bytes/s. unpacking: seconds a value, by packing. matrix_flop, plain_flop,
+    attention_flop: seconds a FLOP; scaling_flop: of a product's scaling, by packing. expert_reading, expert_computing: factors for routed experts. kernel: seconds.
     """
 
     streaming: float
     caching: float
     unpacking: Sequence[float]
-    packed_flop: float
+    matrix_flop: float
+    scaling_flop: Sequence[float]
     plain_flop: float
     attention_flop: float
     kernel: float
@@ -53,7 +54,8 @@ def rates(ceiling: Ceilings, fitted: Parameters) -> Rates:
         streaming=ceiling.bandwidth * stack.streaming * streaming,
         caching=ceiling.bandwidth * stack.cache_streaming,
         unpacking=[fitted.unpack[name] / ceiling.integer for name in PACKINGS],
-        packed_flop=(1 / (ceiling.packed_matrix * stack.matrix) + stack.scaling / ceiling.vector) / prompt,
+        matrix_flop=1 / (ceiling.packed_matrix * stack.matrix * prompt),
+        scaling_flop=[fitted.rescale[name] * stack.scaling / (ceiling.vector * prompt) for name in PACKINGS],
         plain_flop=1 / (ceiling.plain_matrix * stack.plain_matrix * prompt),
         attention_flop=1 / (ceiling.plain_matrix * stack.attention),
         kernel=stack.kernel_seconds,
@@ -95,8 +97,10 @@ class Seconds(msgspec.Struct, frozen=True):
 def pass_seconds(work: Work, rate: Rates) -> Seconds:
     """The parts of one pass on one device."""
     routed = work.expert_bytes / (work.weight_bytes + _ONE)
-    plain = work.values[_PLAIN] / (sum(work.values) + _ONE)
-    flop = plain * rate.plain_flop + (1 - plain) * rate.packed_flop
+    every = sum(work.values) + _ONE
+    plain = work.values[_PLAIN] / every
+    scaling = sum(count * each for count, each in zip(work.values, rate.scaling_flop, strict=True)) / every
+    flop = plain * rate.plain_flop + (1 - plain) * rate.matrix_flop + scaling
     cache, scores = work.cache_bytes / rate.caching, work.attention_flops * rate.attention_flop
     return Seconds(
         reading=work.weight_bytes * (1 + (rate.expert_reading - 1) * routed) / rate.streaming,
