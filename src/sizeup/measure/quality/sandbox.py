@@ -25,6 +25,7 @@ from sizeup.errors import MissingPart
 _CHILD = Path(__file__).with_name("sandbox_child.py")
 _POLL_SECONDS = 0.03
 _KEPT_BYTES = 4000
+_GRACE_SECONDS = 3.0
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -137,23 +138,36 @@ def _watched(process: subprocess.Popen[bytes], limits: Limits, began: float) -> 
             return ""
 
 
+def _below(pid: int) -> list[Any]:
+    """All processes below this one."""
+    import psutil
+
+    try:
+        return list(psutil.Process(pid).children(recursive=True))
+    except psutil.Error:
+        return []
+
+
 def _held_bytes(pid: int) -> int:
-    """Resident bytes of a process and all below it."""
+    """Resident bytes of all below a process."""
     import psutil
 
     held = 0
-    with contextlib.suppress(psutil.Error):
-        for child in psutil.Process(pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                held += child.memory_info().rss
+    for child in _below(pid):
+        with contextlib.suppress(psutil.Error):
+            held += child.memory_info().rss
     return held
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the whole group; a sandbox's own children die with it."""
+    """Kill the whole group, and wait until the sandbox's own children are gone with it."""
+    import psutil
+
+    left = _below(process.pid) if process.poll() is None else []
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    psutil.wait_procs(left, _GRACE_SECONDS)
 
 
 def _failed(code: int, said: str, seconds: float) -> Outcome:
