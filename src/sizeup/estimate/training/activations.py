@@ -58,7 +58,7 @@ def _fast_gelu(tape: Tape, x: Value) -> Value:
 
 
 def _quick_gelu(tape: Tape, x: Value) -> Value:
-    """x · sigmoid(1.702 · x)."""
+    """X · sigmoid(1.702 · x)."""
     return multiply(tape, x, pointwise(tape, scale(tape, x), keeps_output=True))
 
 

@@ -229,9 +229,7 @@ def _additive(tape: Tape, mask: Value, item: int, h: Heads) -> Value:
     return mask
 
 
-def _math(
-    tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Value | None, *, grouped: bool
-) -> Value:
+def _math(tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Value | None, *, grouped: bool) -> Value:
     """The composite: queries and keys scaled, keys and values of every query head, scores, softmax, product."""
     item = q.item
     if item == 2:

@@ -39,23 +39,23 @@ def heads(tape: Tape, x: Value) -> Value:
 
 
 def add(tape: Tape, a: Value, b: Value) -> Value:
-    """a + b: keeps nothing; the gradient of both is the same tensor."""
+    """A + b: keeps nothing; the gradient of both is the same tensor."""
     item = max(a.item, b.item)
     return tape.result(max(a.n, b.n), item, (a, b), lambda g: (g, g))
 
 
 def scale(tape: Tape, x: Value) -> Value:
-    """x times a number (or divided by one): keeps nothing; the gradient is a new tensor."""
+    """X times a number (or divided by one): keeps nothing; the gradient is a new tensor."""
     return tape.result(x.n, x.item, (x,), lambda g: (tape.value(g.n, g.item),))
 
 
 def shift(tape: Tape, x: Value) -> Value:
-    """x plus a number: keeps nothing; the gradient passes."""
+    """X plus a number: keeps nothing; the gradient passes."""
     return tape.result(x.n, x.item, (x,), lambda g: (g,))
 
 
 def multiply(tape: Tape, a: Value, b: Value) -> Value:
-    """a · b: keeps each factor that the other's gradient needs; a broadcast factor's gradient is summed afterwards."""
+    """A · b: keeps each factor that the other's gradient needs; a broadcast factor's gradient is summed afterwards."""
     n, item = max(a.n, b.n), max(a.item, b.item)
     keep = (a.storage if b.needs else None, b.storage if a.needs else None)
     wanted = (a.needs, b.needs)

@@ -137,7 +137,9 @@ class Build:
         record = Weight(name, kind, parameter.n, parameter.item, sizes, parameter.needs, parameter.rows, copies)
         self.weights.append(record)
 
-    def rms(self, name: str, x: Value, width: int, *, in_fp32: bool = False, wide: bool = False, offset: bool = False) -> Value:
+    def rms(
+        self, name: str, x: Value, width: int, *, in_fp32: bool = False, wide: bool = False, offset: bool = False
+    ) -> Value:
         """An RMS norm of that name; wide: the weight is cast to fp32 first."""
         weight: Value = self.weight(name, width)
         if wide:
@@ -166,17 +168,18 @@ class Build:
         return tape.result(tokens * width, item, (table,), backward)
 
     def add(self, a: Value, b: Value) -> Value:
-        """a + b."""
+        """A + b."""
         return add(self.tape, a, b)
 
     def cast(self, x: Value, item: int) -> Value:
-        """x in another type."""
+        """X in another type."""
         return cast(self.tape, x, item)
 
 
 def packed_sizes(n: int, double_quantization: bool) -> tuple[int, ...]:
     """Allocations of n weights in NF4: half a byte each, a scale for each 64; scales of one byte with an fp32 scale
-    for each 256 of them (double quantization), or in fp32 (Dettmers et al. 2023; bitsandbytes 0.49)."""
+    for each 256 of them (double quantization), or in fp32 (Dettmers et al. 2023; bitsandbytes 0.49).
+    """
     blocks = -(-n // FOUR_BIT_BLOCK)
     if double_quantization:
         return ((n + 1) // 2, blocks, 4 * -(-blocks // SCALE_BLOCK))

@@ -7,7 +7,14 @@ from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.t5 import T5Shape
 from sizeup.estimate.training.optimizers import OPTIMIZERS
 from sizeup.estimate.training.settings import (
-    ATTENTIONS, LOSSES, METHODS, OBJECTIVES, PRECISIONS, SCHEDULES, SHARDINGS, TrainSetting,
+    ATTENTIONS,
+    LOSSES,
+    METHODS,
+    OBJECTIVES,
+    PRECISIONS,
+    SCHEDULES,
+    SHARDINGS,
+    TrainSetting,
 )  # fmt: skip
 
 Shape = DecoderShape | T5Shape
@@ -43,7 +50,9 @@ def check(setting: TrainSetting, shape: Shape, context: int | None) -> None:
 def _check_checkpointing(setting: TrainSetting) -> None:
     value = setting.checkpointing
     if value not in {"none", "full", "selective"} and not (value.isdecimal() and int(value) >= 1):
-        raise BadInput(f"checkpointing {value!r} isn't known", hint="none, full, selective, or 2 for every second layer")
+        raise BadInput(
+            f"checkpointing {value!r} isn't known", hint="none, full, selective, or 2 for every second layer"
+        )
     if setting.offload_activations and value == "none":
         raise BadInput(
             "offload_activations moves what checkpointing keeps, but checkpointing is none",
@@ -68,7 +77,9 @@ def _check_method(setting: TrainSetting, shape: Shape) -> None:
             hint="set attention=sdpa, or precision=bf16",
         )
     if setting.offload_optimizer and setting.optimizer in {"sgd"}:
-        raise BadInput("offload_optimizer has nothing to move: optimizer sgd keeps no state", hint="drop offload_optimizer")
+        raise BadInput(
+            "offload_optimizer has nothing to move: optimizer sgd keeps no state", hint="drop offload_optimizer"
+        )
 
 
 def _check_sequence(setting: TrainSetting, shape: Shape, context: int | None) -> None:

@@ -18,7 +18,15 @@ from sizeup.estimate.training.program import Recording, Segment, record
 from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.settings import TrainSetting
 from sizeup.estimate.training.step import (
-    Moment, Static, composition, counted_weights, gradient_bytes, moments, state_bytes, static_scaled, weight_bytes,
+    Moment,
+    Static,
+    composition,
+    counted_weights,
+    gradient_bytes,
+    moments,
+    state_bytes,
+    static_scaled,
+    weight_bytes,
 )  # fmt: skip
 from sizeup.estimate.training.tape import LABELS, Tape, net, rounded
 
@@ -181,7 +189,9 @@ def _static(step: Step) -> tuple[Static, int]:
     if setting.sharding == "ddp":
         buckets = gradient_bytes(trained)
     inputs = rounded(8 * setting.sequences * setting.sequence) * (3 if setting.padding else 2)
-    host = (states + masters if setting.offload_optimizer or step.optimizer.paged else 0) + (held if setting.offload_weights else 0)
+    host = (states + masters if setting.offload_optimizer or step.optimizer.paged else 0) + (
+        held if setting.offload_weights else 0
+    )
     static = Static(
         weights=0 if setting.offload_weights else held,
         buffers=sum(map(rounded, step.shape.buffers)),

@@ -94,7 +94,15 @@ def granite(cfg: Config) -> DecoderShape:
 
 def gemma(cfg: Config) -> DecoderShape:
     b = bias(cfg)
-    return base(cfg, qkv_bias=b, output_bias=b, norm="rms_offset", activation="gelu_pytorch_tanh", embedding_scale=True, tied=True)
+    return base(
+        cfg,
+        qkv_bias=b,
+        output_bias=b,
+        norm="rms_offset",
+        activation="gelu_pytorch_tanh",
+        embedding_scale=True,
+        tied=True,
+    )
 
 
 def gemma2(cfg: Config) -> DecoderShape:
@@ -149,7 +157,14 @@ def cohere(cfg: Config) -> DecoderShape:
 def stablelm(cfg: Config) -> DecoderShape:
     b = cfg.bool("use_qkv_bias", default=False)
     order = "parallel" if cfg.bool("use_parallel_residual", default=False) else "pre"
-    return base(cfg, qkv_bias=b, norm="layer", order=order, rotary=partial(cfg), residual_dropout=cfg.float("hidden_dropout", default=0.0))
+    return base(
+        cfg,
+        qkv_bias=b,
+        norm="layer",
+        order=order,
+        rotary=partial(cfg),
+        residual_dropout=cfg.float("hidden_dropout", default=0.0),
+    )
 
 
 def starcoder2(cfg: Config) -> DecoderShape:
@@ -205,7 +220,9 @@ def glm(cfg: Config) -> DecoderShape:
 
 def glm4(cfg: Config) -> DecoderShape:
     b = bias(cfg)
-    return base(cfg, qkv_bias=b, mlp="fused", rotary=partial(cfg), interleaved=True, rotary_repeats=True, order="sandwich")
+    return base(
+        cfg, qkv_bias=b, mlp="fused", rotary=partial(cfg), interleaved=True, rotary_repeats=True, order="sandwich"
+    )
 
 
 def _mixed(cfg: Config, layers: int, dense: int = 0) -> tuple[bool, ...]:
@@ -225,7 +242,15 @@ def qwen3_moe(cfg: Config) -> DecoderShape:
         width=cfg.int("moe_intermediate_size"), normalised=cfg.bool("norm_topk_prob", default=False), adapted=True,
     )  # fmt: skip
     b = bias(cfg)
-    return base(cfg, qkv_bias=b, output_bias=b, qk_norm="head", mixture=m, sparse=_sparse_steps(cfg, s.layers), windows=everywhere(cfg, s.layers))
+    return base(
+        cfg,
+        qkv_bias=b,
+        output_bias=b,
+        qk_norm="head",
+        mixture=m,
+        sparse=_sparse_steps(cfg, s.layers),
+        windows=everywhere(cfg, s.layers),
+    )
 
 
 def _sparse_steps(cfg: Config, layers: int) -> tuple[bool, ...]:
@@ -241,13 +266,24 @@ def qwen2_moe(cfg: Config) -> DecoderShape:
         width=cfg.int("moe_intermediate_size"), normalised=cfg.bool("norm_topk_prob", default=False),
         shared=cfg.int("shared_expert_intermediate_size"), shared_gate=True, shared_first=True,
     )  # fmt: skip
-    return base(cfg, qkv_bias=cfg.bool("qkv_bias", default=True), mixture=m, sparse=_sparse_steps(cfg, s.layers), windows=windows(cfg, s.layers))
+    return base(
+        cfg,
+        qkv_bias=cfg.bool("qkv_bias", default=True),
+        mixture=m,
+        sparse=_sparse_steps(cfg, s.layers),
+        windows=windows(cfg, s.layers),
+    )
 
 
 def olmoe(cfg: Config) -> DecoderShape:
     s = sizes(cfg)
-    m = Mixture(experts=cfg.int("num_experts", "num_local_experts"), chosen=cfg.int("num_experts_per_tok"), width=s.ffn,
-                normalised=cfg.bool("norm_topk_prob", default=False), adapted=True)
+    m = Mixture(
+        experts=cfg.int("num_experts", "num_local_experts"),
+        chosen=cfg.int("num_experts_per_tok"),
+        width=s.ffn,
+        normalised=cfg.bool("norm_topk_prob", default=False),
+        adapted=True,
+    )
     b = bias(cfg)
     return base(cfg, qkv_bias=b, output_bias=b, qk_norm="whole", mixture=m, sparse=_mixed(cfg, s.layers))
 
@@ -277,7 +313,9 @@ def deepseek_v3(cfg: Config) -> DecoderShape:
         normalised=cfg.bool("norm_topk_prob", default=True),
     )  # fmt: skip
     dense = cfg.int("first_k_dense_replace", min=0, default=0)
-    return base(cfg, latent=latent, head_dim=latent.rope_dim, mixture=m, sparse=_mixed(cfg, s.layers, dense), interleaved=True)
+    return base(
+        cfg, latent=latent, head_dim=latent.rope_dim, mixture=m, sparse=_mixed(cfg, s.layers, dense), interleaved=True
+    )
 
 
 def seed_oss(cfg: Config) -> DecoderShape:
@@ -290,8 +328,16 @@ def seed_oss(cfg: Config) -> DecoderShape:
 
 def ernie4_5(cfg: Config) -> DecoderShape:
     b = cfg.bool("use_bias", default=False)
-    return base(cfg, qkv_bias=b, output_bias=b, mlp_bias=b, interleaved=True, rotary_back=True, rotary_wide=True,
-                rotary_repeats=True)
+    return base(
+        cfg,
+        qkv_bias=b,
+        output_bias=b,
+        mlp_bias=b,
+        interleaved=True,
+        rotary_back=True,
+        rotary_wide=True,
+        rotary_repeats=True,
+    )
 
 
 def helium(cfg: Config) -> DecoderShape:
@@ -310,12 +356,16 @@ def hunyuan(cfg: Config) -> DecoderShape:
 def arcee(cfg: Config) -> DecoderShape:
     b = bias(cfg)
     m = cfg.bool("mlp_bias", default=False)
-    return base(cfg, qkv_bias=b, output_bias=b, mlp_bias=m, mlp="plain", activation=cfg.str("hidden_act", default="relu2"))
+    return base(
+        cfg, qkv_bias=b, output_bias=b, mlp_bias=m, mlp="plain", activation=cfg.str("hidden_act", default="relu2")
+    )
 
 
 def apertus(cfg: Config) -> DecoderShape:
     b = bias(cfg)
-    return base(cfg, qkv_bias=b, output_bias=b, qk_norm="head", mlp="plain", activation=cfg.str("hidden_act", default="xielu"))
+    return base(
+        cfg, qkv_bias=b, output_bias=b, qk_norm="head", mlp="plain", activation=cfg.str("hidden_act", default="xielu")
+    )
 
 
 def vaultgemma(cfg: Config) -> DecoderShape:
@@ -357,7 +407,12 @@ def glm4_moe(cfg: Config) -> DecoderShape:
     norm = "head" if cfg.bool("use_qk_norm", default=False) else ""
     dense = cfg.int("first_k_dense_replace", min=0, default=0)
     return base(
-        cfg, qkv_bias=bias(cfg), qk_norm=norm, rotary=partial(cfg), mixture=_routed(cfg), sparse=_mixed(cfg, s.layers, dense)
+        cfg,
+        qkv_bias=bias(cfg),
+        qk_norm=norm,
+        rotary=partial(cfg),
+        mixture=_routed(cfg),
+        sparse=_mixed(cfg, s.layers, dense),
     )
 
 

@@ -112,9 +112,7 @@ def sharded(recording: Recording, policy: Policy) -> Recording:
     return Recording(made, tuple(keys))
 
 
-def _layer(
-    piece: Piece, own: Group, before: Group | None, after: Group | None, root: Group, policy: Policy
-) -> Piece:
+def _layer(piece: Piece, own: Group, before: Group | None, after: Group | None, root: Group, policy: Policy) -> Piece:
     earlier = before.gathered if before is not None else root.gathered
     forward = [*_gather(own), *_copy_out(own), _give(earlier, COMMUNICATION), *piece.forward]
     start: list[int] = []
@@ -128,7 +126,13 @@ def _layer(
 
 
 def _end(
-    piece: Piece, place: int, order: tuple[str, ...], root: Group, groups: dict[str, Group], policy: Policy, layers: list[int]
+    piece: Piece,
+    place: int,
+    order: tuple[str, ...],
+    root: Group,
+    groups: dict[str, Group],
+    policy: Policy,
+    layers: list[int],
 ) -> Piece:
     forward, backward = list(piece.forward), list(piece.backward)
     last = groups[order[layers[-1]]]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sizeup.estimate.training.basic import add, cast, dropout, scale
+from sizeup.estimate.training.basic import add, cast, dropout, multiply, scale
 from sizeup.estimate.training.tape import ADAPTER, WEIGHT_COPIES, Parameter, Storage, Tape, Value
 
 
 def linear(tape: Tape, x: Value, weight: Value, bias: Parameter | None = None, *, outputs: int = 0) -> Value:
-    """x · Wᵀ (+ b). outputs: rows of a weight that was computed and isn't a parameter."""
+    """X · Wᵀ (+ b). outputs: rows of a weight that was computed and isn't a parameter."""
     outputs = weight.rows if isinstance(weight, Parameter) else outputs
     rows = x.n // (weight.n // outputs)
     matrix: Value = weight
@@ -90,15 +90,30 @@ class Adapter:
 
 
 def adapted(tape: Tape, x: Value, result: Value, adapter: Adapter) -> Value:
-    """result + B(A(dropout(x))) · s, with x in the adapter's type and the sum cast back to the result's."""
+    """Result + B(A(dropout(x))) · s, with x in the adapter's type and the sum cast back to the result's."""
     before, tape.label = tape.label, ADAPTER
     item = result.item
     x = cast(tape, x, adapter.down.item)
     branch = linear(tape, linear(tape, dropout(tape, x, adapter.dropout), adapter.down), adapter.up)
-    result = add(tape, result, scale(tape, branch))
+    if adapter.magnitude is None:
+        result = add(tape, result, scale(tape, branch))
+    else:
+        result = _by_magnitude(tape, result, branch, adapter)
     result = cast(tape, result, item)
     tape.label = before
     return result
+
+
+def _by_magnitude(tape: Tape, result: Value, branch: Value, adapter: Adapter) -> Value:
+    """DoRA: result and branch times magnitude / ‖W + B · A‖ of each output; the norm is made anew, in fp32."""
+    magnitude = adapter.magnitude
+    if magnitude is None:
+        return result
+    rank = adapter.down.rows
+    n = adapter.down.n // rank * (adapter.up.n // rank)
+    tape.transient(4 * n, 4 * n, 4 * n)
+    factor = scale(tape, magnitude)
+    return add(tape, multiply(tape, factor, result), scale(tape, multiply(tape, factor, branch)))
 
 
 def four_bit(tape: Tape, x: Value, weight: Parameter, bias: Parameter | None = None) -> Value:

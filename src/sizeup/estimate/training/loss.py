@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sizeup.estimate.training.basic import cast
-from sizeup.estimate.training.tape import LOSS, Tape, Value
+from sizeup.estimate.training.tape import LOSS, TEMPORARY, Tape, Value
 
 
-def cross_entropy(tape: Tape, logits: Value, tokens: int, *, shifted: bool = True, upcast: bool = True, divided: bool = False) -> Value:
+def cross_entropy(
+    tape: Tape, logits: Value, tokens: int, *, shifted: bool = True, upcast: bool = True, divided: bool = False
+) -> Value:
     """The mean loss of `tokens` rows of logits.
 
     shifted: labels are moved by one first. upcast: logits are made fp32 outside the loss.
@@ -54,3 +56,61 @@ def _likelihood(tape: Tape, x: Value, tokens: int, labels: Value | None) -> Valu
 
     tape.record((x,), (output,), backward)
     return output
+
+
+CHUNKS = 8
+
+
+def fused_rows(tokens: int, hidden: int, vocabulary: int) -> int:
+    """Tokens whose logits Liger makes at once: as many as make logits no larger than the hidden states, a power of 2.
+
+    Source: Liger-Kernel 0.2.1, `ops/fused_linear_cross_entropy.py`.
+    """
+    wanted = -(-tokens // -(-vocabulary // hidden))
+    return min(tokens, 1 << (wanted - 1).bit_length())
+
+
+def fused_cross_entropy(tape: Tape, x: Value, weight: Value, tokens: int, hidden: int) -> Value:
+    """Head, loss and both gradients in the forward pass, some tokens at a time (Liger; Hsu et al. 2024).
+
+    Kept: the gradients of x and of the head (each part's is added in place). While a part is worked on: its logits,
+    once more in fp32 and once as their gradient.
+    """
+    before, tape.label = tape.label, LOSS
+    vocabulary = weight.n // hidden
+    rows = fused_rows(tokens, hidden, vocabulary)
+    of_input = tape.value(x.n, x.item)
+    of_weight = tape.value(weight.n, weight.item) if weight.needs else None
+    loss = tape.value(tokens, 4)
+    part = rows * vocabulary
+    tape.transient(part * x.item, 4 * part, part * x.item)
+    total = tape.value(1, 4)
+    tape.record((x, weight), (total,), lambda _g, kept=(of_input, of_weight): kept)
+    del loss
+    tape.label = before
+    return total
+
+
+def chunked_cross_entropy(tape: Tape, x: Value, weight: Value, tokens: int, hidden: int) -> Value:
+    """Head and loss in eight parts, each recomputed in the backward pass: x is kept, logits never are.
+
+    A part's backward pass holds its logits and, in fp32, the logits, their log-softmax and its gradient.
+    """
+    before, tape.label = tape.label, LOSS
+    part = -(-tokens // CHUNKS) * (weight.n // hidden)
+    sizes = (part * x.item, 4 * part, 4 * part, 4 * part)
+    tape.transient(*sizes[:3])
+    keep, n, item, total = x.storage, x.n, x.item, weight.n
+    wanted = weight.needs
+
+    def backward(_g: Value, _keep: object = keep) -> Sequence[Value | None]:
+        tape.label = TEMPORARY
+        of_input = tape.value(n, item)
+        of_weight = tape.value(total, weight_item) if wanted else None
+        tape.transient(*sizes, *([total * weight_item] if wanted else []))
+        return of_input, of_weight
+
+    weight_item = weight.item
+    loss = tape.result(1, 4, (x, weight), backward)
+    tape.label = before
+    return loss

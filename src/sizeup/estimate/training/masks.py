@@ -11,7 +11,14 @@ from sizeup.estimate.training.tape import ATTENTION, Value
 
 
 def make_mask(
-    build: Build, window: int | None, *, padding: bool, eager: bool, flash: bool = False, causal: bool = True, item: int = 0
+    build: Build,
+    window: int | None,
+    *,
+    padding: bool,
+    eager: bool,
+    flash: bool = False,
+    causal: bool = True,
+    item: int = 0,
 ) -> Value | None:
     """The mask of the layers with that window; None when the kernel needs none."""
     tape, s = build.tape, build.sequence

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from sizeup.errors import NotFound
-from sizeup.estimate.training.families import FAMILIES, base
 from sizeup.estimate.training.checks import Shape
+from sizeup.estimate.training.families import FAMILIES, base
 from sizeup.models.anatomy.defaults import filled
 from sizeup.models.config import Config
 from sizeup.models.generic import looks_like_decoder, text_part
@@ -51,7 +51,9 @@ def subject_of(config: dict[str, Any] | Config, name: str = "") -> Subject:
             f"no training program for model type {family[:80]!r}, and its sizes don't make a decoder",
             hint="simulate it (--simulate) where torch and transformers are installed",
         )
-    notes.append(f"the modules of {family} haven't been read: taken as llama's, so up to {UNKNOWN:.0%} off; simulate it")
+    notes.append(
+        f"the modules of {family} haven't been read: taken as llama's, so up to {UNKNOWN:.0%} off; simulate it"
+    )
     cfg = filled(cfg, family, nested=nested)
     return Subject(name or family, base(cfg), _context(cfg), UNKNOWN, tuple(notes))
 

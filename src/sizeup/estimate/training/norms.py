@@ -119,7 +119,7 @@ def _mean(tape: Tape, x: Value, width: int) -> Value:
 
 
 def _centred(tape: Tape, x: Value, mean: Value) -> Value:
-    """x - mean: the mean's gradient is a negated copy, summed."""
+    """X - mean: the mean's gradient is a negated copy, summed."""
     n = x.n
 
     def backward(g: Value) -> Sequence[Value | None]:

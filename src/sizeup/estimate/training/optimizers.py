@@ -30,7 +30,8 @@ Counted = Iterable[tuple[Weight, int]]
 
 class Optimizer(msgspec.Struct, frozen=True):
     """state: allocations for one weight. step: temporaries of a step over all weights. host: where the state lies
-    when it isn't on the device (`paged`: it moves as needed)."""
+    when it isn't on the device (`paged`: it moves as needed).
+    """
 
     name: str
     state: Callable[[Weight], tuple[int, ...]]

@@ -49,9 +49,7 @@ def rotate(tape: Tape, x: Value, rotary: Rotary) -> Value:
 
     twice = label + label
     tape.saved()
-    tape.log.extend(
-        (entry(big), entry(small), entry(part), twice - entry(small), entry(big), twice - entry(part))
-    )
+    tape.log.extend((entry(big), entry(small), entry(part), twice - entry(small), entry(big), twice - entry(part)))
 
     keep = (rotary.cos.storage, rotary.sin.storage)
 

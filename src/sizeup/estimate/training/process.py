@@ -1,9 +1,9 @@
 """From the allocator's peak to what a process takes: context, workspaces, and what the allocator reserves beyond.
 
-    context     0.3 to 0.6 GiB: CUDA context and kernels of a torch process (driver 535 to 580, by literature)
-    workspace   cuBLAS: 8.125 MiB a thread that multiplies (Ampere, measured on A100 and RTX 4090), forward and backward
-    reserve     blocks the caching allocator holds but hasn't handed out: replaying 213 steps, median 8 %, 95 % of them
-                below 26 % of the peak
+context     0.3 to 0.6 GiB: CUDA context and kernels of a torch process (driver 535 to 580, by literature)
+workspace   cuBLAS: 8.125 MiB a thread that multiplies (Ampere, measured on A100 and RTX 4090), forward and backward
+reserve     blocks the caching allocator holds but hasn't handed out: replaying 213 steps, median 8 %, 95 % of them
+below 26 % of the peak
 """
 
 from __future__ import annotations

@@ -9,5 +9,13 @@ from sizeup.models.config import Config
 
 def llama(cfg: Config) -> DecoderShape:
     s = sizes(cfg)
-    return DecoderShape(hidden=s.hidden, layers=s.layers, head_count=s.heads, kv_heads=s.kv_heads, head_dim=s.head_dim,
-        ffn=s.ffn, vocabulary=s.vocabulary, tied=cfg.bool("tie_word_embeddings", default=False))
+    return DecoderShape(
+        hidden=s.hidden,
+        layers=s.layers,
+        head_count=s.heads,
+        kv_heads=s.kv_heads,
+        head_dim=s.head_dim,
+        ffn=s.ffn,
+        vocabulary=s.vocabulary,
+        tied=cfg.bool("tie_word_embeddings", default=False),
+    )

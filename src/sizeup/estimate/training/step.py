@@ -1,9 +1,9 @@
 """The peak of one step: the pieces of the program put together over the whole depth, moment by moment.
 
-    static     weights, buffers, optimizer states, inputs (and gradients, between micro-batches)
-    forward    static + what the segments before have left + the height inside the segment
-    backward   the same, last segment first; gradients stay, kept activations go
-    step       static + gradients + the optimizer's temporaries
+static     weights, buffers, optimizer states, inputs (and gradients, between micro-batches)
+forward    static + what the segments before have left + the height inside the segment
+backward   the same, last segment first; gradients stay, kept activations go
+step       static + gradients + the optimizer's temporaries
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ def _backward_phase(place: int, last: int, layers: list[int]) -> str:
     return "backward of the layers" if layers and layers[0] < place < layers[-1] else "backward of the ends"
 
 
-def _offer(best: dict[str, Moment], phase: str, segment: str, height: int, place: int, entry: int, *, backward: bool) -> None:
+def _offer(
+    best: dict[str, Moment], phase: str, segment: str, height: int, place: int, entry: int, *, backward: bool
+) -> None:
     if phase not in best or height > best[phase].peak:
         best[phase] = Moment(phase, segment, height, place, entry, backward)
 

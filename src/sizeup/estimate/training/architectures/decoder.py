@@ -1,6 +1,6 @@
 """Decoders of the llama line and their neighbours: what differs between them is in `DecoderShape`.
 
-    embedding → layers (norm, attention, norm, feed-forward, with residuals) → norm → head → loss
+embedding → layers (norm, attention, norm, feed-forward, with residuals) → norm → head → loss
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from collections.abc import Callable
 import msgspec
 
 from sizeup.estimate.training.activations import activate
-from sizeup.estimate.training.attention import Heads, Way, attend
 from sizeup.estimate.training.architectures.experts import STACKED_NAMES, Mixture, mixture
 from sizeup.estimate.training.architectures.latent import Latent, latent_attention
-from sizeup.estimate.training.basic import add, cast, cut, dropout, heads, join, multiply, scale, split
+from sizeup.estimate.training.attention import Heads, Way, attend
+from sizeup.estimate.training.basic import add, cast, cut, dropout, heads, multiply, scale, split
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.checkpointing import checkpointed
-from sizeup.estimate.training.loss import cross_entropy
+from sizeup.estimate.training.linear import linear
+from sizeup.estimate.training.loss import chunked_cross_entropy, cross_entropy, fused_cross_entropy
 from sizeup.estimate.training.masks import make_mask
 from sizeup.estimate.training.positions import Rotary, rotate, rotate_part
 from sizeup.estimate.training.program import Segment, State
@@ -134,7 +135,9 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
         )
     if shape.rotary:
         dim = round(shape.head_dim * shape.rotary)
-        state.held["rotary"] = [Rotary(tape, build.sequence, dim, 4 if shape.rotary_wide else x.item) for _ in range(shape.rotary_tables)]
+        state.held["rotary"] = [
+            Rotary(tape, build.sequence, dim, 4 if shape.rotary_wide else x.item) for _ in range(shape.rotary_tables)
+        ]
     state.x = x
 
 
@@ -182,7 +185,7 @@ class Layer:
         return norm(self.build, self.shape, name, x, width or self.shape.hidden)
 
     def residual(self, x: Value, branch: Value) -> Value:
-        """x + branch, with the branch's dropout or multiplier."""
+        """X + branch, with the branch's dropout or multiplier."""
         branch = dropout(self.build.tape, branch, self.shape.residual_dropout)
         if self.shape.residual_scale:
             branch = scale(self.build.tape, branch)
@@ -252,7 +255,9 @@ class Layer:
             return self.fused(x, width, small)
         q = self.projected("q_proj", x, width)
         k = self.projected("k_proj", x, small)
-        v = heads(build.tape, build.linear(_name(shape, "self_attn.v_proj"), x, shape.hidden, small, bias=shape.qkv_bias))
+        v = heads(
+            build.tape, build.linear(_name(shape, "self_attn.v_proj"), x, shape.hidden, small, bias=shape.qkv_bias)
+        )
         return q, k, v
 
     def projected(self, name: str, x: Value, width: int) -> Value:
@@ -327,11 +332,13 @@ def feed_forward(build: Build, shape: DecoderShape, x: Value) -> Value:
     tape, h, inner, bias = build.tape, shape.hidden, shape.ffn, shape.mlp_bias
     up, down = _name(shape, "mlp.up_proj"), _name(shape, "mlp.down_proj")
     if shape.mlp == "plain":
-        return build.linear(down, activate(tape, build.linear(up, x, h, inner, bias=bias), shape.activation), inner, h, bias=bias)
+        return build.linear(
+            down, activate(tape, build.linear(up, x, h, inner, bias=bias), shape.activation), inner, h, bias=bias
+        )
     if shape.mlp == "fused":
         both = build.linear(_name(shape, "mlp.gate_up_proj"), x, h, 2 * inner, bias=bias)
-        gate, linear = split(tape, both, (both.n // 2, both.n // 2))
-        product = multiply(tape, linear, activate(tape, gate, shape.activation))
+        gate, straight = split(tape, both, (both.n // 2, both.n // 2))
+        product = multiply(tape, straight, activate(tape, gate, shape.activation))
         return build.linear(down, product, inner, h, bias=bias)
     return build.linear(
         down,
@@ -413,6 +420,9 @@ def _loss(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     tape.label = LOSS
     x = state.hidden
     state.x = None
+    if run.loss != "standard":
+        state.loss = split_loss(build, shape, run.loss, x)
+        return
     logits = head(build, x, shape.hidden, shape.vocabulary, tied=shape.tied, bias=shape.head_bias)
     if shape.logit_softcap:
         logits = scale(tape, logits)
@@ -425,14 +435,19 @@ def _loss(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     state.loss = cross_entropy(tape, state.logits, build.tokens, divided=run.divided)
 
 
+def split_loss(build: Build, shape: DecoderShape, kind: str, x: Value) -> Value:
+    """Head and loss without whole logits."""
+    name = "embed_tokens" if shape.tied else "lm_head"
+    n = shape.vocabulary * shape.hidden
+    weight = build.weight(name, n, shape.vocabulary, "embedding" if shape.tied else "head")
+    way = fused_cross_entropy if kind == "fused" else chunked_cross_entropy
+    return way(build.tape, x, weight, build.tokens, shape.hidden)
+
+
 def head(build: Build, x: Value, hidden: int, vocabulary: int, *, tied: bool, bias: bool = False) -> Value:
     """The output projection, never packed nor adapted; a tied one multiplies with the embedding."""
-    from sizeup.estimate.training.linear import linear
-
     name = "embed_tokens" if tied else "lm_head"
     table = build.weight(name, vocabulary * hidden, vocabulary, "embedding" if tied else "head")
     offset = build.weight("lm_head.bias", vocabulary) if bias else None
     return linear(build.tape, x, table, offset)
 
-
-_ = (join, head)

@@ -16,7 +16,6 @@ from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.tape import ADAPTER, EXPERTS, Tape, Value
 
-
 #: Names that peft reads as those of stacked experts, and then no longer as modules (dense layers, shared experts).
 STACKED_NAMES = frozenset({"gate_proj", "up_proj", "down_proj"})
 
@@ -90,7 +89,7 @@ def _picked(tape: Tape, scores: Value, n: int, numbers: Value) -> Value:
 
 
 def _normalised(tape: Tape, top: Value, tokens: int) -> Value:
-    """top / Σ top."""
+    """Top / Σ top."""
     total = tape.result(tokens, top.item, (top,), lambda g: (g,))
     keep, n, item = (top.storage, total.storage), top.n, top.item
 
@@ -168,7 +167,9 @@ def _shared(build: Build, x: Value, hidden: int, m: Mixture, activation: str) ->
     tape = build.tape
     gate = build.linear("mlp.shared_experts.gate_proj", x, hidden, m.shared)
     up = build.linear("mlp.shared_experts.up_proj", x, hidden, m.shared)
-    y = build.linear("mlp.shared_experts.down_proj", multiply(tape, activate(tape, gate, activation), up), m.shared, hidden)
+    y = build.linear(
+        "mlp.shared_experts.down_proj", multiply(tape, activate(tape, gate, activation), up), m.shared, hidden
+    )
     del gate, up
     return y
 

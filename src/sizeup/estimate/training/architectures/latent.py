@@ -32,7 +32,14 @@ class Latent(msgspec.Struct, frozen=True):
 
 
 def latent_attention(
-    build: Build, x: Value, hidden: int, count: int, m: Latent, way: Way, mask: Value | None, turn: Callable[[Value], Value]
+    build: Build,
+    x: Value,
+    hidden: int,
+    count: int,
+    m: Latent,
+    way: Way,
+    mask: Value | None,
+    turn: Callable[[Value], Value],
 ) -> Value:
     """Projections, rotation of the rotary parts, expansion, attention, output."""
     tape, tokens = build.tape, build.tokens

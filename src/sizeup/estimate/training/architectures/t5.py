@@ -15,6 +15,7 @@ from sizeup.estimate.training.attention import Heads, Way, attend
 from sizeup.estimate.training.basic import add, cast, dropout, heads, multiply, scale
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.checkpointing import checkpointed
+from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.loss import cross_entropy
 from sizeup.estimate.training.masks import make_mask
 from sizeup.estimate.training.norms import inverse_rms
@@ -241,8 +242,6 @@ def _loss(build: Build, state: State, shape: T5Shape, run: Run) -> None:
     if shape.scaled_output:
         x = scale(tape, x)
     name = "shared" if shape.tied else "lm_head"
-    from sizeup.estimate.training.linear import linear
-
     table = build.weight(name, shape.vocabulary * shape.hidden, shape.vocabulary, "embedding" if shape.tied else "head")
     state.logits = linear(tape, x, table)
     state.loss = cross_entropy(tape, state.logits, build.tokens, shifted=False, upcast=False, divided=run.divided)
