@@ -5,27 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from sizeup.advice.fitting import Fits, fits
+from sizeup.advice.speeds import Speed, speed_of
 from sizeup.engines.llamacpp.command import server_command
-from sizeup.engines.llamacpp.footprint import assignment_of
 from sizeup.engines.llamacpp.placement import place
 from sizeup.engines.llamacpp.setting import ALL_LAYERS, VERSION, LlamaSetting
-from sizeup.engines.llamacpp.traffic import stages
 from sizeup.estimate.footprint import Footprint
-from sizeup.estimate.speed import decode_speed
 from sizeup.machines.budget import Budget, machine_budget
 from sizeup.machines.device import Machine
 from sizeup.models.model import Model
-from sizeup.quantity import Interval
-
-
-class Speed(msgspec.Struct, frozen=True):
-    """How fast a plan runs; None with the reason when the machine doesn't tell enough.
-
-    decode_tokens_per_s: of one sequence, with half of the context in the cache.
-    """
-
-    decode_tokens_per_s: Interval | None
-    because: str
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -76,17 +63,6 @@ def make_plan(model: Model, setting: LlamaSetting, machine: Machine, budget: Bud
         setting=chosen,
         command=" ".join(server_command(chosen, f"{model.name.rpartition('/')[2]}-{chosen.format or 'model'}.gguf")),
     )
-
-
-def speed_of(model: Model, setting: LlamaSetting, machine: Machine, budget: Budget) -> Speed:
-    """Decode speed with half of the context filled."""
-    places = assignment_of(model, setting, machine, budget)
-    try:
-        found = stages(model, setting, machine, places, setting.context // 2)
-    except ValueError as unknown:
-        return Speed(None, str(unknown))
-    read = sum(stage.weight_bytes + stage.cache_bytes for stage in found)
-    return Speed(decode_speed(found), f"{read / 1e9:.2f} GB read for each token at {setting.context // 2:,} tokens")
 
 
 def describe_placement(model: Model, setting: LlamaSetting, machine: Machine) -> str:

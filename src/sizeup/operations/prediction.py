@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sizeup.advice.plans import speed_of
+from sizeup.advice.speeds import speed_of
 from sizeup.engines.llamacpp.footprint import assignment_of
 from sizeup.engines.llamacpp.traffic import stages
 from sizeup.machines.budget import machine_budget
@@ -28,5 +28,5 @@ def predict(served: Served, cell: Cell) -> Prediction:
         return Prediction(because=speed.because)
     places = assignment_of(served.model, served.plan.setting, served.machine, budget)
     found = stages(served.model, served.plan.setting, served.machine, places, depth)
-    least = sum((stage.weight_bytes + stage.cache_bytes) / stage.bandwidth for stage in found)
+    least = sum(stage.ceiling_seconds for stage in found)
     return Prediction(speed.decode_tokens_per_s, None, 1 / least if least else None, speed.because)

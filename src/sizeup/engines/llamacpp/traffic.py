@@ -7,6 +7,8 @@ Placement follows `sizeup.engines.llamacpp.weights`: layers on their GPU, expert
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -16,11 +18,13 @@ from sizeup.engines.llamacpp.names import layer_count
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.engines.llamacpp.weights import HOST, Assignment, Typed, tied_head, typed_tensors
 from sizeup.estimate.cache import token_cache_bytes
+from sizeup.estimate.speed.ceilings import Ceilings, ceilings
+from sizeup.estimate.speed.decode import Stage
 from sizeup.estimate.speed.demand import NOTHING, Demand, Reach, Share, pass_work
 from sizeup.estimate.speed.kernels import layer_kernels
+from sizeup.estimate.speed.links import handover_seconds, weights_seconds
 from sizeup.estimate.speed.reaches import attention_flops
 from sizeup.estimate.speed.work import PACKINGS, Work
-from sizeup.estimate.speed import Stage
 from sizeup.machines.device import Machine
 from sizeup.models.model import Block, Model
 
@@ -28,6 +32,9 @@ _LEGACY = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q8_1"})
 _PLAIN = frozenset({"F32", "F16", "BF16", "F64"})
 _FLOAT4 = frozenset({"MXFP4", "NVFP4"})
 _OUTPUT_KERNELS = 4.0
+#: Batches of so many tokens are computed on a GPU although the weights are on the host: they are copied for each pass.
+#: Source: ggml_backend_*_device_offload_op, min_batch_size in ggml-cuda.cu, llama.cpp 0.5.0 (0c1e570).
+OFFLOADED_TOKENS = 32
 
 
 def packing(kind: str) -> int:
@@ -55,8 +62,8 @@ def traffic(
 ) -> Traffic:
     """What the layers of a model ask for in that mix and with those cache types."""
     count = layer_count(model)
-    weights = [[0.0, NOTHING, 0.0, NOTHING] for _ in range(count)]
-    output = [0.0, NOTHING]
+    weights: list[list[Any]] = [[0.0, NOTHING, 0.0, NOTHING] for _ in range(count)]
+    output: list[Any] = [0.0, NOTHING]
     tied = tied_head(model, mix, imatrix)
     for tensor in (*typed_tensors(model, mix, imatrix, mtp), *((tied,) if tied else ())):
         if tensor.zone == "layer":
@@ -65,8 +72,8 @@ def traffic(
             row, at = output, 0
         else:
             continue
-        row[at] += tensor.bytes  # type: ignore[operator]
-        row[at + 1] = _with_values(row[at + 1], tensor)  # type: ignore[arg-type]
+        row[at] += tensor.bytes
+        row[at + 1] = _with_values(row[at + 1], tensor)
     blocks = _blocks_by_layer(model)
     memories = layer_memories(model)
     places: dict[Demand, int] = {}
@@ -75,7 +82,7 @@ def traffic(
         memory = memories[number] if number < len(memories) else LayerMemory()
         demand = _demand(weights[number], blocks.get(number), memory, cache_k, cache_v, full_swa=full_swa)
         numbers.append(places.setdefault(demand, len(places)))
-    head = Demand(weight_bytes=output[0], values=output[1], kernels=_OUTPUT_KERNELS)  # type: ignore[arg-type]
+    head = Demand(weight_bytes=output[0], values=output[1], kernels=_OUTPUT_KERNELS)
     return Traffic(tuple(places), tuple(numbers), head)
 
 
@@ -95,18 +102,18 @@ def _blocks_by_layer(model: Model) -> dict[int, Block]:
 
 
 def _demand(
-    weights: list[object], block: Block | None, memory: LayerMemory, cache_k: str, cache_v: str, *, full_swa: bool
+    weights: list[Any], block: Block | None, memory: LayerMemory, cache_k: str, cache_v: str, *, full_swa: bool
 ) -> Demand:
     dense, values, expert, expert_values = weights
     kernels, routed = layer_kernels(block) if block else (0.0, 0.0)
     forward = block.feed_forward if block else None
     flops = sum(attention_flops(mixer) for mixer in block.mixers) if block else 0.0
-    reaches = ()
+    reaches: tuple[Reach, ...] = ()
     if flops:
         kept = token_cache_bytes(memory.keys, memory.values, cache_k, cache_v) if memory.keys else 0
         reaches = (Reach(None if full_swa else memory.window, float(kept), flops),)
     return Demand(
-        dense, values, expert, expert_values,  # type: ignore[arg-type]
+        dense, values, expert, expert_values,
         experts=forward.experts if forward else 0,
         chosen=forward.experts_per_token if forward else 0,
         reaches=reaches,
@@ -160,13 +167,33 @@ def placed_work(
     )  # fmt: skip
 
 
-def stages(model: Model, setting: LlamaSetting, machine: Machine, places: Assignment, depth: int) -> tuple[Stage, ...]:
-    """One stage for each device that does something for a token, at `depth` tokens already in the cache."""
+def stages(
+    model: Model,
+    setting: LlamaSetting,
+    machine: Machine,
+    places: Assignment,
+    depth: float,
+    *,
+    tokens: int = 1,
+    sequences: int = 1,
+    measured: Mapping[str, Ceilings] | None = None,
+) -> tuple[Stage, ...]:
+    """One stage for each device that does something in a pass of `tokens` tokens a sequence, after `depth` tokens.
+
+    measured: ceilings that calibration found, by device name. Raises ValueError when a device's bandwidth is unknown.
+    """
     found = []
-    for placed in placed_work(model, setting, places, depth=depth):
-        device = machine.cpu if placed.place == HOST else machine.gpus[placed.place]
-        if device.bandwidth is None:
-            raise ValueError(f"the memory bandwidth of {device.name} is unknown")
-        work = placed.work
-        found.append(Stage(device.name, device.backend, round(work.weight_bytes), round(work.cache_bytes), round(work.matrix_flops), work.layers, device.bandwidth, max(device.compute.values(), default=None)))
+    placed = placed_work(model, setting, places, tokens=tokens, depth=depth, sequences=sequences)
+    for number, item in enumerate(placed):
+        lent = item.place == HOST and bool(machine.gpus) and tokens * sequences >= OFFLOADED_TOKENS
+        device = machine.cpu if item.place == HOST and not lent else machine.gpus[max(0, item.place)]
+        ceiling = (measured or {}).get(device.name) or ceilings(device)
+        handed = 0.0
+        if len(placed) > 1:
+            crossings = 2 * setting.cpu_moe_layers if item.place == HOST and setting.cpu_moe_layers else int(number > 0)
+            bus = device if item.place != HOST else machine.gpus[max(0, places.output)]
+            handed = handover_seconds(model.hidden, tokens * sequences, bus, crossings)
+        if lent:
+            handed += weights_seconds(item.work.weight_bytes, device)
+        found.append(Stage(device.name, ceiling, item.work, handed))
     return tuple(found)

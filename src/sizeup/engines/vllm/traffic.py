@@ -27,5 +27,7 @@ def layout_of(name: str) -> Layout:
     """The layout of that name. Raises BadInput for an unknown one."""
     found = LAYOUTS.get(name.upper())
     if found is None:
-        raise BadInput(f"no checkpoint format {name!r} is known to vLLM's estimate", hint=f"one of {', '.join(LAYOUTS)}")
+        raise BadInput(
+            f"no checkpoint format {name!r} is known to vLLM's estimate", hint=f"one of {', '.join(LAYOUTS)}"
+        )
     return found

@@ -8,13 +8,15 @@ from sizeup.machines.device import Device
 
 #: Integer operations that unpack weights, for each fp32 FLOP of the same lanes: 32 bit adds, shifts and dot products a
 #: clock and multiprocessor, over twice its fp32 lanes. NVIDIA: CUDA programming guide, arithmetic throughput table
-#: (shifts on Pascal 64 of 128 lanes in one pipe; Turing, Volta and A100 a pipe of 64 beside 64; Ampere GA10x and later 64 of 128;
-#: Blackwell 128 of 128). Others issue integers at half the rate of fused multiply-adds counted as two.
+#: (shifts on Pascal 64 of 128 lanes in one pipe; Turing, Volta and A100 a pipe of 64 beside 64; Ampere GA10x and later
+#: 64 of 128; Blackwell 128 of 128). Others issue integers at half the rate of fused multiply-adds counted as two.
 _INTEGER_SHARE = {
     "Kepler": 0.15, "Maxwell": 0.25, "Pascal": 0.25, "Volta": 0.5, "Turing": 0.5, "Ampere": 0.25,
     "Ada Lovelace": 0.25, "Hopper": 0.25, "Blackwell": 0.5,
 }  # fmt: skip
 _USUAL_INTEGER_SHARE = 0.25
+#: A processor's vectors hold four times as many 8 bit values as floats; shuffles and additions take back a half.
+_PROCESSOR_INTEGER_SHARE = 2.0
 #: fp32 lanes of a multiprocessor where the generation's chips differ: A100 and A30 have 64, their integer pipe too.
 _AMPERE_LANES_LIMIT = 300e9
 #: Taken when nothing is known of what a device computes: about a desktop processor.
@@ -58,6 +60,8 @@ def ceilings(device: Device, stack: str = "") -> Ceilings:
 
 
 def _integer_share(device: Device, vector: float) -> float:
+    if device.kind == "cpu":
+        return _PROCESSOR_INTEGER_SHARE
     share = _INTEGER_SHARE.get(device.arch, _USUAL_INTEGER_SHARE)
     narrow = device.arch == "Ampere" and device.units and vector / device.units < _AMPERE_LANES_LIMIT
     return 2 * share if narrow else share

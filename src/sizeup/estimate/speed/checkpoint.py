@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from sizeup.estimate.cache import token_cache_bytes
@@ -75,7 +77,8 @@ def demands(model: Model, layout: Layout, cache_type: str = "f16", *, windowed: 
 
 
 def _demand(block: Block, layout: Layout, cache_type: str, *, windowed: bool) -> Demand:
-    dense, expert = [0.0, NOTHING], [0.0, NOTHING]
+    dense: list[Any] = [0.0, NOTHING]
+    expert: list[Any] = [0.0, NOTHING]
     for tensor in block.tensors:
         if tensor.role not in _SKIPPED_ROLES:
             row = expert if tensor.role == "routed_expert" else dense
@@ -85,7 +88,7 @@ def _demand(block: Block, layout: Layout, cache_type: str, *, windowed: bool) ->
     kept = [reach_of(m, _token_bytes(m, cache_type), windowed=windowed) for m in block.mixers]
     states = sum(getattr(m, "state_elements", 0) + getattr(m, "conv_elements", 0) for m in block.mixers)
     return Demand(
-        dense[0], dense[1], expert[0], expert[1],  # type: ignore[arg-type]
+        dense[0], dense[1], expert[0], expert[1],
         experts=forward.experts if forward else 0,
         chosen=forward.experts_per_token if forward else 0,
         reaches=tuple(reach for reach in kept if reach),
@@ -95,16 +98,18 @@ def _demand(block: Block, layout: Layout, cache_type: str, *, windowed: bool) ->
     )  # fmt: skip
 
 
-def _put(row: list[object], tensor: Tensor, layout: Layout) -> None:
+def _put(row: list[Any], tensor: Tensor, layout: Layout) -> None:
     elements = float(tensor.elements * tensor.copies)
-    plain = not tensor.is_matrix or tensor.role in _KEPT_PLAIN or (layout.experts_only and tensor.role != "routed_expert")
+    plain = (
+        not tensor.is_matrix or tensor.role in _KEPT_PLAIN or (layout.experts_only and tensor.role != "routed_expert")
+    )
     head = tensor.role == "head"
     bits = 16.0 if plain else layout.head_bits if head else layout.bits
     packing = "plain" if bits >= 16 else layout.packing
-    row[0] += elements * bits / 8  # type: ignore[operator]
+    row[0] += elements * bits / 8
     if tensor.is_matrix:
         at = PACKINGS.index(packing)
-        values: tuple[float, ...] = row[1]  # type: ignore[assignment]
+        values: tuple[float, ...] = row[1]
         row[1] = (*values[:at], values[at] + elements, *values[at + 1 :])
 
 

@@ -110,7 +110,16 @@ def pass_work(
         matrices += (output_rows or sequences) * sum(output.values)
         _add(values, output.values, 1)
     return Work(
-        every, weight + expert, tuple(values), 2 * matrices, attention, cache, kernels, expert, layers, output is not None
+        every,
+        weight + expert,
+        tuple(values),
+        2 * matrices,
+        attention,
+        cache,
+        kernels,
+        expert,
+        layers,
+        output is not None,
     )
 
 

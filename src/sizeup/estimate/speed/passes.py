@@ -30,7 +30,8 @@ class Rates(msgspec.Struct, frozen=True):
     """What a device reaches with a set of kernels: ceilings times fitted shares.
 
     streaming, caching: bytes/s. unpacking: seconds a value, by packing. matrix_flop, plain_flop,
-    attention_flop: seconds a FLOP; scaling_flop: of a product's scaling, by packing. expert_reading, expert_computing: factors for routed experts. kernel: seconds.
+    attention_flop: seconds a FLOP; scaling_flop: of a product's scaling, by packing. expert_reading, expert_computing:
+    factors for routed experts. kernel: seconds.
     """
 
     streaming: float
@@ -105,7 +106,7 @@ def pass_seconds(work: Work, rate: Rates) -> Seconds:
     return Seconds(
         reading=work.weight_bytes * (1 + (rate.expert_reading - 1) * routed) / rate.streaming,
         unpacking=sum(count * each for count, each in zip(work.values, rate.unpacking, strict=True)),
-        computing=work.matrix_flops * flop * (1 + (rate.expert_computing - 1) * routed),
+        computing=work.matrix_flops * flop * (1 + (rate.expert_computing - 1) * routed * (1 - 1 / work.tokens)),
         attention=(cache**2 + scores**2) ** 0.5,
         launching=work.kernels * rate.kernel,
     )

@@ -1,6 +1,6 @@
 """What one pass through a model asks of a device: bytes to read, values to unpack, FLOPs, kernels to start.
 
-A pass computes some tokens of one or several sequences at once: one token when decoding, a ubatch when reading a prompt.
+A pass computes some tokens of one or several sequences at once: one when decoding, a ubatch when reading a prompt.
 """
 
 from __future__ import annotations
