@@ -11,7 +11,7 @@ import pytest
 from fakes import CUT, Answer, Fake, answer_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recorded import llamacpp_events, ollama_lines, vllm_events
+from wire_formats import llamacpp_events, ollama_lines, vllm_events
 
 from sizeup.engines.protocol import Ask, Call, Endpoint
 from sizeup.engines.registry import ENGINES
@@ -81,16 +81,17 @@ def test_404_is_not_found():
 
 def test_silence_ends():
     since = time.monotonic()
-    with pytest.raises(NetworkError, match="said nothing for 0.2 s"):
+    with pytest.raises(NetworkError, match=r"said nothing for 0\.2 s"):
         chunks(Answer([vllm_events(2)[0], b":"], pause=2.0), silence=0.2)
     assert time.monotonic() - since < 1.5
 
 
 def test_what_came_before_an_error_was_yielded():
     seen = []
-    with Fake({"POST /v1/completions": Answer([*vllm_events(5)[:3], CUT])}) as fake, pytest.raises(NetworkError):
-        for arrival in arrivals(Endpoint(fake.url), [CALL], OPENAI.read):
-            seen.append(arrival.chunk.text)
+    with Fake({"POST /v1/completions": Answer([*vllm_events(5)[:3], CUT])}) as fake:
+        found = (arrival.chunk.text for arrival in arrivals(Endpoint(fake.url), [CALL], OPENAI.read))
+        with pytest.raises(NetworkError):
+            seen.extend(found)
     assert seen == [" w0", " w1", " w2"]
 
 

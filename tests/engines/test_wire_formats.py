@@ -2,7 +2,7 @@
 
 import pytest
 from fakes import Answer, Fake, answer_json
-from recorded import LLAMACPP, LMSTUDIO, OLLAMA, OPENAI, VLLM
+from wire_formats import LLAMACPP, LMSTUDIO, OLLAMA, OPENAI, VLLM
 
 from sizeup.engines.protocol import Ask, Endpoint, Message
 from sizeup.engines.registry import ENGINES, attach, is_address
@@ -115,15 +115,15 @@ def test_nothing_at_an_address_is_a_network_error():
 
 
 def test_a_page_that_is_no_api_is_a_network_error():
-    with Fake({"GET /v1/models": Answer([b"<html>hello</html>"], kind="text/html")}) as fake:
-        with pytest.raises(NetworkError, match="isn't JSON"):
-            attach(fake.url)
+    page = Answer([b"<html>hello</html>"], kind="text/html")
+    with Fake({"GET /v1/models": page}) as fake, pytest.raises(NetworkError, match="isn't JSON"):
+        attach(fake.url)
 
 
 def test_a_key_is_asked_for():
-    with Fake({"GET /v1/models": answer_json({"error": {"message": "bad key"}}, 401)}) as fake:
-        with pytest.raises(NetworkError, match="bad key") as caught:
-            attach(fake.url)
+    refusal = answer_json({"error": {"message": "bad key"}}, 401)
+    with Fake({"GET /v1/models": refusal}) as fake, pytest.raises(NetworkError, match="bad key") as caught:
+        attach(fake.url)
     assert "SIZEUP_API_KEY" in caught.value.hint
 
 
