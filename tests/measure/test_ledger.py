@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sizeup.errors import BadFile, SizeupError
 from sizeup.measure.ledger import Ledger, Selection, default_path, shipped
 from sizeup.measure.ledger_schema import MIGRATIONS, VERSION, migrate, schema_version
-from sizeup.measure.rows import KINDS, UNITS, Row, ModelRecord, checked, decode_lines, encode_line
+from sizeup.measure.rows import KINDS, UNITS, ModelRecord, Row, checked, decode_lines, encode_line
 
 GEMMA = ModelRecord("5ac3", "google/gemma-2-2b-it", "gemma2", 2_614_341_888, {"model_type": "gemma2"})
 

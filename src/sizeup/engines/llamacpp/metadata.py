@@ -40,10 +40,12 @@ class _Layers:
         stacks = {name: [b for b in model.blocks if b.layers and b.stack == name] for name in _STACKS}
         self.decoders = stacks["decoder"]
         main = stacks["text"] or stacks["encoder"] or self.decoders
-        numbered = {number: block for block in (*stacks["mtp"], *main) for number in block.layers}
-        self.main = sum(len(block.layers) for block in main)
+        numbered = {number: block for block in main for number in block.layers}
+        self.main = len(numbered)
         self.count = self.main if self.decoders else max(self.main, 1 + max((t.layer for t in tensors), default=0))
-        self.blocks: list[Block] = [numbered[number] for number in sorted(numbered) if number < self.count]
+        further = [block for block in stacks["mtp"] for _ in block.layers]
+        every = [*(numbered[number] for number in sorted(numbered)), *further]
+        self.blocks: list[Block] = every[: self.count]
 
     def first(self, kind: type[Mixer]) -> Mixer | None:
         """The first mixer of this kind."""
@@ -86,7 +88,7 @@ def metadata(architecture: str, model: Model, tensors: Sequence[GgufTensor]) -> 
 def _general(model: Model, layers: _Layers, tensors: Sequence[GgufTensor]) -> dict[str, Value]:
     values: dict[str, Value] = {
         "vocab_size": _rows("token_embd.weight", tensors) or model.vocabulary,
-        "context_length": model.context or 2048,
+        "context_length": _rows("position_embd.weight", tensors) or model.context or 2048,
         "embedding_length": model.hidden,
         "block_count": layers.count,
         "nextn_predict_layers": layers.count - layers.main,
@@ -198,12 +200,15 @@ def _feed_forward(architecture: str, layers: _Layers, tensors: Sequence[GgufTens
     widths = layers.each(lambda b: (b.feed_forward.width or b.feed_forward.expert_width) if b.feed_forward else missing)
     if experts and architecture not in ZERO_WIDTHS:
         widths = [dense]
+    if architecture == "qwen":
+        widths = [2 * dense]
     values: dict[str, Value] = {"feed_forward_length": _scalar(widths or [dense], dense)}
     if not experts:
         return values
     mixtures = layers.each(lambda b: int(bool(b.feed_forward and b.feed_forward.experts)))
     biased = any(".exp_probs_b" in tensor.name for tensor in tensors)
     values |= {
+        "moe_latent_size": next((t.shape[0] for t in tensors if t.name.endswith("ffn_latent_down.weight")), 0),
         "expert_count": experts,
         "expert_used_count": layers.feed_forward(lambda f: f.experts_per_token),
         "expert_feed_forward_length": expert_width,
