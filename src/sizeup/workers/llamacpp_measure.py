@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from sizeup.workers.llamacpp_binding import Log, Memory, fill, load, started
 from sizeup.workers.process_memory import snapshot
-from sizeup.workers.protocol import Say, answer
+from sizeup.workers.protocol import Refused, Say, answer
 
 LOAD_MODE_NONE, LOAD_MODE_MMAP = 0, 1
 
@@ -79,9 +79,12 @@ def work(job: dict[str, Any], say: Say) -> None:
     threads = binding.llama_n_threads_batch(context)
     say("result", part="buffers", buffers=account, output=log.buffer_bytes("output"), threads=threads)
 
+    room = binding.llama_n_ctx(context)
+    if job["prefill"] + job["decode"] > room:
+        raise Refused("config", f"{job['prefill']} + {job['decode']} tokens don't fit in a context of {room}")
     vocabulary = binding.llama_vocab_n_tokens(binding.llama_model_get_vocab(model))
     tokens = [random.randrange(vocabulary) for _ in range(job["prefill"] + job["decode"])]  # noqa: S311
-    batch = job["context"]["n_batch"]
+    batch = binding.llama_n_batch(context)
     for start in range(0, job["prefill"], batch):
         feed(binding, context, tokens[start : min(start + batch, job["prefill"])])
     binding.llama_synchronize(context)
