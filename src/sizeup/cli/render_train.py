@@ -45,14 +45,22 @@ def _rank(rank: Rank) -> Iterator[str]:
     """Components with bars, and phases beside the peak."""
     yield text.heading(rank.device, f"{format_bytes(rank.peak_bytes)} at {rank.phase}")
     rows = [
-        (item.component.replace("_", " "), item.name, format_bytes(item.bytes), text.bar(item.bytes / rank.peak_bytes, 16))
+        (
+            item.component.replace("_", " "),
+            item.name,
+            format_bytes(item.bytes),
+            text.bar(item.bytes / rank.peak_bytes, 16),
+        )
         for item in rank.items
     ]
     yield from text.table(rows, align="<<><")
     if rank.host_bytes:
         yield f"on the host: {format_bytes(rank.host_bytes)}"
     yield ""
-    phases = [(phase.name, format_bytes(phase.peak_bytes), text.bar(phase.peak_bytes / rank.peak_bytes, 16)) for phase in rank.phases]
+    phases = [
+        (phase.name, format_bytes(phase.peak_bytes), text.bar(phase.peak_bytes / rank.peak_bytes, 16))
+        for phase in rank.phases
+    ]
     yield from text.table(phases, header=("phase", "peak", ""), align="<><")
 
 
@@ -65,7 +73,13 @@ def _advice(advice: TrainAdvice) -> Iterator[str]:
     if advice.seconds:
         yield f"a step takes about {advice.seconds:.2g} s ({advice.because})"
     rows = [
-        (saving.change, f"-{format_bytes(saving.saved_bytes)}", format_bytes(saving.peak_bytes), f"× {saving.slower:.2f}", saving.how)
+        (
+            saving.change,
+            f"-{format_bytes(saving.saved_bytes)}",
+            format_bytes(saving.peak_bytes),
+            f"× {saving.slower:.2f}",
+            saving.how,
+        )
         for saving in advice.savings[:8]
     ]
     yield from text.table(rows, header=("change", "saves", "peak", "time", "how"), align="<>>><")

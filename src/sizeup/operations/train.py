@@ -34,9 +34,7 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     )
     batch: Annotated[int, Meta(description="Sequences of a micro-batch on one device.")] = 1
     sequence: Annotated[int, Meta(description="Tokens of a sequence.")] = 1024
-    checkpointing: Annotated[
-        str | bool, Meta(description="none, full, selective, or n for every n-th layer.")
-    ] = "none"
+    checkpointing: Annotated[str | bool, Meta(description="none, full, selective, or n for every n-th layer.")] = "none"
     attention: Annotated[str, Meta(description="sdpa, eager, flash_attention_2.")] = "sdpa"
     loss: Annotated[str, Meta(description="standard, chunked, fused (Liger).")] = "standard"
     lora_rank: Annotated[int | None, Meta(description="Rank of the adapters.")] = None
@@ -53,9 +51,9 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     data_parallel: Annotated[int, Meta(description="Data-parallel devices.")] = 1
     sharding: Annotated[str, Meta(description="none, ddp, zero1, zero2, zero3, fsdp.")] = "none"
     fsdp: Annotated[int | None, Meta(description="Short for --data-parallel n --sharding fsdp.")] = None
-    fsdp_reshard: Annotated[
-        bool | None, Meta(description="FSDP2: free gathered weights after the forward pass.")
-    ] = True
+    fsdp_reshard: Annotated[bool | None, Meta(description="FSDP2: free gathered weights after the forward pass.")] = (
+        True
+    )
     tensor_parallel: Annotated[int, Meta(description="Devices that split heads and widths.")] = 1
     sequence_parallel: Annotated[bool, Meta(description="Split the stream along the sequence, too.")] = False
     pipeline_parallel: Annotated[int, Meta(description="Stages of layers.")] = 1

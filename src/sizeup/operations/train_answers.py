@@ -5,7 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from sizeup.advice.training import (
-    MOST_TOKENS, TrainAdvice, cheapest_device, largest_value, savings, step_seconds,
+    MOST_TOKENS,
+    TrainAdvice,
+    cheapest_device,
+    largest_value,
+    savings,
+    step_seconds,
 )  # fmt: skip
 from sizeup.errors import BadInput
 from sizeup.estimate.training.checks import check_device

@@ -127,7 +127,11 @@ def torchtune(model: str, setting: TrainSetting) -> str:
             "_component_": "bitsandbytes.optim.PagedAdamW8bit" if "8bit" in setting.optimizer else "torch.optim.AdamW",
             "fused": setting.optimizer == "adamw_fused",
         },
-        "loss": {"_component_": "torchtune.modules.loss.LinearCrossEntropyLoss" if setting.loss != "standard" else "torch.nn.CrossEntropyLoss"},
+        "loss": {
+            "_component_": "torchtune.modules.loss.LinearCrossEntropyLoss"
+            if setting.loss != "standard"
+            else "torch.nn.CrossEntropyLoss"
+        },
     }
     if setting.adapters:
         fields["model"] = {

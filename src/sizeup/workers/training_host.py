@@ -19,7 +19,12 @@ _ALTERNATING = ("layer_types", "mlp_layer_types", "sliding_window_pattern", "mlp
 
 
 def simulate_step(
-    config: dict[str, Any], setting: TrainSetting, *, full_depth: bool = False, replay: bool = False, timeout: float = 600
+    config: dict[str, Any],
+    setting: TrainSetting,
+    *,
+    full_depth: bool = False,
+    replay: bool = False,
+    timeout: float = 600,
 ) -> dict[str, Any]:
     """Peak and phases of the simulated step. replay: what the caching allocator would reserve (at full depth)."""
     python = find_python(PACKAGES, "training")
@@ -27,7 +32,9 @@ def simulate_step(
     layers = depth_of(config)
     if full_depth or replay or layers <= 4 or not alike(config):
         return run_worker("training_simulate.py", job, python=python, timeout=timeout)[0]
-    low, high = (run_worker("training_simulate.py", job | {"layers": n}, python=python, timeout=timeout)[0] for n in (2, 4))
+    low, high = (
+        run_worker("training_simulate.py", job | {"layers": n}, python=python, timeout=timeout)[0] for n in (2, 4)
+    )
     return extrapolated(low, high, layers)
 
 

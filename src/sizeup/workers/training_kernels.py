@@ -56,7 +56,13 @@ class Attention:
         dim, wide = query.shape[-1], value.shape[-1]
         same = query.shape[1] == key.shape[1] == value.shape[1]
         square = query.shape[2] == key.shape[2]
-        if half and mask is None and dim == key.shape[-1] == wide <= 256 and (not causal or square) and (same or grouped):
+        if (
+            half
+            and mask is None
+            and dim == key.shape[-1] == wide <= 256
+            and (not causal or square)
+            and (same or grouped)
+        ):
             return "flash"
         multiple = 8 if half else 4
         if (half or query.dtype == torch.float32) and dim % multiple == 0 and wide % multiple == 0 and same:

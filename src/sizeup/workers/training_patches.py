@@ -9,6 +9,7 @@ import importlib
 from typing import Any
 
 _libraries: list[Any] = []
+_state: dict[str, Any] = {"padding": False, "attention": None}
 
 
 def applied(torch: Any, *, padding: bool) -> Any:
@@ -20,28 +21,31 @@ def applied(torch: Any, *, padding: bool) -> Any:
     """
     from sizeup.workers.training_kernels import Attention
 
+    _state["padding"] = padding
+    if _state["attention"] is not None:
+        _state["attention"].chosen.clear()
+        return _state["attention"]
     if not torch.backends.cuda.is_built():
         library = torch.library.Library("aten", "IMPL")
         for name in ("silu_backward", "mish_backward"):
             library.impl(name, lambda _gradient, x: torch.empty_like(x), "CUDA")
         _libraries.append(library)
-    attention = Attention(torch)
+    attention = _state["attention"] = Attention(torch)
     torch.nn.functional.scaled_dot_product_attention = attention
     torch.cuda.amp.common.amp_definitely_not_available = lambda: False
     torch.cuda.is_bf16_supported = lambda *_args, **_kwargs: True
     torch.cuda.is_current_stream_capturing = lambda: False
-    _masks(padding=padding)
+    _masks()
     _optimizers(torch)
     _module_conversion(torch)
     return attention
 
 
-def _masks(*, padding: bool) -> None:
+def _masks() -> None:
     masks = importlib.import_module("transformers.masking_utils")
     masks.is_tracing = lambda *_args, **_kwargs: False  # type: ignore[attr-defined]
-    masks.find_packed_sequence_indices = lambda **_kwargs: None  # type: ignore[attr-defined]
     masks.find_packed_sequence_indices = lambda _positions: None  # type: ignore[attr-defined]
-    masks.fast_all = lambda _tensor: not padding  # type: ignore[attr-defined]
+    masks.fast_all = lambda _tensor: not _state["padding"]  # type: ignore[attr-defined]
     experts = importlib.import_module("transformers.integrations.moe")
     torch = importlib.import_module("torch")
     experts._can_use_grouped_mm = lambda _x, weight, _offsets: weight.dtype == torch.bfloat16  # type: ignore[attr-defined]

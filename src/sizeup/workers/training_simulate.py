@@ -111,7 +111,14 @@ def depth(config: Any, layers: int | None) -> Any:
     """The configuration with that many layers (of each stack)."""
     if layers is None:
         return config
-    for name in ("num_hidden_layers", "num_layers", "num_decoder_layers", "n_layer", "encoder_layers", "decoder_layers"):
+    for name in (
+        "num_hidden_layers",
+        "num_layers",
+        "num_decoder_layers",
+        "n_layer",
+        "encoder_layers",
+        "decoder_layers",
+    ):
         if getattr(config, name, None) is not None:
             setattr(config, name, layers)
     for name in ("layer_types", "mlp_layer_types"):

@@ -66,9 +66,9 @@ class World:
     """
 
     def __init__(self, torch: Any, ranks: int) -> None:
-        import torch.distributed as distributed
         import torch.distributed._functional_collectives
         import torch.distributed._tools.fake_collectives
+        from torch import distributed
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.tensor import DTensor
         from torch.testing._internal.distributed.fake_pg import FakeStore

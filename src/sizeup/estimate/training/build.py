@@ -83,6 +83,12 @@ class Build:
         self._keep(key, parameter, name, kind, (n * method.item,), copies)
         return parameter
 
+    def frozen(self, name: str, n: int) -> None:
+        """A weight that never trains and that nothing is multiplied with (a table of sines)."""
+        if self.scope + name not in self.made:
+            item = self.method.item
+            self._keep(self.scope + name, Parameter(n, item, False), name, "embedding", (n * item,))
+
     def linear(self, name: str, x: Value, inputs: int, outputs: int, *, bias: bool = False) -> Value:
         """A linear module of that name, with its adapter if it is a target."""
         method = self.method

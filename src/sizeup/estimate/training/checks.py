@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sizeup.errors import BadInput
+from sizeup.estimate.training.architectures.bart import BartShape
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.t5 import T5Shape
 from sizeup.estimate.training.optimizers import OPTIMIZERS
@@ -17,7 +18,7 @@ from sizeup.estimate.training.settings import (
     TrainSetting,
 )  # fmt: skip
 
-Shape = DecoderShape | T5Shape
+Shape = DecoderShape | T5Shape | BartShape
 
 _CHOICES = {
     "method": METHODS, "precision": PRECISIONS, "objective": OBJECTIVES, "sharding": SHARDINGS,

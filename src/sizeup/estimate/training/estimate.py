@@ -7,7 +7,8 @@ from collections.abc import Callable
 import msgspec
 
 from sizeup.estimate.training import fsdp
-from sizeup.estimate.training.architectures import decoder, t5
+from sizeup.estimate.training.architectures import bart, decoder, t5
+from sizeup.estimate.training.architectures.bart import BartShape
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.t5 import T5Shape
 from sizeup.estimate.training.build import Build, Method, Weight
@@ -30,7 +31,7 @@ from sizeup.estimate.training.step import (
 )  # fmt: skip
 from sizeup.estimate.training.tape import LABELS, Tape, net, rounded
 
-Shape = DecoderShape | T5Shape
+Shape = DecoderShape | T5Shape | BartShape
 
 #: Label of the log → component and name of its item.
 _ITEMS = {
@@ -99,7 +100,9 @@ def recorded(shape: Shape, setting: TrainSetting, layers: range | None = None) -
 
 
 def _segments(shape: Shape, run: Run) -> list[Segment]:
-    return t5.segments(shape, run) if isinstance(shape, T5Shape) else decoder.segments(shape, run)
+    if isinstance(shape, T5Shape):
+        return t5.segments(shape, run)
+    return bart.segments(shape, run) if isinstance(shape, BartShape) else decoder.segments(shape, run)
 
 
 def method_of(setting: TrainSetting) -> Method:

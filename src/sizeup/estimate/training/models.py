@@ -8,7 +8,8 @@ import msgspec
 
 from sizeup.errors import NotFound
 from sizeup.estimate.training.checks import Shape
-from sizeup.estimate.training.families import FAMILIES, base
+from sizeup.estimate.training.families import INDEX, shape_reader
+from sizeup.estimate.training.families.common import base
 from sizeup.models.anatomy.defaults import filled
 from sizeup.models.config import Config
 from sizeup.models.generic import looks_like_decoder, text_part
@@ -35,14 +36,14 @@ def subject_of(config: dict[str, Any] | Config, name: str = "") -> Subject:
     family = model_type_of(whole)
     notes: list[str] = []
     cfg = whole
-    if family not in FAMILIES:
+    if family not in INDEX:
         cfg = text_part(whole)
         inner = cfg.optional_str("model_type") or family
         if cfg is not whole:
             notes.append(f"only the text decoder of {family} trains here; towers are taken as frozen and not counted")
             family = inner
     nested = cfg is not whole
-    known = FAMILIES.get(family)
+    known = shape_reader(family)
     if known is not None:
         cfg = filled(cfg, family, nested=nested)
         return Subject(name or family, known(cfg), _context(cfg), notes=tuple(notes))

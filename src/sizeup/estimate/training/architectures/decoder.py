@@ -450,4 +450,3 @@ def head(build: Build, x: Value, hidden: int, vocabulary: int, *, tied: bool, bi
     table = build.weight(name, vocabulary * hidden, vocabulary, "embedding" if tied else "head")
     offset = build.weight("lm_head.bias", vocabulary) if bias else None
     return linear(build.tape, x, table, offset)
-

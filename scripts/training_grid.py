@@ -1,0 +1,104 @@
+"""Simulate training steps of small models over a grid, and write what the estimate is held to in CI.
+
+Run with the Python of an environment with torch, transformers and peft:
+
+    python scripts/training_grid.py tests/data/training_grid.json [ARCHITECTURE …]
+
+Every architecture × setting below: a case takes about a second. Small models show small mistakes: a forgotten mask or
+table is a larger share of them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+from sizeup.workers.training_simulate import simulated
+
+COMMON = {
+    "vocab_size": 4096, "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 4, "num_attention_heads": 8,
+    "num_key_value_heads": 4, "max_position_embeddings": 2048, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+EXPERTS = {"num_experts": 8, "num_local_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 384}
+LATENT = {
+    "q_lora_rank": 256, "kv_lora_rank": 128, "qk_rope_head_dim": 32, "qk_nope_head_dim": 64, "v_head_dim": 64,
+    "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 384,
+    "first_k_dense_replace": 1, "num_key_value_heads": 8, "n_shared_experts": 1,
+}  # fmt: skip
+#: Model type → what differs from COMMON; None removes a field.
+ARCHITECTURES: dict[str, dict] = {
+    "llama": {}, "mistral": {"sliding_window": 256}, "qwen2": {}, "qwen3": {"head_dim": 64}, "granite": {},
+    "gemma": {"head_dim": 64}, "gemma2": {"head_dim": 64, "query_pre_attn_scalar": 64, "sliding_window": 256},
+    "gemma3_text": {"head_dim": 64, "sliding_window": 256}, "phi3": {"sliding_window": None}, "olmo2": {},
+    "cohere": {}, "stablelm": {}, "starcoder2": {"sliding_window": None}, "gpt_neox": {"num_key_value_heads": None},
+    "phi": {"num_key_value_heads": 8}, "nemotron": {}, "glm4": {"head_dim": 64},
+    "opt": {"num_key_value_heads": None, "ffn_dim": 1376, "word_embed_proj_dim": 512},
+    "gpt2": {"num_key_value_heads": None, "intermediate_size": None, "n_inner": 1376},
+    "mixtral": EXPERTS | {"sliding_window": None}, "qwen3_moe": EXPERTS | {"head_dim": 64},
+    "qwen2_moe": EXPERTS | {"shared_expert_intermediate_size": 768}, "deepseek_v3": LATENT,
+    "t5": {
+        "num_key_value_heads": None, "hidden_size": None, "intermediate_size": None, "num_attention_heads": None,
+        "num_hidden_layers": None, "d_model": 512, "d_kv": 64, "d_ff": 1376, "num_layers": 4, "num_heads": 8,
+        "decoder_start_token_id": 0,
+    },
+}  # fmt: skip
+AUTOCAST = "bf16-autocast-fp32-weights"
+#: What each case sets; the rest is the default.
+SETTINGS: dict[str, dict] = {
+    "bf16": {}, "bf16 checkpointed": {"checkpointing": "full"}, "autocast": {"precision": AUTOCAST},
+    "autocast checkpointed": {"precision": AUTOCAST, "checkpointing": "full"}, "fp32": {"precision": "fp32"},
+    "long": {"batch": 1, "sequence": 1536}, "wide": {"batch": 8, "sequence": 128, "optimizer": "adamw_foreach"},
+    "lora": {"method": "lora", "lora_rank": 16}, "eager": {"attention": "eager"}, "padded": {"padding": True},
+    "lora checkpointed": {"method": "lora", "lora_rank": 8, "checkpointing": "full"},
+    "accumulating": {"accumulating": True, "gradient_clip": True}, "outputs kept": {"keeps_outputs": True},
+    "adafactor": {"optimizer": "adafactor", "batch": 1, "sequence": 128},
+    "adam8bit": {"optimizer": "adam8bit", "batch": 1, "sequence": 128},
+    "sgd": {"optimizer": "sgd_momentum", "precision": AUTOCAST, "batch": 1, "sequence": 256},
+}  # fmt: skip
+DEFAULT = {
+    "method": "full", "precision": "bf16", "optimizer": "adamw_fused", "batch": 2, "sequence": 512,
+    "checkpointing": "none", "attention": "sdpa", "lora_rank": 16, "lora_targets": [], "lora_dropout": 0.0,
+    "adapter_precision": "fp32", "double_quantization": True, "padding": False, "accumulating": False,
+    "keeps_outputs": False, "gradient_clip": False, "sharding": "none", "data_parallel": 1, "reshard": True,
+}  # fmt: skip
+
+
+def config_of(name: str) -> dict:
+    fields = COMMON | ARCHITECTURES[name]
+    removed = {key for key, value in ARCHITECTURES[name].items() if value is None and key != "sliding_window"}
+    return {"model_type": name} | {key: value for key, value in fields.items() if key not in removed}
+
+
+def whole(config: dict) -> dict:
+    """The configuration with the defaults that transformers fills in, without what no byte depends on."""
+    from transformers import AutoConfig
+
+    made = AutoConfig.for_model(**config).to_dict()
+    dropped = ("id2label", "label2id", "transformers_version", "problem_type", "dtype", "chunk_size_feed_forward")
+    return {key: value for key, value in made.items() if key not in dropped} | {"model_type": config["model_type"]}
+
+
+def main(path: str, names: list[str]) -> None:
+    file = Path(path)
+    found = json.loads(file.read_text()) if file.is_file() else {"configs": {}, "rows": []}
+    for name in names or list(ARCHITECTURES):
+        config = config_of(name)
+        found["configs"][name] = whole(config)
+        found["rows"] = [row for row in found["rows"] if row[0] != name]
+        for label, changes in SETTINGS.items():
+            try:
+                result = simulated({"config": config}, DEFAULT | changes)
+            except Exception as error:
+                print(name, label, repr(error)[:200], file=sys.stderr)
+                continue
+            found["versions"] = result["versions"]
+            found["rows"].append([name, label, result["peak_bytes"]])
+        file.write_text(json.dumps(found, separators=(",", ":")))
+    print(len(found["rows"]), "cases")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

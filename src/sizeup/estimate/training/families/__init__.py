@@ -1,0 +1,45 @@
+"""Which function reads the shape of which `model_type`; modules are imported when a model of theirs is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from sizeup.models.config import Config
+
+#: Module → model types; the function has the model type's name, or the one after the colon.
+FAMILIES = {
+    "dense": (
+        "llama mistral qwen2 qwen3 granite gemma gemma2 gemma3_text:gemma3 phi3 olmo olmo2 olmo3:olmo2 cohere "
+        "glm glm4 seed_oss smollm3:llama helium ernie4_5 exaone4 hunyuan_v1_dense:hunyuan vaultgemma cohere2 "
+        "internlm3 ministral:mistral"
+    ),
+    "plain": ("gpt2 stablelm starcoder2 gpt_neox phi nemotron opt arcee apertus"),
+    "mixtures": (
+        "deepseek_v3 mixtral qwen3_moe qwen2_moe olmoe glm4_moe dots1 minimax_m2 granitemoe deepseek_v2 "
+        "kimi_k2:deepseek_v3"
+    ),
+    "seq2seq": ("t5 bart mbart pegasus marian plbart:bart"),
+}
+
+
+def _index() -> dict[str, tuple[str, str]]:
+    index: dict[str, tuple[str, str]] = {}
+    for module, entries in FAMILIES.items():
+        for entry in entries.split():
+            model_type, _, function = entry.partition(":")
+            index[model_type] = (module, function or model_type)
+    return index
+
+
+INDEX = _index()
+
+
+def shape_reader(model_type: str) -> Callable[[Config], Any] | None:
+    """What reads the shape of a model type; None when its modules haven't been read."""
+    if model_type not in INDEX:
+        return None
+    module, function = INDEX[model_type]
+    found: Callable[[Config], Any] = getattr(import_module(f"sizeup.estimate.training.families.{module}"), function)
+    return found

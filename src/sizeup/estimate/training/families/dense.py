@@ -1,0 +1,189 @@
+"""Gated decoders of the llama line. Each function says what differs from llama."""
+
+from __future__ import annotations
+
+from sizeup.estimate.training.architectures.decoder import DecoderShape
+from sizeup.estimate.training.families.common import base, bias, everywhere, partial, windows
+from sizeup.models.anatomy.family import FULL, SLIDING, sizes
+from sizeup.models.config import Config
+
+
+def llama(cfg: Config) -> DecoderShape:
+    """Llama itself."""
+    b = bias(cfg)
+    return base(cfg, qkv_bias=b, output_bias=b, mlp_bias=cfg.bool("mlp_bias", default=False))
+
+
+def internlm3(cfg: Config) -> DecoderShape:
+    """Llama with biases where the configuration says."""
+    b = cfg.bool("bias", default=False)
+    return base(cfg, qkv_bias=cfg.bool("qkv_bias", default=False), output_bias=b, mlp_bias=b)
+
+
+def mistral(cfg: Config) -> DecoderShape:
+    """Llama with a window in every layer, if any."""
+    return base(cfg, windows=everywhere(cfg, sizes(cfg).layers))
+
+
+def qwen2(cfg: Config) -> DecoderShape:
+    """Llama with biases on query, key and value, and perhaps windows."""
+    return base(cfg, qkv_bias=True, windows=windows(cfg, sizes(cfg).layers))
+
+
+def qwen3(cfg: Config) -> DecoderShape:
+    """Llama with norms on queries and keys."""
+    b = bias(cfg)
+    return base(cfg, qkv_bias=b, output_bias=b, qk_norm="head", windows=windows(cfg, sizes(cfg).layers))
+
+
+def granite(cfg: Config) -> DecoderShape:
+    """Llama with multipliers on embeddings, residuals and logits."""
+    b = bias(cfg)
+    return base(
+        cfg, qkv_bias=b, output_bias=b, mlp_bias=cfg.bool("mlp_bias", default=False),
+        embedding_scale=True, residual_scale=True, logit_scale=True,
+    )  # fmt: skip
+
+
+def gemma(cfg: Config) -> DecoderShape:
+    """Llama with 1 + weight norms in fp32, a GELU gate, scaled embeddings and a tied head."""
+    b = bias(cfg)
+    return base(
+        cfg,
+        qkv_bias=b,
+        output_bias=b,
+        norm="rms_offset",
+        activation="gelu_pytorch_tanh",
+        embedding_scale=True,
+        tied=True,
+    )
+
+
+def gemma2(cfg: Config) -> DecoderShape:
+    """Gemma with norms around both halves, soft caps (so eager attention), and a window in every other layer."""
+    b = bias(cfg)
+    return base(
+        cfg, qkv_bias=b, output_bias=b, norm="rms_offset", order="sandwich", activation="gelu_pytorch_tanh",
+        embedding_scale=True, tied=True, eager_only=True,
+        attention_softcap=cfg.has("attn_logit_softcapping"), logit_softcap=cfg.has("final_logit_softcapping"),
+        windows=windows(cfg, sizes(cfg).layers, (SLIDING, FULL)),
+    )  # fmt: skip
+
+
+def gemma3(cfg: Config) -> DecoderShape:
+    """Gemma 2 with norms on queries and keys instead of the cap on scores, and two rotary tables."""
+    b = bias(cfg)
+    return base(
+        cfg, qkv_bias=b, output_bias=b, norm="rms_offset", order="sandwich", activation="gelu_pytorch_tanh",
+        embedding_scale=True, tied=True, qk_norm="head", rotary_tables=2,
+        logit_softcap=cfg.has("final_logit_softcapping"),
+        windows=windows(cfg, sizes(cfg).layers, (SLIDING,) * 5 + (FULL,)),
+    )  # fmt: skip
+
+
+def vaultgemma(cfg: Config) -> DecoderShape:
+    """Gemma 2 without the norms after the halves."""
+    b = bias(cfg)
+    return base(
+        cfg, qkv_bias=b, output_bias=b, norm="rms_offset", activation="gelu_pytorch_tanh", embedding_scale=True,
+        tied=True, eager_only=cfg.has("attn_logit_softcapping"),
+        attention_softcap=cfg.has("attn_logit_softcapping"), logit_softcap=cfg.has("final_logit_softcapping"),
+        windows=windows(cfg, sizes(cfg).layers, (SLIDING, FULL)),
+    )  # fmt: skip
+
+
+def phi3(cfg: Config) -> DecoderShape:
+    """Llama with fused projections; the turned part of a head is always joined to the rest."""
+    return base(
+        cfg, qkv="sliced", mlp="fused", rotary_joined=True, residual_dropout=cfg.float("resid_pdrop", default=0.0),
+        embedding_dropout=0.0, rotary=partial(cfg), windows=everywhere(cfg, sizes(cfg).layers),
+    )  # fmt: skip
+
+
+def olmo(cfg: Config) -> DecoderShape:
+    """Llama with layer norms without weights, positions turned in fp32."""
+    b = bias(cfg)
+    return base(cfg, qkv_bias=b, output_bias=b, norm="layer_plain", rotary_back=True, rotary_wide=True)
+
+
+def olmo2(cfg: Config) -> DecoderShape:
+    """Norms after the halves and over whole queries and keys; the weight multiplies in fp32."""
+    b = bias(cfg)
+    return base(
+        cfg, qkv_bias=b, output_bias=b, norm="rms_fp32", order="post", qk_norm="whole", rotary_back=True, rotary_wide=True,
+        windows=windows(cfg, sizes(cfg).layers) if cfg.has("sliding_window") else (),
+    )  # fmt: skip
+
+
+def exaone4(cfg: Config) -> DecoderShape:
+    """Norms after the halves and on queries and keys; windows in most layers."""
+    return base(cfg, order="post", qk_norm="head", windows=windows(cfg, sizes(cfg).layers))
+
+
+def hunyuan(cfg: Config) -> DecoderShape:
+    """Llama with norms on queries and keys after they are turned."""
+    b = bias(cfg)
+    return base(cfg, qkv_bias=b, output_bias=b, mlp_bias=cfg.bool("mlp_bias", default=False), qk_norm="turned")
+
+
+def seed_oss(cfg: Config) -> DecoderShape:
+    """Llama with dropout on both halves and biases."""
+    return base(
+        cfg, qkv_bias=bias(cfg), output_bias=cfg.bool("attention_out_bias", default=False),
+        mlp_bias=cfg.bool("mlp_bias", default=False), residual_dropout=cfg.float("residual_dropout", default=0.1),
+        attention_dropout=cfg.float("attention_dropout", default=0.1),
+    )  # fmt: skip
+
+
+def ernie4_5(cfg: Config) -> DecoderShape:
+    """Llama turned in pairs, in fp32."""
+    b = cfg.bool("use_bias", default=False)
+    return base(
+        cfg,
+        qkv_bias=b,
+        output_bias=b,
+        mlp_bias=b,
+        interleaved=True,
+        rotary_back=True,
+        rotary_wide=True,
+        rotary_repeats=True,
+    )
+
+
+def helium(cfg: Config) -> DecoderShape:
+    """Llama whose norms' weights are cast to fp32, turned in pairs."""
+    return base(cfg, qkv_bias=bias(cfg), norm="rms_wide", interleaved=True, rotary_repeats=True)
+
+
+def glm(cfg: Config) -> DecoderShape:
+    """Llama with gate and up in one matrix, half of each head turned in pairs."""
+    b = bias(cfg)
+    return base(cfg, qkv_bias=b, mlp="fused", rotary=partial(cfg), interleaved=True, rotary_repeats=True)
+
+
+def glm4(cfg: Config) -> DecoderShape:
+    """GLM with norms after the halves as well."""
+    b = bias(cfg)
+    return base(
+        cfg, qkv_bias=b, mlp="fused", rotary=partial(cfg), interleaved=True, rotary_repeats=True, order="sandwich"
+    )
+
+
+def cohere(cfg: Config) -> DecoderShape:
+    """One layer norm for both halves, side by side, turned in pairs."""
+    b = bias(cfg)
+    return base(
+        cfg, qkv_bias=b, output_bias=b, norm="wide", order="parallel", interleaved=True, rotary_back=True,
+        qk_norm="per_head" if cfg.bool("use_qk_norm", default=False) else "", logit_scale=True,
+        tied=cfg.bool("tie_word_embeddings", default=True),
+    )  # fmt: skip
+
+
+def cohere2(cfg: Config) -> DecoderShape:
+    """Cohere with windows in three of four layers."""
+    b = bias(cfg)
+    return base(
+        cfg, qkv_bias=b, output_bias=b, norm="wide", order="parallel", interleaved=True, rotary_back=True,
+        logit_scale=True, tied=cfg.bool("tie_word_embeddings", default=True),
+        windows=windows(cfg, sizes(cfg).layers, (SLIDING, SLIDING, SLIDING, FULL)),
+    )  # fmt: skip
