@@ -114,11 +114,13 @@ def _layer(b: Builder, layer: Layer, residual: Node, *, last: bool) -> Node:
     if "parallel_norms" in b.twists:
         return _parallel(b, layer, mixed, b.norm(residual), residual)
     if after and layer.has("post_attention_norm"):
-        mixed = b.norm(mixed)
+        mixed = b.norm(mixed, "post_attention_norm")
     middle = g.op(mixed.shape, mixed, residual, inplace=True)
-    forward = feed_forward(b, layer, b.norm(middle) if before else middle)
+    forward = feed_forward(
+        b, layer, b.norm(middle, "ffn_norm", "post_attention_norm", "attn_output_norm") if before else middle
+    )
     if after:
-        forward = b.norm(forward)
+        forward = b.norm(forward, "post_ffw_norm")
     return g.op(forward.shape, forward, middle, inplace=True)
 
 

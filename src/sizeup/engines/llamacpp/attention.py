@@ -54,7 +54,7 @@ def _headed(b: Builder, layer: Layer, stem: str, source: Node, shape: tuple[int,
     flat = b.multiply(layer, stem, source)
     norm = layer.tensors.get(f"{stem}_norm.weight")
     if norm and norm[-1] == flat.shape[0]:
-        flat = b.norm(flat)
+        flat = b.norm(flat, f"{stem}_norm")
     if flat.shape[0] == 2 * shape[0] * shape[1]:
         b.query_gate = b.graph.view(flat, shape, contiguous=False)
         return b.graph.view(flat, shape, contiguous=False)
@@ -65,7 +65,7 @@ def _turned(b: Builder, layer: Layer, stem: str, heads: Node) -> Node:
     """Norm over each head, then rotary positions."""
     norm = layer.tensors.get(f"{stem}_norm.weight")
     if norm and norm[-1] == heads.shape[0]:
-        heads = b.norm(heads)
+        heads = b.norm(heads, f"{stem}_norm")
     if not _has_rope(b, layer):
         return heads
     heads = b.graph.op(heads.shape, heads, b.positions(), inplace=True)

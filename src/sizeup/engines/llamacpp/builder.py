@@ -168,19 +168,29 @@ class Builder:
             if node is not None and (kind != "F16" or self.kernel.halves_always)
         )
 
-    def norm(self, source: Node, *, in_place: bool | None = None) -> Node:
-        """RMS norm works in place on what nobody else reads; layer norm never does."""
+    def norm(self, source: Node, *stems: str, in_place: bool | None = None) -> Node:
+        """RMS norm works in place on what nobody else reads; layer norm never does.
+
+        stems: of its weight, the first that the layer has.
+        """
         rms = "layer_norm" not in self.twists if in_place is None else in_place
-        return self.graph.op(source.shape, source, inplace=rms)
+        return self._scaled(self.graph.op(source.shape, source, inplace=rms), stems)
 
     def first_norm(self, source: Node) -> Node:
         """The norm that a layer begins with; only its weights are sure to be where the layer is."""
-        if self._norm_place == self.where.compute:
-            return self.norm(source)
+        rms = "layer_norm" not in self.twists
         self.graph.place = self._norm_place
-        normed = self.norm(source)
+        normed = self.graph.op(source.shape, source, inplace=rms)
         self.graph.place = self.where.compute
-        return self.graph.like(normed)
+        if self._norm_place != self.where.compute:
+            normed = self.graph.like(normed)
+        return self._scaled(normed, ("attn_norm",))
+
+    def _scaled(self, normed: Node, stems: tuple[str, ...]) -> Node:
+        """Times the norm's weight, in place; it only counts when it has to be fetched from another device."""
+        stem = next((stem for stem in stems if f"{stem}.weight" in self.weight_bytes), None)
+        weight = self.weight(stem) if stem else ()
+        return self.graph.like(normed, *weight) if weight else normed
 
     def rotate(self, source: Node, matrix: Node | None) -> Node:
         """Heads times a Hadamard matrix."""

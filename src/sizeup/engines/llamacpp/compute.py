@@ -138,14 +138,22 @@ def _peaks(model: Model, sizes: Sizes, steps: tuple[Step, ...], frame: Frame) ->
 
 
 def settled(steps: tuple[Step, ...]) -> tuple[Step, ...]:
-    """The layers that decide the peaks: each run of kinds seen once with its neighbours, and both ends."""
+    """The layers that decide the peaks: each run of kinds seen once with its neighbours, and both ends.
+
+    Layers are left out in pairs, for results alternate between two addresses.
+    """
     last = len(steps) - 1
     seen: set[tuple[Step, ...]] = set()
-    kept = []
+    kept: list[Step] = []
+    skipped: list[Step] = []
     for place, step in enumerate(steps):
         around = steps[max(0, place - 2) : place + 2]
         if place < 2 or place >= last - 1 or around not in seen:
+            kept += skipped[: len(skipped) % 2]
+            skipped = []
             kept.append(step)
+        else:
+            skipped.append(step)
         seen.add(around)
     return tuple(kept)
 

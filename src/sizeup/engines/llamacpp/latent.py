@@ -17,7 +17,7 @@ def latent(b: Builder, layer: Layer, mixer: LatentAttention, source: Node) -> No
     """Multi-head latent attention in its absorbed form: all heads over one compressed key."""
     g, tokens = b.graph, b.sizes.tokens
     if layer.has("attn_q_a"):
-        low = b.norm(b.multiply(layer, "attn_q_a", source))
+        low = b.norm(b.multiply(layer, "attn_q_a", source), "attn_q_a_norm")
         if mixer.indexer and layer.has("indexer.attn_k"):
             b.chosen_tokens = _index(b, layer, mixer.indexer, low, source)
         q = b.multiply(layer, "attn_q_b", low)
@@ -29,7 +29,7 @@ def latent(b: Builder, layer: Layer, mixer: LatentAttention, source: Node) -> No
     k_rope = g.view(compressed, (mixer.rope_dim, 1, tokens), contiguous=False)
     roped = "no_rope" not in b.twists
     k_rope = g.op(k_rope.shape, k_rope, b.positions(), inplace=True) if roped else k_rope
-    latent = b.norm(latent)
+    latent = b.norm(latent, "attn_kv_a_norm")
     q_nope = g.view(q, (mixer.nope_dim, mixer.heads, tokens), contiguous=False)
     q_rope = g.view(q, (mixer.rope_dim, mixer.heads, tokens), contiguous=False)
     q_rope = g.op(q_rope.shape, q_rope, b.positions(), inplace=True) if roped else q_rope
