@@ -7,10 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sizeup.engines.llamacpp.command import server_command
+from sizeup.engines.llamacpp.companions import projector_bytes, with_draft
 from sizeup.engines.llamacpp.footprint import footprint
 from sizeup.engines.llamacpp.placement import place
 from sizeup.engines.llamacpp.setting import LlamaSetting, Override
 from sizeup.errors import BadInput
+from sizeup.models.from_config import model_from_config
 
 
 def test_everything_on_the_gpu_when_it_fits():
@@ -145,3 +147,38 @@ def test_settings_that_llama_cpp_refuses(changes, words):
 
     assert all(word in str(told.value) for word in words)
     assert told.value.hint
+
+
+def test_projectors_count_where_they_go():
+    """The encoder of images goes to the first GPU, at two bytes a parameter."""
+    config = {
+        "architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3",
+        "text_config": {
+            "model_type": "gemma3_text", "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 1024,
+            "sliding_window": 64,
+        },
+        "vision_config": {
+            "model_type": "siglip_vision_model", "hidden_size": 128, "intermediate_size": 256,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 224, "patch_size": 14,
+        },
+    }  # fmt: skip
+    m = model_from_config(config)
+    computer = machine(8 * GIB)
+    wanted = LlamaSetting(format="F16", gpu_layers=-1)
+    without = footprint(m, wanted, computer)
+    with_it = footprint(m, msgspec.structs.replace(wanted, projector=True), computer)
+
+    assert with_it.devices[0].total_bytes - without.devices[0].total_bytes == projector_bytes(m) > 0
+    assert with_it.devices[1] == without.devices[1]
+
+
+def test_a_draft_model_shares_the_program():
+    """Weights, cache and buffers are added; contexts of the driver are not."""
+    computer = machine(24 * GIB)
+    main = footprint(model("gemma-2-27b"), LlamaSetting(gpu_layers=-1), computer)
+    draft = footprint(model("gemma-3-1b"), LlamaSetting(gpu_layers=-1), computer)
+    both = with_draft(main, draft)
+
+    assert both.component("overhead") == main.component("overhead")
+    assert both.component("weights") == main.component("weights") + draft.component("weights")

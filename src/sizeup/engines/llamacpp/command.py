@@ -11,10 +11,12 @@ from sizeup.engines.llamacpp.setting import ALL_LAYERS, LlamaSetting
 _ALL = "all"
 
 
-def server_command(setting: LlamaSetting, model: str, *, hub: bool = False) -> list[str]:
+def server_command(
+    setting: LlamaSetting, model: str, *, hub: bool = False, projector: str = "", draft: str = ""
+) -> list[str]:
     """The arguments of `llama-server`; only what differs from its defaults, and what the plan rests on.
 
-    model: path of the GGUF file, or `owner/name[:mix]` with hub.
+    model: path of the GGUF file, or `owner/name[:mix]` with hub. projector, draft: paths of those files, if any.
     """
     wanted = setting.gpu_layers
     layers = _ALL if wanted in {None, ALL_LAYERS} else str(wanted)
@@ -41,7 +43,8 @@ def server_command(setting: LlamaSetting, model: str, *, hub: bool = False) -> l
         (setting.embeddings, "--embeddings"),
     ):
         command += [option] if on else []
-    return command
+    command += ["--no-mmproj"] if hub and not setting.projector else []
+    return command + _unless("--mmproj", projector, "") + _unless("-md", draft, "")
 
 
 def _unless(option: str, value: object, default: object) -> list[str]:

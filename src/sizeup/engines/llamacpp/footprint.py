@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sizeup.engines.llamacpp.backends import Backend, backend_of, repack_rule
 from sizeup.engines.llamacpp.cache import PlacedCache, cache_sizes, layer_memories, placed_cache
+from sizeup.engines.llamacpp.companions import projector_bytes
 from sizeup.engines.llamacpp.compute import PlacedCompute, compute_buffers
 from sizeup.engines.llamacpp.names import layer_count
 from sizeup.engines.llamacpp.output import output_bytes
@@ -91,6 +92,7 @@ def _gpu(
             f"{layers} of {len(places.layers) + 1} layers, {_kind(setting)}",
         ),
         _item("weights", "routed experts", experts, f"merged experts of these layers, {_kind(setting)}"),
+        *_projector(model, setting, here=gpu == gpus_in_use(setting, machine)[0]),
         _item("cache", "KV cache", cache.kv[gpu], _cache_formula(model, setting)),
         _item("cache", "recurrent state", cache.state[gpu], _state_formula(setting)),
         _item("compute", "compute buffer", compute.gpus[gpu], _compute_formula(setting)),
@@ -105,6 +107,7 @@ def _host(machine: Machine, parts: Parts, model: Model, setting: LlamaSetting, b
     items = [
         _item("weights", "weights on the host", weights.plain, f"{_kind(setting)}, {how}"),
         _item("weights", "repacked weights", weights.repacked, "rearranged for this processor, anonymous memory"),
+        *_projector(model, setting, here=not gpus_in_use(setting, machine)),
         _item("cache", "KV cache", cache.host_kv, _cache_formula(model, setting)),
         _item("cache", "recurrent state", cache.host_state, _state_formula(setting)),
         _item("compute", "compute buffer", compute.host, _compute_formula(setting)),
@@ -112,6 +115,11 @@ def _host(machine: Machine, parts: Parts, model: Model, setting: LlamaSetting, b
         item("overhead", host_overhead(model)),
     ]
     return device_footprint(machine.cpu.name, (i for i in items if i.bytes), budget.host.usable_bytes)
+
+
+def _projector(model: Model, setting: LlamaSetting, *, here: bool) -> list[Item]:
+    amount = projector_bytes(model) if setting.projector and here else 0
+    return [_item("weights", "projector", amount, "encoders of images and sound, matrices × 2 B, vectors × 4 B")]
 
 
 def _item(component: str, name: str, amount: int, formula: str) -> Item:

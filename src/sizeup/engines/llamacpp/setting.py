@@ -45,6 +45,7 @@ class LlamaSetting(msgspec.Struct, frozen=True):
     tensor_split: shares of the GPUs; None, by free memory. split_mode: `none`, `layer` (`-sm`).
     embeddings: started with `--embeddings`.
     recurrent_snapshots: extra copies of recurrent states that speculation may roll back to.
+    projector: encoders of images or sound are loaded too (`--mmproj`), onto the first GPU if there is one.
     mtp: the layers for multi-token prediction are loaded too.
     imatrix: whether the file was made with an importance matrix, which changes a few mixes; None, as the mix needs.
     """
@@ -73,6 +74,7 @@ class LlamaSetting(msgspec.Struct, frozen=True):
     recurrent_snapshots: int = 0
     imatrix: bool | None = None
     mtp: bool = False
+    projector: bool = False
 
     @property
     def batch_tokens(self) -> int:
