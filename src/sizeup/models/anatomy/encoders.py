@@ -11,7 +11,17 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from sizeup.models.anatomy.family import Anatomy, Sizes, sizes
-from sizeup.models.anatomy.parts import Part, Tensors, block, linear, norm_tensors, plain_mlp, stack_of, weight
+from sizeup.models.anatomy.parts import (
+    Part,
+    Tensors,
+    block,
+    gated_mlp,
+    linear,
+    norm_tensors,
+    plain_mlp,
+    stack_of,
+    weight,
+)
 from sizeup.models.anatomy.towers import (
     class_of,
     conv,
@@ -215,8 +225,37 @@ def language_head(names: LanguageHead, words: Tensor, hidden: int, width: int, *
 
 
 def bert(cfg: Config, prefix: str | None = None) -> Anatomy:
-    """Learned positions and token types, a norm after each half, a pooler over the first token."""
+    """Learned positions and token types, a norm after each half, a pooler over the first token.
+
+    With a gated feed-forward it is jina-embeddings-v2, which is published under this model type.
+    """
+    if cfg.get("feed_forward_type") in GATED:
+        return jina_bert(cfg)
     return bert_like(cfg, Bert(), prefix=prefix)
+
+
+GATED = ("glu", "geglu", "reglu", "swiglu")
+
+
+def jina_bert(cfg: Config) -> Anatomy:
+    """BERT with ALiBi positions, gate and up in one matrix. The file has the pooler and no language head."""
+    s = sizes(cfg)
+    tensors = (
+        *linear("mlp.gated_layers", 2 * s.ffn, s.hidden, "mlp", "gate_up"),
+        *linear("mlp.wo", s.hidden, s.ffn, "mlp", "down", bias=True),
+    )
+    forward = gated_mlp(s.hidden, s.ffn, activation="gelu").feed_forward
+
+    def layer(_: str) -> list[Part]:
+        return [
+            projected_attention(two_way(s.heads, s.hidden), s.hidden, name="attention", names=BERT_PROJECTIONS),
+            Part(tensors, feed_forward=forward),
+            layer_norm("attention.output.LayerNorm", s.hidden),
+            layer_norm("mlp.layernorm", s.hidden),
+        ]
+
+    bare = Config(cfg.data | {"architectures": ["JinaBertModel"]}, cfg.origin, cfg.path)
+    return bert_like(bare, Bert(positions=""), layer=layer)
 
 
 def ernie(cfg: Config) -> Anatomy:

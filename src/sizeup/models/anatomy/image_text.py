@@ -20,6 +20,7 @@ from sizeup.models.anatomy.parts import (
 )
 from sizeup.models.anatomy.towers import conv, layer_norm, projected_attention, table, tower, two_way
 from sizeup.models.anatomy.vision import (
+    Blocks,
     clip_layer,
     idefics_vision,
     pair,
@@ -216,12 +217,8 @@ def aria(cfg: Config) -> Anatomy:
     return composed(cfg, parts, prefix=LANGUAGE, head=LANGUAGE_HEAD, assumed="aria_text")
 
 
-def kimi_k25(cfg: Config) -> Anatomy:
-    """MoonViT over images and videos, four patches joined to one, two projections, DeepSeek-V3.
-
-    Names are those of the published files; transformers 5.23 would write `blocks` for the text's layers as well.
-    """
-    vision, width = cfg.sub("vision_config"), width_of(cfg, "deepseek_v3")
+def moon_vision(vision: Config, prefix: str, places: tuple[int, int]) -> Blocks:
+    """MoonViT: a table of places by row and column, rotary positions, fused projections."""
     s = tower_sizes(vision)
 
     def layer(_: str) -> list[Part]:
@@ -233,15 +230,23 @@ def kimi_k25(cfg: Config) -> Anatomy:
             layer_norm("norm1", s.hidden),
         ]
 
-    places = (vision.int("pos_emb_height"), vision.int("pos_emb_width"), s.hidden)
     embeddings = (
-        *weight("patch_embed.pos_emb.weight", places, "embedding", "positions"),
+        *weight("patch_embed.pos_emb.weight", (*places, s.hidden), "embedding", "positions"),
         *conv("patch_embed.proj", s.hidden, s.channels, *pair(vision, "patch_size"), part="patch"),
     )
     after = norm_tensors("encoder.final_layernorm", s.hidden, bias=True)
-    see = vit("vision_tower", s, layer, embeddings=embeddings, after=after, stack="encoder.blocks")
+    return vit(prefix, s, layer, embeddings=embeddings, after=after, stack="encoder.blocks")
+
+
+def kimi_k25(cfg: Config) -> Anatomy:
+    """MoonViT over images and videos, four patches joined to one, two projections, DeepSeek-V3.
+
+    Names are those of the published files; transformers 5.23 would write `blocks` for the text's layers as well.
+    """
+    vision, width = cfg.sub("vision_config"), width_of(cfg, "deepseek_v3")
+    see = moon_vision(vision, "vision_tower", (vision.int("pos_emb_height"), vision.int("pos_emb_width")))
     kernel = vision.ints("merge_kernel_size") or (2, 2)
-    own = cfg.int("projection_hidden_size", default=s.hidden)
+    own = cfg.int("projection_hidden_size", default=tower_sizes(vision).hidden)
     joined = own * kernel[0] * kernel[-1]
     between = (
         *norm_tensors("mm_projector.pre_norm", own, bias=True),

@@ -238,6 +238,26 @@ def jina_embeddings_v3(cfg: Config) -> Anatomy:
     return bert_like(cfg, twist, layer=layer)
 
 
+def jina_adapters(cfg: Config, whole: Anatomy) -> Anatomy:
+    """The five task adapters of jina-embeddings-v3 beside every table and projection: tasks · rank · (rows + columns).
+
+    The published file holds them under `parametrizations`; transformers' own class leaves them out.
+    """
+    tasks, rank = len(cfg.list("lora_adaptations")), cfg.int("lora_rank", default=4)
+    if not tasks:
+        return whole
+    adapted = (
+        tensor
+        for part in whole.blocks
+        for tensor in part.tensors
+        if len(tensor.shape) == 2 and tensor.role in {"embedding", "attention", "mlp", "head"} and not tensor.tied_to
+        for _ in part.layers or (0,)
+    )
+    rows = sum(sum(tensor.shape) for tensor in adapted)
+    adapters = block("task adapters", weight("parametrizations.lora", (tasks * rank, rows), "mlp", "lora"))
+    return msgspec.structs.replace(whole, blocks=(*whole.blocks, adapters))
+
+
 def gte(cfg: Config, root: str = "gte") -> Anatomy:
     """BERT with rotary positions and a gated feed-forward in one matrix."""
     s = sizes(cfg)

@@ -132,3 +132,46 @@ def phi4_multimodal(cfg: Config) -> Anatomy:
     if bare:
         blocks = tuple(part for part in (renamed(without_head(b), "model.", "") for b in blocks) if part.tensors)
     return msgspec.structs.replace(text, blocks=blocks)
+
+
+def phi4mm(cfg: Config) -> Anatomy:
+    """Phi-4-multimodal as its authors publish it: with the adapters of vision and speech inside the file."""
+    whole = phi4_multimodal(
+        filled(Config(cfg.data | {"vision_config": {}, "audio_config": {}}, cfg.origin), "phi4_multimodal")
+    )
+    adapters = tuple(
+        adapter
+        for name in ("vision", "speech")
+        if (ranks := cfg.optional_sub(f"{name}_lora"))
+        for adapter in _adapters(whole.blocks, name, ranks.int("r"))
+    )
+    return msgspec.structs.replace(whole, blocks=(*whole.blocks, *adapters))
+
+
+def _adapters(blocks: Blocks, name: str, rank: int) -> Blocks:
+    """Low-rank adapters beside every projection of the text layers: rank · (inputs + outputs) each."""
+    return tuple(
+        msgspec.structs.replace(
+            part,
+            name=f"{name} adapter",
+            stack="projector",
+            mixers=(),
+            feed_forward=None,
+            tensors=tuple(
+                side
+                for tensor in part.tensors
+                if len(tensor.shape) == 2
+                for side in _low_rank(tensor.name.removesuffix(".weight"), tensor.shape, name, rank)
+            ),
+        )
+        for part in blocks
+        if part.layers and part.stack == "text"
+    )
+
+
+def _low_rank(module: str, shape: tuple[int, ...], name: str, rank: int) -> Tensors:
+    outputs, inputs = shape
+    return (
+        *linear(f"{module}.lora_A.{name}", rank, inputs, "projector", "lora_a"),
+        *linear(f"{module}.lora_B.{name}", outputs, rank, "projector", "lora_b"),
+    )

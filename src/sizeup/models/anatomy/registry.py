@@ -36,6 +36,8 @@ TEXT_FAMILIES = {
     "zamba": "zamba zamba2",
     "remote": "minicpm internlm internlm2 baichuan orion dream qwen exaone llada chatglm phi-msft "
     "deepseek bailing_moe bailing_moe_v2:bailing_moe mimo nemotron-nas",
+    "respelled": "stablelm_epoch RefinedWeb:refined_web RefinedWebModel:refined_web_model minimax_text_01 "
+    "minimax_m1:minimax_text_01 hf_olmo phi3small deci openelm",
     "deepseek_v4": "deepseek_v4 deepseek_ref:deepseek_v4 hy_v4",
 }
 
@@ -89,7 +91,8 @@ OTHER_FAMILIES = {
     "pairs": "encoder-decoder vision-encoder-decoder:encoder_decoder speech-encoder-decoder:encoder_decoder",
     "captions": "git blip florence2 kosmos-2 kosmos-2.5:kosmos_2_5 pix2struct",
     "t5gemma": "t5gemma t5gemma2",
-    "phi_vl": "phi3_v phi4_multimodal",
+    "phi_vl": "phi3_v phi4_multimodal phi4mm",
+    "remote_vl": "internvl_chat minicpmv molmo kimi_vl deepseek_vl_v2:deepseek_ocr",
 }
 
 

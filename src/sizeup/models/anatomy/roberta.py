@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from sizeup.models.anatomy.encoders import ROBERTA_CLASSIFIER, ROBERTA_HEAD, Bert, bert_layer, bert_like
 from sizeup.models.anatomy.family import Anatomy, sizes
+from sizeup.models.anatomy.modern_encoders import jina_adapters, jina_embeddings_v3
 from sizeup.models.anatomy.parts import Part, linear, weight
 from sizeup.models.config import Config
 
 
 def roberta(cfg: Config, prefix: str | None = None) -> Anatomy:
-    """BERT with a language head of its own shape and a classifier of two projections (also XLM-RoBERTa, CamemBERT)."""
+    """BERT with a language head of its own shape and a classifier of two projections (also XLM-RoBERTa, CamemBERT).
+
+    With rotary positions it is jina-embeddings-v3, which is published under this model type.
+    """
+    if prefix is None and cfg.get("position_embedding_type") == "rotary":
+        return jina_adapters(cfg, jina_embeddings_v3(cfg))
     return bert_like(cfg, Bert(root="roberta", head=ROBERTA_HEAD, classifier=ROBERTA_CLASSIFIER), prefix=prefix)
 
 
