@@ -24,9 +24,10 @@ def main(command: list[str]) -> int:
     try:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())
     except OSError as error:
-        print(f"cannot start {command[0]}: {error.strerror}", file=sys.stderr)
+        sys.stderr.write(f"cannot start {command[0]}: {error.strerror}\n")
         return 127
-    print(server.pid, flush=True)
+    sys.stdout.write(f"{server.pid}\n")
+    sys.stdout.flush()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=_end, args=(server,), daemon=True).start())
     threading.Thread(target=_watch_owner, args=(server,), daemon=True).start()
