@@ -1,4 +1,4 @@
-"""Answers about a training step: the largest batch, sequence or rank that fits, what saves most, the cheapest device."""
+"""Answers about a training step: the largest that fits, what saves most for its time, the cheapest device."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ class CheapestDevice(msgspec.Struct, frozen=True):
 
 
 class TrainAdvice(msgspec.Struct, frozen=True):
-    """largest_*: what still fits in the budget with everything else as asked; None without a budget or when nothing
+    """Answers for one setting.
+
+    largest_*: what still fits in the budget with everything else as asked; None without a budget or when nothing
     does. savings: ranked by bytes saved for each part of time lost. seconds: of a step, roughly; None when unknown.
     """
 

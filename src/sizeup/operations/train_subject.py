@@ -56,9 +56,10 @@ def _from_sources(text: str, *, network: bool) -> Config | None:
     from sizeup.models.sources.resolve import resolve
 
     try:
-        return resolve(text, network=network).config
+        found = resolve(text, network=network)
     except NotFound:
         return None
+    return Config(found.config, found.origin) if isinstance(found.config, dict) else found.config
 
 
 def config_of_model(model: Model) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def accelerate(model: str, setting: TrainSetting) -> str:
     return f"# {model}\n{yaml(fields)}"
 
 
-def deepspeed(model: str, setting: TrainSetting) -> str:
+def deepspeed(_model: str, setting: TrainSetting) -> str:
     """DeepSpeed's JSON."""
     stage = {"zero1": 1, "zero2": 2, "zero3": 3}.get(setting.sharding, 0)
     zero: dict[str, Any] = {"stage": stage, "overlap_comm": True, "contiguous_gradients": True}

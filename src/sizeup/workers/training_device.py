@@ -5,6 +5,9 @@ has neither. A guard of no devices is put into the registry, and the hooks' answ
 private to torch: `works` tries a tiny step, so that a release that changes them is noticed at once.
 """
 
+# What is private to torch is the point here.
+# ruff: noqa: SLF001
+
 from __future__ import annotations
 
 import ctypes

@@ -4,6 +4,9 @@ torch's own choice of kernel looks at the device; without one every attention wo
 torch 2.13, `aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`, for capability 8.0: flash, efficient, math.
 """
 
+# What is private to torch is the point here.
+# ruff: noqa: SLF001
+
 from __future__ import annotations
 
 import math
@@ -29,6 +32,7 @@ class Attention:
         self, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
         scale: float | None = None, enable_gqa: bool = False,
     ) -> Any:  # fmt: skip
+        """Attention by the kernel that a GPU would take."""
         if query.device.type != "cuda":
             return self.own(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
         query, key, value, attn_mask = self._autocast(query, key, value, attn_mask)

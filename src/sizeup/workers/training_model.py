@@ -142,7 +142,6 @@ def eight_bit(torch: Any, parameters: list[Any], tables: set[int]) -> Any:
         def __init__(self) -> None:
             super().__init__(parameters, {})
 
-        @torch.no_grad()
         def step(self) -> None:
             for parameter in parameters:
                 state = self.state[parameter]

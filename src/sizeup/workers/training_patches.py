@@ -3,6 +3,9 @@
 Each entry names the symptom that it cures: see `applied`.
 """
 
+# What is private to torch is the point here.
+# ruff: noqa: SLF001
+
 from __future__ import annotations
 
 import importlib

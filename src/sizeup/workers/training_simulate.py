@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from sizeup.workers.protocol import Refused, Say, answer
 
-REFUSED = {
+REFUSED: dict[str, set[object]] = {
     "objective": {"causal", "sft"},
     "checkpointing": {"none", "full"},
     "loss": {"standard"},

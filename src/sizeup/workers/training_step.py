@@ -1,4 +1,4 @@
-"""A training step under the tracker: forward, backward, clipping, optimizer; each layer's backward a phase of its own."""
+"""A training step under the tracker: forward, backward, clipping, optimizer; layers' backwards are phases."""
 
 from __future__ import annotations
 

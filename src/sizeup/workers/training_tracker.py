@@ -5,6 +5,9 @@ dispatch mode autograd adds gradients out of place where it would otherwise add 
 place are made so (torch 2.13, `torch/csrc/autograd/input_buffer.cpp`: sole reference, same shape and type).
 """
 
+# What is private to torch is the point here.
+# ruff: noqa: SLF001
+
 from __future__ import annotations
 
 import weakref
@@ -54,7 +57,7 @@ class Ledger:
             return
         size = self.round(storage.nbytes())
         self.numbers += 1
-        self.live[key] = [size, category, self.numbers, weakref.ref(storage, lambda _ref, key=key: self._gone(key))]
+        self.live[key] = [size, category, self.numbers, weakref.ref(storage, self._forget(key))]
         self._count(size, category, self.numbers, 1)
 
     def resized(self, storage: Any) -> None:
@@ -81,6 +84,9 @@ class Ledger:
         if height > self.peak:
             self.peak, self.operation = height, operation
             self.at_peak = dict(self.categories)
+
+    def _forget(self, key: int) -> Callable[[Any], None]:
+        return lambda _reference: self._gone(key)
 
     def _move(self, entry: list[Any], category: str) -> None:
         self.categories[entry[1]] -= entry[0]

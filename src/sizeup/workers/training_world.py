@@ -1,4 +1,7 @@
-"""One rank of a fake world, for FSDP2 on fake CUDA tensors: no other process, no communication, the same allocations."""
+"""One rank of a fake world, for FSDP2 on fake CUDA tensors: no other process, the same allocations."""
+
+# What is private to torch is the point here.
+# ruff: noqa: SLF001
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 import os
 import types
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 
@@ -66,13 +70,13 @@ class World:
     """
 
     def __init__(self, torch: Any, ranks: int) -> None:
-        import torch.distributed._functional_collectives
-        import torch.distributed._tools.fake_collectives
         from torch import distributed
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.tensor import DTensor
         from torch.testing._internal.distributed.fake_pg import FakeStore
 
+        for name in ("_functional_collectives", "_tools.fake_collectives"):
+            import_module(f"torch.distributed.{name}")
         os.environ["LOCAL_RANK"] = "0"
         if not torch.cuda.is_available():
             self._replace_handles()
@@ -85,8 +89,6 @@ class World:
 
     @staticmethod
     def _replace_handles() -> None:
-        from importlib import import_module
-
         handle = _handle()
         inside = "torch.distributed.fsdp._fully_shard"
         for name in (

@@ -77,10 +77,8 @@ def attend(
 ) -> Value:
     """The attention's output, (batch, queries, heads · value_dim), in the order of memory that the next layer wants."""
     before, tape.label = tape.label, ATTENTION
-    if way.eager:
-        output = _eager(tape, q, k, v, h, way, mask, bias)
-    else:
-        output = _sdpa(tape, q, k, v, h, way, mask, bias)
+    compute = _eager if way.eager else _sdpa
+    output = compute(tape, q, k, v, h, way, mask, bias)
     tape.label = before
     return output
 
@@ -151,7 +149,7 @@ def _flash(tape: Tape, q: Value, k: Value, v: Value, h: Heads) -> Value:
     keep = [q.storage, k.storage, v.storage, output.storage, rows.storage, seed.storage, offset.storage]
     hidden = flash_temporaries(h, dim, item)
 
-    def backward(g: Value, keep: list[Storage | None] = keep) -> Sequence[Value | None]:
+    def backward(_g: Value, _keep: list[Storage | None] = keep) -> Sequence[Value | None]:
         results = [tape.value(n, item) for n in sizes]
         tape.transient(*hidden)
         results[0].strided = results[1].strided = False
@@ -204,7 +202,7 @@ def _efficient(tape: Tape, q: Value, k: Value, v: Value, h: Heads, mask: Value |
         hidden.append(4 * q.n)
     bias_gradient = additive is not None and additive.needs
 
-    def backward(g: Value, keep: list[Storage | None] = keep) -> Sequence[Value | None]:
+    def backward(_g: Value, _keep: list[Storage | None] = keep) -> Sequence[Value | None]:
         results: list[Value | None] = [tape.value(n, item) for n in sizes]
         results.append(tape.value(h.scores, item) if bias_gradient else None)
         tape.transient(*hidden)
@@ -266,7 +264,7 @@ def product(tape: Tape, a: Value, b: Value, n: int) -> Value:
     sizes, wants = (a.n, b.n), (a.needs, b.needs)
     tape.saved()
 
-    def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
+    def backward(_g: Value, _keep: object = keep) -> Sequence[Value | None]:
         results = []
         for size, want in zip(sizes, wants, strict=True):
             result = tape.value(size, item) if want else None

@@ -8,7 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sizeup.estimate.training.tape import Tape, Value
+from sizeup.estimate.training.tape import Backward, Storage, Tape, Value
+
+
+def same_size(tape: Tape, kept: Storage | None) -> Backward:
+    """A gradient that is one new tensor of the incoming one's size, for which `kept` is held."""
+
+    def backward(g: Value, _kept: Storage | None = kept) -> Sequence[Value | None]:
+        return (tape.value(g.n, g.item),)
+
+    return backward
+
+
+def whole_size(tape: Tape, n: int, item: int, kept: Storage | None = None) -> Backward:
+    """A gradient that is one new tensor of n elements, for which `kept` is held."""
+
+    def backward(_g: Value, _kept: Storage | None = kept) -> Sequence[Value | None]:
+        return (tape.value(n, item),)
+
+    return backward
 
 
 def cast(tape: Tape, x: Value, item: int) -> Value:
@@ -61,7 +79,7 @@ def multiply(tape: Tape, a: Value, b: Value) -> Value:
     wanted = (a.needs, b.needs)
     tape.saved()
 
-    def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
+    def backward(_g: Value, _keep: object = keep) -> Sequence[Value | None]:
         return [tape.value(n, item) if want else None for want in wanted]
 
     return tape.result(n, item, (a, b), backward)
@@ -74,13 +92,11 @@ def pointwise(tape: Tape, x: Value, *, keeps_output: bool = False, keeps_input: 
     """
     if keeps_output:
         output = tape.value(x.n, x.item)
-        keep = output.storage
-        tape.record((x,), (output,), lambda g, _keep=keep: (tape.value(g.n, g.item),))
+        tape.record((x,), (output,), same_size(tape, output.storage))
         tape.saved()
         return output
     tape.saved()
-    keep = x.storage if keeps_input else None
-    return tape.result(x.n, x.item, (x,), lambda g, _keep=keep: (tape.value(g.n, g.item),))
+    return tape.result(x.n, x.item, (x,), same_size(tape, x.storage if keeps_input else None))
 
 
 def dropout(tape: Tape, x: Value, p: float) -> Value:
@@ -89,8 +105,7 @@ def dropout(tape: Tape, x: Value, p: float) -> Value:
         return x
     output = tape.value(x.n, x.item)
     mask = tape.value(x.n, 1)
-    keep = mask.storage
-    tape.record((x,), (output,), lambda g, _keep=keep: (tape.value(g.n, g.item),))
+    tape.record((x,), (output,), same_size(tape, mask.storage))
     tape.saved()
     return output
 

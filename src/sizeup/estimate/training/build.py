@@ -17,8 +17,9 @@ FOUR_BIT_BLOCK, SCALE_BLOCK = 64, 256
 
 
 class Weight(msgspec.Struct, frozen=True, array_like=True):
-    """One weight tensor. sizes: the allocations it is stored in. rows: outputs of a matrix; copies: matrices in a stack.
+    """One weight tensor.
 
+    sizes: the allocations it is stored in. rows: outputs of a matrix; copies: matrices in a stack.
     kind: matrix, vector, embedding, head, adapter, experts.
     """
 
@@ -183,8 +184,10 @@ class Build:
 
 
 def packed_sizes(n: int, double_quantization: bool) -> tuple[int, ...]:
-    """Allocations of n weights in NF4: half a byte each, a scale for each 64; scales of one byte with an fp32 scale
-    for each 256 of them (double quantization), or in fp32 (Dettmers et al. 2023; bitsandbytes 0.49).
+    """Allocations of n weights in NF4: half a byte each, and a scale for each 64.
+
+    Scales are of one byte with an fp32 scale for each 256 of them (double quantization), or in fp32.
+    Source: Dettmers et al. 2023; bitsandbytes 0.49.
     """
     blocks = -(-n // FOUR_BIT_BLOCK)
     if double_quantization:

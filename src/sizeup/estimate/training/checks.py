@@ -69,7 +69,7 @@ def _check_method(setting: TrainSetting, shape: Shape) -> None:
         )
     if setting.adapters and setting.precision == "bf16-fp32-master":
         raise BadInput(
-            f"precision bf16-fp32-master keeps master copies of trained weights, but method {setting.method} freezes them",
+            f"precision bf16-fp32-master copies trained weights, but method {setting.method} freezes them",
             hint="set precision=bf16, or method=full",
         )
     if setting.attention == "flash_attention_2" and setting.precision == "fp32" and not setting.gathers:
@@ -77,7 +77,7 @@ def _check_method(setting: TrainSetting, shape: Shape) -> None:
             "attention flash_attention_2 needs 16-bit numbers, but precision is fp32",
             hint="set attention=sdpa, or precision=bf16",
         )
-    if setting.offload_optimizer and setting.optimizer in {"sgd"}:
+    if setting.offload_optimizer and setting.optimizer == "sgd":
         raise BadInput(
             "offload_optimizer has nothing to move: optimizer sgd keeps no state", hint="drop offload_optimizer"
         )

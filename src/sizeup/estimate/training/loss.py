@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sizeup.estimate.training.basic import cast
+from sizeup.estimate.training.basic import cast, same_size
 from sizeup.estimate.training.tape import LOSS, TEMPORARY, Tape, Value
 
 
@@ -24,9 +24,9 @@ def cross_entropy(
     before, tape.label = tape.label, LOSS
     wide = cast(tape, logits, 4) if upcast or tape.autocast else logits
     labels = _shifted_labels(tape, tokens) if shifted else None
-    loss = _likelihood(tape, _log_softmax(tape, wide), tokens, labels)
+    loss = _likelihood(tape, _log_softmax(tape, wide), labels)
     if divided:
-        loss = tape.result(1, 4, (loss,), lambda g: (tape.value(1, 4),))
+        loss = tape.result(1, 4, (loss,), lambda _g: (tape.value(1, 4),))
     tape.label = before
     return loss
 
@@ -40,18 +40,17 @@ def _shifted_labels(tape: Tape, tokens: int) -> Value:
 
 def _log_softmax(tape: Tape, x: Value) -> Value:
     output = tape.value(x.n, x.item)
-    keep = output.storage
-    tape.record((x,), (output,), lambda g, _keep=keep: (tape.value(g.n, g.item),))
+    tape.record((x,), (output,), same_size(tape, output.storage))
     return output
 
 
-def _likelihood(tape: Tape, x: Value, tokens: int, labels: Value | None) -> Value:
+def _likelihood(tape: Tape, x: Value, labels: Value | None) -> Value:
     n, item = x.n, x.item
     output = tape.value(1, item)
     weight = tape.value(1, item)
     keep = (x.storage, weight.storage, None if labels is None else labels.storage)
 
-    def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
+    def backward(_g: Value, _keep: object = keep) -> Sequence[Value | None]:
         return (tape.value(n, item),)
 
     tape.record((x,), (output,), backward)

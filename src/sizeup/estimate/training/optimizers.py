@@ -29,8 +29,10 @@ Counted = Iterable[tuple[Weight, int]]
 
 
 class Optimizer(msgspec.Struct, frozen=True):
-    """state: allocations for one weight. step: temporaries of a step over all weights. host: where the state lies
-    when it isn't on the device (`paged`: it moves as needed).
+    """How an optimizer uses memory.
+
+    state: allocations for one weight. step: temporaries of a step over all weights. paged: states lie on the host and
+    move as needed.
     """
 
     name: str

@@ -155,7 +155,8 @@ class Tape:
     """The log of a step, its graph, and what is switched on.
 
     autocast: bytes of the compute type that matrix products cast to; 0 without autocast.
-    grad: whether a graph is made. accumulating: whether parameters still hold gradients of an earlier micro-batch. eight_bit: whether matrix products
+    grad: whether a graph is made. accumulating: whether parameters still hold gradients of an earlier micro-batch.
+    eight_bit: whether matrix products
     take copies of one byte. kept: where selective recomputation collects what it keeps; replayed: what it finds again.
     """
 

@@ -22,7 +22,8 @@ from sizeup.estimate.training.tape import ATTENTION, EMBEDDING, LOSS, MLP, OTHER
 class BartShape(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes. pre_norm: norms before the halves and at the end of each stack (mBART, Pegasus), else after the halves.
 
-    positions: rows of each stack's learned table; fixed_positions: of one of sines, that doesn't train. embedding_norm: embeddings are normed.
+    positions: rows of each stack's learned table; fixed_positions: of one of sines, that doesn't train.
+    embedding_norm: embeddings are normed.
     """
 
     hidden: int

@@ -95,7 +95,8 @@ def segments(shape: DecoderShape, run: Run) -> list[Segment]:
         sparse = bool(shape.sparse) and shape.sparse[number]
         window = shape.windows[number] if shape.windows else None
         recomputed = bool(run.checkpoint) and run.checkpoint[number]
-        key = f"{'first ' if number == 0 else ''}{'mixture' if sparse else 'dense'} {window or ''}{' again' if recomputed else ''}"
+        words = ("first" * (number == 0), "mixture" if sparse else "dense", str(window or ""), "again" * recomputed)
+        key = " ".join(words)
         if key not in kinds:
             kinds[key] = _layer_runner(shape, run, sparse=sparse, window=window, recomputed=recomputed)
         parts.append(Segment(key, kinds[key], "mixture layer" if sparse else "layer", layer=True))
@@ -167,7 +168,9 @@ def _layer_runner(
 class Layer:
     """One decoder layer; called, it takes the stream and returns the next."""
 
-    def __init__(self, build: Build, state: State, shape: DecoderShape, run: Run, *, sparse: bool, window: int | None):
+    def __init__(
+        self, build: Build, state: State, shape: DecoderShape, run: Run, *, sparse: bool, window: int | None
+    ) -> None:
         self.build, self.shape, self.run, self.sparse = build, shape, run, sparse
         self.scope = build.scope
         mask = state.held.get(f"mask {window}")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sizeup.estimate.training.activations import activate
-from sizeup.estimate.training.basic import add, cast, multiply, pointwise, split
+from sizeup.estimate.training.basic import add, cast, multiply, pointwise, split, whole_size
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.tape import ADAPTER, EXPERTS, Tape, Value
@@ -25,7 +25,8 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
 
     shared: inner width of what every token uses (0: nothing). shared_gate: whether that is weighed by a gate.
     scoring: `softmax`, `sigmoid` (the product in fp32, a correction bias that doesn't train), `sigmoid after` (the
-    product in the stream's type), `softmax wide` (all in fp32), `softmax after` (over the chosen ones only). normalised: whether the chosen weights
+    product in the stream's type), `softmax wide` (all in fp32), `softmax after` (over the chosen ones only).
+    normalised: whether the chosen weights
     are divided by their sum.
     """
 
@@ -84,8 +85,7 @@ def route(build: Build, x: Value, hidden: int, m: Mixture) -> tuple[Value, Value
 
 def _picked(tape: Tape, scores: Value, n: int, numbers: Value) -> Value:
     """The largest scores of each token: the gradient is a whole matrix of zeros with theirs put in."""
-    whole, item, keep = scores.n, scores.item, numbers.storage
-    return tape.result(n, item, (scores,), lambda g, _keep=keep: (tape.value(whole, item),))
+    return tape.result(n, scores.item, (scores,), whole_size(tape, scores.n, scores.item, numbers.storage))
 
 
 def _normalised(tape: Tape, top: Value, tokens: int) -> Value:
@@ -93,7 +93,7 @@ def _normalised(tape: Tape, top: Value, tokens: int) -> Value:
     total = tape.result(tokens, top.item, (top,), lambda g: (g,))
     keep, n, item = (top.storage, total.storage), top.n, top.item
 
-    def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
+    def backward(_g: Value, _keep: object = keep) -> Sequence[Value | None]:
         return tape.value(n, item), tape.value(n, item)
 
     return tape.result(n, item, (top, total), backward)
@@ -138,8 +138,7 @@ def _spread(g: Value, n: int) -> Value:
 
 def _gathered(tape: Tape, x: Value, n: int, index: Value) -> Value:
     """x[index]: the gradient is zeros with the rows added in."""
-    whole, item, keep = x.n, x.item, index.storage
-    return tape.result(n, item, (x,), lambda g, _keep=keep: (tape.value(whole, item),))
+    return tape.result(n, x.item, (x,), whole_size(tape, x.n, x.item, index.storage))
 
 
 def _grouped(tape: Tape, x: Value, weight: Value, n: int) -> Value:
@@ -150,7 +149,7 @@ def _grouped(tape: Tape, x: Value, weight: Value, n: int) -> Value:
     wants = (x.needs, weight.needs)
     tape.saved()
 
-    def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
+    def backward(_g: Value, _keep: object = keep) -> Sequence[Value | None]:
         of_weight = tape.value(sizes[1], item) if wants[1] else None
         of_input = tape.value(sizes[0], item) if wants[0] else None
         return of_input, of_weight

@@ -124,6 +124,7 @@ class Layer:
         self.encoded = _value(state, "encoded") if self.decoder else None
 
     def __call__(self, x: Value) -> Value:
+        """The stream after the layer."""
         self.build.scope = self.scope
         p, tape = self.shape.dropout, self.build.tape
         y = self.attention("self", norm(self.build, "self_norm", x, self.shape.hidden), None)

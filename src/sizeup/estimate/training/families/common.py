@@ -24,8 +24,7 @@ def base(cfg: Config, **twists: Any) -> DecoderShape:
         "activation": cfg.str("hidden_act", "activation_function", "hidden_activation", default="silu"),
         "attention_dropout": cfg.float("attention_dropout", default=0.0),
     }
-    shape = DecoderShape(**(fields | twists))
-    return shape
+    return DecoderShape(**(fields | twists))
 
 
 def windows(cfg: Config, layers: int, default: str | tuple[str, ...] = FULL) -> tuple[int | None, ...]:

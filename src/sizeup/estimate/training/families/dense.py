@@ -110,7 +110,8 @@ def olmo2(cfg: Config) -> DecoderShape:
     """Norms after the halves and over whole queries and keys; the weight multiplies in fp32."""
     b = bias(cfg)
     return base(
-        cfg, qkv_bias=b, output_bias=b, norm="rms_fp32", order="post", qk_norm="whole", rotary_back=True, rotary_wide=True,
+        cfg, qkv_bias=b, output_bias=b, norm="rms_fp32", order="post", qk_norm="whole", rotary_back=True,
+        rotary_wide=True,
         windows=windows(cfg, sizes(cfg).layers) if cfg.has("sliding_window") else (),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from sizeup.models.anatomy.family import sizes
 from sizeup.models.config import Config
 
 
-def _mixed(cfg: Config, layers: int, dense: int = 0) -> tuple[bool, ...]:
+def _mixed(layers: int, dense: int = 0) -> tuple[bool, ...]:
     return tuple(number >= dense for number in range(layers))
 
 
@@ -22,7 +22,7 @@ def mixtral(cfg: Config) -> DecoderShape:
     """Mistral with experts in every layer."""
     s = sizes(cfg)
     m = Mixture(experts=cfg.int("num_local_experts"), chosen=cfg.int("num_experts_per_tok"), width=s.ffn, adapted=True)
-    return base(cfg, mixture=m, sparse=_mixed(cfg, s.layers), windows=everywhere(cfg, s.layers))
+    return base(cfg, mixture=m, sparse=_mixed(s.layers), windows=everywhere(cfg, s.layers))
 
 
 def qwen3_moe(cfg: Config) -> DecoderShape:
@@ -78,7 +78,7 @@ def olmoe(cfg: Config) -> DecoderShape:
         adapted=True,
     )
     b = bias(cfg)
-    return base(cfg, qkv_bias=b, output_bias=b, qk_norm="whole", mixture=m, sparse=_mixed(cfg, s.layers))
+    return base(cfg, qkv_bias=b, output_bias=b, qk_norm="whole", mixture=m, sparse=_mixed(s.layers))
 
 
 def _routed(cfg: Config, **twists: Any) -> Mixture:
@@ -107,7 +107,7 @@ def glm4_moe(cfg: Config) -> DecoderShape:
         qk_norm=norm,
         rotary=partial(cfg),
         mixture=_routed(cfg),
-        sparse=_mixed(cfg, s.layers, dense),
+        sparse=_mixed(s.layers, dense),
     )
 
 
@@ -117,7 +117,7 @@ def dots1(cfg: Config) -> DecoderShape:
     b = bias(cfg)
     dense = cfg.int("first_k_dense_replace", min=0, default=0)
     return base(
-        cfg, qkv_bias=b, output_bias=b, qk_norm="head", mixture=_routed(cfg), sparse=_mixed(cfg, s.layers, dense),
+        cfg, qkv_bias=b, output_bias=b, qk_norm="head", mixture=_routed(cfg), sparse=_mixed(s.layers, dense),
         windows=windows(cfg, s.layers),
     )  # fmt: skip
 
@@ -126,7 +126,7 @@ def minimax_m2(cfg: Config) -> DecoderShape:
     """Norms over whole queries and keys, experts routed by sigmoids in the 16-bit product."""
     s = sizes(cfg)
     m = _routed(cfg, width=s.ffn, shared=0, normalised=True, scoring="sigmoid after")
-    return base(cfg, qk_norm="whole", rotary=partial(cfg), rotary_joined=True, mixture=m, sparse=_mixed(cfg, s.layers))
+    return base(cfg, qk_norm="whole", rotary=partial(cfg), rotary_joined=True, mixture=m, sparse=_mixed(s.layers))
 
 
 def granitemoe(cfg: Config) -> DecoderShape:
@@ -139,7 +139,7 @@ def granitemoe(cfg: Config) -> DecoderShape:
     )  # fmt: skip
     return base(
         cfg, qkv_bias=b, output_bias=b, embedding_scale=True, residual_scale=True, logit_scale=True, mixture=m,
-        sparse=_mixed(cfg, s.layers),
+        sparse=_mixed(s.layers),
     )  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def deepseek_v3(cfg: Config) -> DecoderShape:
     )  # fmt: skip
     dense = cfg.int("first_k_dense_replace", min=0, default=0)
     return base(
-        cfg, latent=latent, head_dim=latent.rope_dim, mixture=m, sparse=_mixed(cfg, s.layers, dense), interleaved=True
+        cfg, latent=latent, head_dim=latent.rope_dim, mixture=m, sparse=_mixed(s.layers, dense), interleaved=True
     )
 
 

@@ -78,10 +78,12 @@ def gpt2(cfg: Config) -> DecoderShape:
     p = cfg.float("resid_pdrop", default=0.1)
     hidden = cfg.int("n_embd", "hidden_size")
     return base(
-        cfg, ffn=cfg.int("n_inner", default=4 * hidden), qkv="split_views", qkv_bias=True, output_bias=True, mlp_bias=True,
+        cfg, ffn=cfg.int("n_inner", default=4 * hidden), qkv="split_views", qkv_bias=True, output_bias=True,
+        mlp_bias=True,
         norm="layer", mlp="plain", activation=cfg.str("activation_function", default="gelu_new"), rotary=0.0,
         residual_dropout=p, embedding_dropout=cfg.float("embd_pdrop", default=0.1),
-        attention_dropout=cfg.float("attn_pdrop", default=0.1), position_table=cfg.int("n_positions", "max_position_embeddings"),
+        attention_dropout=cfg.float("attn_pdrop", default=0.1), position_table=cfg.int("n_positions",
+        "max_position_embeddings"),
         tied=cfg.bool("tie_word_embeddings", default=True), softmax_in_fp32=False,
     )  # fmt: skip
 

@@ -14,7 +14,8 @@ def t5(cfg: Config) -> T5Shape:
     layers = cfg.int("num_layers")
     return T5Shape(
         hidden=cfg.int("d_model"), encoder_layers=layers, decoder_layers=cfg.int("num_decoder_layers", default=layers),
-        head_count=cfg.int("num_heads"), head_dim=cfg.int("d_kv"), ffn=cfg.int("d_ff"), vocabulary=cfg.int("vocab_size"),
+        head_count=cfg.int("num_heads"), head_dim=cfg.int("d_kv"), ffn=cfg.int("d_ff"),
+        vocabulary=cfg.int("vocab_size"),
         gated=gated, activation="gelu_new" if act == "gated-gelu" else act.removeprefix("gated-"),
         dropout=cfg.float("dropout_rate", default=0.1), buckets=cfg.int("relative_attention_num_buckets", default=32),
         tied=True, scaled_output=cfg.bool("scale_decoder_outputs", default=True),

@@ -1,0 +1,70 @@
+"""Splitting a model: the shards of every state sum to the whole, and the worst rank is named."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from training_cases import LLAMA, estimated
+
+from sizeup.estimate.training import fsdp
+from sizeup.estimate.training.estimate import recorded
+from sizeup.estimate.training.models import subject_of
+from sizeup.estimate.training.optimizers import OPTIMIZERS
+from sizeup.estimate.training.parallel import in_flight, stage_layers
+from sizeup.estimate.training.settings import TrainSetting
+
+
+@given(st.integers(1, 300), st.integers(1, 40))
+def test_stages_deal_out_every_layer_once(layers, stages):
+    dealt = [layer for stage in range(stages) for layer in stage_layers(layers, stages, stage)]
+    assert dealt == list(range(layers))
+
+
+@pytest.mark.parametrize("world", [2, 4, 8, 16])
+def test_shards_sum_to_the_whole(world):
+    """Weights and states of all ranks are those of one, but for rows that don't divide and the step counters."""
+    step = recorded(subject_of(LLAMA).shape, TrainSetting())
+    whole = sum(weight.n * count for weight, count in step.weights)
+    shards = fsdp.shards(step.weights, fsdp.Policy(world, 2, 2))
+    spread = world * sum(weight.n * count for weight, count in shards)
+    assert whole <= spread <= whole * 1.001
+    state = OPTIMIZERS["sgd_momentum"].state
+    held = world * sum(sum(state(weight)) * count for weight, count in shards)
+    assert held == 2 * spread
+
+
+def test_more_ranks_hold_less_each():
+    peaks = [estimated(LLAMA, {"sharding": "fsdp", "data_parallel": n}).peak_bytes for n in (2, 4, 8, 16)]
+    assert peaks == sorted(peaks, reverse=True)
+
+
+def test_zero_stages_save_one_after_the_other():
+    def peak(sharding):
+        setting = {"sharding": sharding, "data_parallel": 8, "checkpointing": "full", "sequence": 128}
+        return estimated(LLAMA, setting).peak_bytes
+
+    assert peak("none") > peak("zero1") > peak("zero3")
+
+
+def test_pipeline_stages_differ_and_the_worst_is_named():
+    setting = {"pipeline_parallel": 4, "micro_batches": 8, "sequence": 512}
+    found = estimated(LLAMA, setting)
+    assert [rank.device for rank in found.devices] == [f"stage {n} of 4" for n in (1, 2, 3, 4)]
+    worst = max(found.devices, key=lambda rank: rank.peak_bytes)
+    assert (found.worst, found.peak_bytes) == (worst.device, worst.peak_bytes)
+    assert in_flight(TrainSetting(**setting), 0) == 4
+    assert in_flight(TrainSetting(**setting), 3) == 1
+    assert in_flight(TrainSetting(**setting | {"schedule": "gpipe"}), 3) == 8
+
+
+def test_tensor_and_sequence_parallel_save():
+    whole = estimated(LLAMA, {"sequence": 2048}).peak_bytes
+    split = estimated(LLAMA, {"sequence": 2048, "tensor_parallel": 4}).peak_bytes
+    both = estimated(LLAMA, {"sequence": 2048, "tensor_parallel": 4, "sequence_parallel": True}).peak_bytes
+    assert whole > split > both
+
+
+def test_offload_moves_states_to_the_host():
+    here = estimated(LLAMA, {"checkpointing": "full"}).devices[0]
+    there = estimated(LLAMA, {"checkpointing": "full", "offload_optimizer": True}).devices[0]
+    assert there.host_bytes > 0
+    assert here.peak_bytes > there.peak_bytes

@@ -1,0 +1,20 @@
+"""What the tests of training share: a small model, and the estimate of a case."""
+
+from sizeup.estimate.training.checks import check
+from sizeup.estimate.training.estimate import training_footprint
+from sizeup.estimate.training.models import subject_of
+from sizeup.estimate.training.settings import TrainSetting
+
+
+def estimated(config, setting):
+    """The footprint of a configuration with a setting as a mapping."""
+    what = subject_of(config)
+    made = TrainSetting(**(setting | {"lora_targets": tuple(setting.get("lora_targets", ()))}))
+    check(made, what.shape, what.context)
+    return training_footprint(what.shape, made)
+
+
+LLAMA = {
+    "model_type": "llama", "vocab_size": 32000, "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 8,
+    "num_attention_heads": 16, "num_key_value_heads": 4, "max_position_embeddings": 4096, "tie_word_embeddings": False,
+}  # fmt: skip
