@@ -122,7 +122,8 @@ def test_run_leaves_nothing_behind(home, fake_path, tiny, number):
         process.send_signal(number)
         process.wait(20)
     assert gone()
-    assert process.returncode == (-9 if number == signal.SIGKILL else 0)
+    # a signal may also come just before it begins to wait
+    assert process.returncode in {signal.SIGINT: {0, 130}, signal.SIGTERM: {0, -15}, signal.SIGKILL: {-9}}[number]
 
 
 def test_run_ends_when_its_server_does(home, fake_path, tiny):

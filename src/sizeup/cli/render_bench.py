@@ -10,6 +10,7 @@ from sizeup.measure.bench.memory_report import MemoryReport
 from sizeup.measure.bench.results import CellResult
 from sizeup.measure.bench.statistics import Percentiles
 from sizeup.operations.bench import BenchReport
+from sizeup.quantity import Interval
 from sizeup.quantity.units import format_bytes
 
 
@@ -38,19 +39,29 @@ def _speeds(results: tuple[CellResult, ...]) -> Iterator[str]:
         expected, decode = result.predicted.decode, result.decode
         rows.append((
             result.cell.words,
-            f"{result.prefill.value:,.4g}",
-            text.bold(f"{decode.value:,.4g}") if decode else "-",
-            f"{expected.value:,.3g} ({expected.low:,.3g} to {expected.high:,.3g})" if expected else "unknown",
+            _rate(result.prefill.value),
+            _expected(result.predicted.prefill),
+            text.bold(_rate(decode.value)) if decode else "-",
+            _expected(expected),
             _share(result.share_of_ceiling),
-            f"{result.throughput.value:,.4g}",
+            _rate(result.throughput.value),
             _share(result.disagreement, digits=1),
             text.warn(result.noisy),
         ))  # fmt: skip
     header = (
-        "prompt + generated", "reads/s", "writes/s", "predicted", "of ceiling", "together/s", "off its clock", ""
+        "prompt + generated", "reads/s", "predicted", "writes/s", "predicted", "of ceiling", "together/s",
+        "off its clock", ""
     )  # fmt: skip
-    yield from text.table(rows, header=header, align="<>>>>>>")
+    yield from text.table(rows, header=header, align="<>>>>>>>")
     yield text.dim("tokens per second, medians; the engine's clock is what it says of the same requests itself")
+
+
+def _expected(interval: Interval | None) -> str:
+    return "unknown" if interval is None else f"{_rate(interval.value)} ({_rate(interval.low)}-{_rate(interval.high)})"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _share(value: float | None, digits: int = 0) -> str:
@@ -94,7 +105,7 @@ def _memory(memory: MemoryReport) -> Iterator[str]:
 def _changes(report: BenchReport) -> Iterator[str]:
     first = report.changes[0]
     yield text.heading(f"Beside {first.model}", f"{first.date}, {first.engine} {first.version}".strip())
-    rows = [(c.cell.words, c.component, f"{c.then:,.4g}", f"{c.now:,.4g}", c.words) for c in report.changes]
+    rows = [(c.cell.words, c.component, _rate(c.then), _rate(c.now), c.words) for c in report.changes]
     yield from text.table(rows, header=("prompt + generated", "", "then", "now", ""), align="<<>>")
 
 

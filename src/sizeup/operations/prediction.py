@@ -1,32 +1,39 @@
-"""What is expected of a bench's cell: the speed estimated at its depth, and the ceiling above it."""
+"""What is expected of a bench's cell: the speeds estimated at its depth, and the ceiling above them."""
 
 from __future__ import annotations
 
-import msgspec
+from functools import partial
 
-from sizeup.advice.speeds import speed_of
 from sizeup.engines.llamacpp.footprint import assignment_of
 from sizeup.engines.llamacpp.traffic import stages
+from sizeup.estimate.speed import decode_speed, prompt_speed
 from sizeup.machines.budget import machine_budget
 from sizeup.measure.bench.cells import Cell
 from sizeup.measure.bench.results import Prediction
+from sizeup.measure.calibration import measured_ceilings
 from sizeup.operations.serving import Served
 
 
 def predict(served: Served, cell: Cell) -> Prediction:
-    """Decode of one sequence, half of what it generates being behind it.
+    """Decode of each sequence, half of what it generates being behind it; prefill of one that reads alone.
 
-    ceiling: 1 / Σ over devices of bytes read / theoretical bandwidth. Several at once aren't predicted yet.
+    All of the processor's cores are taken to work. ceiling: 1 / Σ over devices of bytes read / theoretical bandwidth.
     """
-    depth = cell.depth + cell.prompt + cell.generate // 2
-    if cell.concurrency > 1:
-        return Prediction(because="several sequences at once are not predicted yet")
-    budget = machine_budget(served.machine)
-    at_depth = msgspec.structs.replace(served.plan.setting, context=2 * depth)
-    speed = speed_of(served.model, at_depth, served.machine, budget)
-    if speed.decode_tokens_per_s is None:
-        return Prediction(because=speed.because)
-    places = assignment_of(served.model, served.plan.setting, served.machine, budget)
-    found = stages(served.model, served.plan.setting, served.machine, places, depth)
-    least = sum(stage.ceiling_seconds for stage in found)
-    return Prediction(speed.decode_tokens_per_s, None, 1 / least if least else None, speed.because)
+    model, setting, machine = served.model, served.plan.setting, served.machine
+    places = assignment_of(model, setting, machine, machine_budget(machine))
+    passes = partial(stages, model, setting, machine, places, measured=measured_ceilings(machine))
+    depth = cell.depth + cell.prompt + cell.generate / 2
+    try:
+        decoding = passes(depth, sequences=cell.concurrency)
+    except ValueError as unknown:
+        return Prediction(because=str(unknown))
+    step = min(setting.ubatch_tokens, cell.prompt)
+    reading = passes(cell.depth + (cell.prompt - step) / 2, tokens=step)
+    least = sum(stage.ceiling_seconds for stage in decoding)
+    read = sum(stage.work.weight_bytes + stage.work.cache_bytes for stage in decoding)
+    return Prediction(
+        decode=decode_speed(decoding),
+        prefill=prompt_speed(reading, cell.prompt, cell.prompt / step) if cell.concurrency == 1 else None,
+        ceiling=1 / least if least else None,
+        because=f"{read / 1e9:.3g} GB read for each step at {depth:,.0f} tokens",
+    )

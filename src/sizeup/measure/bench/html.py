@@ -8,6 +8,8 @@ from html import escape
 from sizeup.measure.bench.charts import Bar, Line, bars, lines
 from sizeup.measure.bench.compare import Change
 from sizeup.measure.bench.results import CellResult
+from sizeup.measure.bench.statistics import Measured
+from sizeup.quantity import Interval
 from sizeup.quantity.units import format_bytes
 
 _STYLE = """
@@ -55,11 +57,11 @@ def _body(results: Sequence[CellResult], changes: Sequence[Change]) -> Iterator[
         return
     alone = [result for result in results if result.cell.concurrency == min(r.cell.concurrency for r in results)]
     yield "<h2>Writing, tokens per second</h2>" + bars(
-        [_decode_bar(result) for result in alone if result.decode], mark="predicted"
+        [_bar(r.cell.words, r.decode, r.predicted.decode) for r in alone if r.decode], mark="predicted"
     )
     yield '<p class="dim">Thin line: lowest to highest run. Upright line: predicted.</p>'
     yield "<h2>Reading the prompt, tokens per second</h2>" + bars(
-        [Bar(r.cell.words, r.prefill.value, f"{r.prefill.value:,.0f}", r.prefill.low, r.prefill.high) for r in alone]
+        [_bar(r.cell.words, r.prefill, r.predicted.prefill) for r in alone], mark="predicted"
     )
     many = sorted((r for r in results if _swept(r, results)), key=lambda r: r.cell.concurrency)
     if len(many) > 1:
@@ -101,12 +103,9 @@ def _swept(result: CellResult, results: Sequence[CellResult]) -> bool:
     return (result.cell.prompt, result.cell.depth) == (first.prompt, first.depth)
 
 
-def _decode_bar(result: CellResult) -> Bar:
-    decode = result.decode
-    assert decode is not None  # noqa: S101  the caller leaves the others out
-    expected = result.predicted.decode
-    words = f"{decode.value:.3g}" + (f" (predicted {expected.value:.3g})" if expected else "")
-    return Bar(result.cell.words, decode.value, words, decode.low, decode.high, expected.value if expected else None)
+def _bar(label: str, speed: Measured, expected: Interval | None) -> Bar:
+    words = f"{speed.value:,.3g}" + (f" (predicted {expected.value:,.3g})" if expected else "")
+    return Bar(label, speed.value, words, speed.low, speed.high, expected.value if expected else None)
 
 
 def _waits(result: CellResult) -> tuple[str, ...]:
