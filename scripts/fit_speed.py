@@ -280,7 +280,7 @@ def to_parameters(vector: Vector, x: Any, generations: list[str], cpu: Stack, sp
 
 
 #: llama.cpp's CPU kernels on x86 with AVX2 or more, from this project's own runs (docs/speed.md).
-CPU = Stack(0.80, 0.6, 4e-6, 0.35, 0.35, 0.05, 0.15)
+CPU = Stack(0.80, 0.6, 4e-6, 0.35, 0.35, 0.05, 0.1)
 
 
 def main() -> None:

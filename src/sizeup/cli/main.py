@@ -27,7 +27,10 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         """The command of that name; the group of commands whose names begin with it (`engine list`)."""
         operation = next((o for o in OPERATIONS if o.name == cmd_name), None)
-        return _group(cmd_name) if operation is None else command_of(operation)
+        members = [o for o in OPERATIONS if o.name.startswith(f"{cmd_name} ")]
+        if members:
+            return _group(cmd_name, members, operation)
+        return None if operation is None else command_of(operation)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands without importing them."""
@@ -35,12 +38,23 @@ class Commands(click.Group):
             formatter.write_dl([(operation.name, operation.help) for operation in OPERATIONS])
 
 
-def _group(word: str) -> click.Group | None:
-    members = [operation for operation in OPERATIONS if operation.name.startswith(f"{word} ")]
-    if not members:
+def _group(word: str, members: Sequence[Operation], operation: Operation | None) -> click.Group:
+    """Commands of one first word; the operation of that very name, if there is one, runs when no other is asked for."""
+    commands = {member.name.partition(" ")[2]: command_of(member) for member in members}
+    help_ = "\n\n".join(f"{o.name}: {o.help}" for o in members)
+    if operation is None:
+        return click.Group(word, commands=commands, help=help_)
+    alone = command_of(operation)
+
+    def run(ctx: click.Context, **options: Any) -> Any:
+        if ctx.invoked_subcommand is None and alone.callback is not None:
+            return alone.callback(**options)
         return None
-    commands = {operation.name.partition(" ")[2]: command_of(operation) for operation in members}
-    return click.Group(word, commands=commands, help="\n\n".join(f"{o.name}: {o.help}" for o in members))
+
+    return click.Group(
+        word, commands=commands, params=alone.params, callback=click.pass_context(run), invoke_without_command=True,
+        help=f"{alone.help}\n\n{help_}", short_help=operation.help,
+    )  # fmt: skip
 
 
 def command_of(operation: Operation) -> click.Command:

@@ -18,13 +18,14 @@ from sizeup.machines.device import Machine
 class Fitted(msgspec.Struct, frozen=True):
     """One device's rates as measured, as factors on what the model would say of it.
 
-    bandwidth: bytes/s; factors on integer, packed matrix and plain matrix rates.
+    bandwidth: bytes/s; operations/s of integers, vectors, matrices of packed and of 16 bit weights, attention.
     """
 
     bandwidth: float
     integer: float
     packed_matrix: float
     plain_matrix: float
+    attention: float
     vector: float
 
 
@@ -88,7 +89,4 @@ def measured_ceilings(machine: Machine) -> dict[str, Ceilings]:
 
 def apply(theory: Ceilings, fitted: Fitted) -> Ceilings:
     """The theoretical ceilings with what was measured in their place."""
-    return Ceilings(
-        fitted.bandwidth, fitted.vector, fitted.integer, fitted.packed_matrix, fitted.plain_matrix,
-        theory.generation, theory.stack, "measured",
-    )  # fmt: skip
+    return Ceilings(**msgspec.structs.asdict(fitted), generation=theory.generation, stack=theory.stack, source="measured")

@@ -19,9 +19,10 @@ PROMPT, DECODED, REPEAT = 512, 8, 3
 
 
 class SpeedRun(msgspec.Struct, frozen=True):
-    """What one run took. decode: depth in tokens → seconds a token, the middle of the tokens decoded there."""
+    """What one run took. offloads: whether this llama.cpp can use a GPU. decode: depth in tokens → seconds a token, the middle of the tokens decoded there."""
 
     version: str
+    offloads: bool
     prompt_tokens: int
     prompt_seconds: float
     decode: dict[int, float]
@@ -57,6 +58,7 @@ def speed_run(
     middle = repeat * decoded // 2
     return SpeedRun(
         found["engine"]["version"],
+        found["engine"]["offloads"],
         found["prompt"]["tokens"],
         found["prompt"]["seconds"],
         {r["depth"] + middle: r["seconds"] for r in results if r["part"] == "decode"},

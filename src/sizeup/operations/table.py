@@ -55,12 +55,20 @@ OPERATIONS = (
     _operation("fit", "Whether a model fits and how fast it runs, by format and context.", "model"),
     _operation("train", "The memory of a training step: its peak, phases, parts, and what would make it fit.", "model"),
     _operation("machine", "This machine, or one described: what is free and usable, and how it is known."),
+    _operation("machine calibrate", "Measure this machine in a minute; later predictions use what was found."),
+    _operation("hardware", "Which machines run a model at a speed, cheapest and lowest-power first.", "model"),
+    _operation("cost", "What a model's tokens cost here, against hosted APIs.", "model"),
+    _operation("scale", "Scaling laws: loss, tokens, FLOPs, GPU-hours, energy and money of a training run."),
     _operation("rules", "Popular rules of thumb beside the exact figures.", "model"),
     _operation("accuracy", "How far off the estimates are, against simulations and measurements."),
     _operation("ledger", "Your ledger of simulations and measurements: list, export, import."),
     _operation("run", "Start the best plan of a model on an engine, and print its address.", "model"),
     _operation("chat", "Talk to a model, or to a server that runs.", "model"),
     _operation("bench", "Measure a model or a server: speed, waiting times, memory, beside the prediction.", "model"),
+    _operation(
+        "eval", "Judge a model's output: what quantization cost, coding problems, standard tasks.", "model"
+    ),
+    _operation("demo", "Train a small code model on this machine, to try everything without a download."),
     _operation("engine list", "The engines that are here, and those that are listening."),
     _operation("engine install", "Install an engine into an environment of its own.", "engine"),
 )

@@ -2,7 +2,7 @@
 
     job      {"gguf": path, "model": {llama_model_params …}, "context": {llama_context_params …},
               "prompt": tokens, "decode": tokens, "depths": [tokens …], "repeat": times}
-    results  {"part": "engine", "version"}
+    results  {"part": "engine", "version", "offloads": whether it can use a GPU}
              {"part": "prompt", "tokens", "seconds"}           the best of `repeat`
              {"part": "decode", "depth", "seconds"}            of one token, the best of `repeat` runs of `decode` tokens
 
@@ -65,7 +65,7 @@ class Session:
 def work(job: dict[str, Any], say: Say) -> None:
     """Do one job."""
     binding, version = started()
-    say("result", part="engine", version=version)
+    say("result", part="engine", version=version, offloads=bool(binding.llama_supports_gpu_offload()))
     session = Session(binding, job)
     session.feed(min(32, job["prompt"]), session.batch)
     session.feed(2, 1)

@@ -27,6 +27,7 @@ class Ceilings(msgspec.Struct, frozen=True):
     """What limits a device.
 
     plain_matrix: of products with 16 bit weights; on CUDA ggml accumulates them in 16 bits where that is faster.
+    attention: of scores and weighted sums, which processors compute with plain vectors.
     source: `theoretical`, or `measured` when calibration has replaced what it could.
     """
 
@@ -35,6 +36,7 @@ class Ceilings(msgspec.Struct, frozen=True):
     integer: float
     packed_matrix: float
     plain_matrix: float
+    attention: float
     generation: str
     stack: str
     source: str = "theoretical"
@@ -54,8 +56,9 @@ def ceilings(device: Device, stack: str = "") -> Ceilings:
     if kernels == "cuda":
         plain = float(compute.get("fp16_acc16") or plain)
     packed = float(compute.get("int8") or plain) if kernels == "cuda" else plain
+    scores = vector if device.kind == "cpu" else plain
     return Ceilings(
-        float(device.bandwidth), vector, vector * _integer_share(device, vector), packed, plain, device.arch, kernels
+        float(device.bandwidth), vector, vector * _integer_share(device, vector), packed, plain, scores, device.arch, kernels
     )
 
 

@@ -58,7 +58,7 @@ def rates(ceiling: Ceilings, fitted: Parameters) -> Rates:
         matrix_flop=1 / (ceiling.packed_matrix * stack.matrix * prompt),
         scaling_flop=[fitted.rescale[name] * stack.scaling / (ceiling.vector * prompt) for name in PACKINGS],
         plain_flop=1 / (ceiling.plain_matrix * stack.plain_matrix * prompt),
-        attention_flop=1 / (ceiling.plain_matrix * stack.attention),
+        attention_flop=1 / (ceiling.attention * stack.attention),
         kernel=stack.kernel_seconds,
         expert_reading=fitted.expert_reading,
         expert_computing=fitted.expert_computing,

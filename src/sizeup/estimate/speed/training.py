@@ -1,12 +1,12 @@
 """Training speed: tokens/s of one GPU from what a step computes, moves through memory and sends over links.
 
-    matrices     6 · N · r / (peak · share)            N: parameters a token is multiplied with; r: 4/3 with
-                                                       activations computed again, else 1
-    attention    6 · layers · heads · head_dim · sequence · r / (bf16 peak · share)     causal: half of the square
-    elementwise  r · (layers · hidden · A + vocabulary · B) / bandwidth                 norms, activations, logits, bytes
-    experts      the routed share of the matrices costs a factor more: grouped products, dispatch, imbalance
-    links        N_all · 6 B / tokens of a micro-step / link, where shards are gathered; overlapped but for a share
-    bubble       · (1 + (stages - 1) / micro-batches / virtual stages)
+matrices     6 · N · r / (peak · share)            N: parameters a token is multiplied with; r: 4/3 with
+                                                   activations computed again, else 1
+attention    6 · layers · heads · head_dim · sequence · r / (bf16 peak · share)     causal: half of the square
+elementwise  r · (layers · hidden · A + vocabulary · B) / bandwidth                 norms, activations, logits, bytes
+experts      the routed share of the matrices costs a factor more: grouped products, dispatch, imbalance
+links        N_all · 6 B / tokens of a micro-step / link, where shards are gathered; overlapped but for a share
+bubble       · (1 + (stages - 1) / micro-batches / virtual stages)
 """
 
 from __future__ import annotations

@@ -1,0 +1,152 @@
+"""Scaling laws: the loss to expect, the tokens that suit a size, FLOPs, GPU-hours, energy and money of a training run.
+
+Give parameters, tokens or FLOPs: what is missing is what the compute-optimal law says.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from sizeup.errors import BadInput
+from sizeup.estimate import scaling
+from sizeup.estimate.cost import HOST_WATTS
+from sizeup.machines.spec import load_machine
+from sizeup.quantity import Interval
+from sizeup.quantity.units import parse_count
+
+#: Share of the bf16 peak that training reaches: 5th, 50th and 95th percentile of published steps (docs/speed.md).
+MFU = Interval(0.42, 0.25, 0.58)
+_HOURS = 3600.0
+
+
+class ScaleRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A training run, or part of what describes one."""
+
+    parameters: Annotated[str, Meta(description="Parameters (8B); default: what suits the FLOPs or tokens.")] = ""
+    tokens: Annotated[str, Meta(description="Training tokens (15T); default: what suits the parameters.")] = ""
+    flops: Annotated[float | None, Meta(description="Training FLOPs (1e24), instead of one of the two.")] = None
+    machine: Annotated[str, Meta(description="'8x H100 SXM': what it runs on; default: no time is given.")] = ""
+    usd_per_gpu_hour: Annotated[float, Meta(description="Price of one GPU for an hour.", ge=0)] = 2.5
+    usd_per_kwh: Annotated[float, Meta(description="Price of electricity.", ge=0)] = 0.15
+
+
+class PredictedLoss(msgspec.Struct, frozen=True):
+    """A law's loss in nats a token; holds: whether it was fitted on such sizes."""
+
+    law: str
+    loss: float
+    holds: bool
+    source: str
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A common claim, and what the formula says."""
+
+    claim: str
+    answer: str
+
+
+class ScaleReport(msgspec.Struct, frozen=True):
+    """The run. gpu_hours, energy_kwh, usd: None without a machine whose compute is known.
+
+    tokens_per_parameter: 20 is Hoffmann's rule of thumb.
+    """
+
+    parameters: float
+    tokens: float
+    tokens_per_parameter: float
+    flops: float
+    losses: tuple[PredictedLoss, ...]
+    optimal_parameters: float
+    optimal_tokens: float
+    machine: str = ""
+    mfu: Interval | None = None
+    gpu_hours: Interval | None = None
+    days: Interval | None = None
+    energy_kwh: Interval | None = None
+    energy_usd: Interval | None = None
+    usd: Interval | None = None
+    claims: tuple[Claim, ...] = ()
+    schema: str = "sizeup.scale/1"
+
+
+def scale(request: ScaleRequest) -> ScaleReport:
+    """Complete the run, ask the laws, and count the hours."""
+    parameters, tokens = _completed(request)
+    flops = scaling.training_flops(parameters, tokens)
+    best = scaling.BESIROGLU
+    report = ScaleReport(
+        parameters, tokens, tokens / parameters, flops, _losses(parameters, tokens, flops),
+        best.optimal_parameters(flops), best.optimal_tokens(flops), claims=_claims(),
+    )  # fmt: skip
+    return _timed(report, request) if request.machine else report
+
+
+def _completed(request: ScaleRequest) -> tuple[float, float]:
+    given = [bool(request.parameters), bool(request.tokens), request.flops is not None]
+    if not any(given) or all(given):
+        raise BadInput(
+            "give one or two of parameters, tokens and flops", hint="for example --parameters 8B --tokens 15T"
+        )
+    if request.flops is not None and request.flops <= 0:
+        raise BadInput(f"{request.flops} FLOPs", hint="a number above 0, such as 1e24")
+    parameters = float(parse_count(request.parameters)) if request.parameters else 0.0
+    tokens = float(parse_count(request.tokens)) if request.tokens else 0.0
+    if request.flops is not None:
+        work = request.flops / scaling.FLOPS_PER_PARAMETER_TOKEN
+        if not parameters and not tokens:
+            parameters = scaling.BESIROGLU.optimal_parameters(request.flops)
+        parameters = parameters or work / tokens
+        return parameters, work / parameters
+    return parameters or tokens / scaling.TOKENS_PER_PARAMETER, tokens or parameters * scaling.TOKENS_PER_PARAMETER
+
+
+def _losses(parameters: float, tokens: float, flops: float) -> tuple[PredictedLoss, ...]:
+    parametric = [PredictedLoss(law.name, law.loss(parameters, tokens), law.holds_for(parameters), law.source)
+                  for law in scaling.LAWS]  # fmt: skip
+    kaplan = (
+        ("Kaplan 2020, by parameters", scaling.kaplan_loss_of_parameters(parameters), parameters <= 1.5e9),
+        ("Kaplan 2020, by tokens", scaling.kaplan_loss_of_tokens(tokens), tokens <= 2.3e10),
+        ("Kaplan 2020, by compute", scaling.kaplan_loss_of_compute(flops), flops <= 10 * 8.64e19),
+    )
+    return (*parametric, *(PredictedLoss(*found, scaling.KAPLAN_SOURCE) for found in kaplan))
+
+
+def _claims() -> tuple[Claim, ...]:
+    low = scaling.growth_for_loss(1 - 1 / 1.1, scaling.KAPLAN_ALPHA_N)
+    high = scaling.growth_for_loss(0.1, scaling.KAPLAN_ALPHA_N)
+    return (
+        Claim(
+            "a 10 % better loss takes 10^(1/0.076) ≈ 1.4·10¹³ times the parameters",
+            f"no: (1/0.9)^(1/0.076) = {high:.1f} times (with the loss divided by 1.1: {low:.1f})",
+        ),
+        Claim(
+            "a 10 % better loss takes twice the compute",
+            f"no: (1/0.9)^(1/0.05) = {scaling.growth_for_loss(0.1, scaling.KAPLAN_ALPHA_C):.1f} times, spent as well as can be",
+        ),
+        Claim(
+            "20 tokens for each parameter is best",
+            "for training compute alone; a model that is used much is trained longer",
+        ),
+    )
+
+
+def _timed(report: ScaleReport, request: ScaleRequest) -> ScaleReport:
+    machine = load_machine(request.machine)
+    devices = machine.gpus or (machine.cpu,)
+    peak = sum(float(d.compute.get("bf16") or d.compute.get("fp16") or d.compute.get("fp32") or 0) for d in devices)
+    if not peak:
+        raise BadInput(f"nothing is known of what {machine.name} computes", hint="describe its compute in a TOML file")
+    seconds = Interval(
+        report.flops / (peak * MFU.value), report.flops / (peak * MFU.high), report.flops / (peak * MFU.low)
+    )
+    hours = seconds.scaled(len(devices) / _HOURS)
+    watts = sum(float(d.power_w or 300) for d in devices) + HOST_WATTS * len(devices)
+    energy = seconds.scaled(watts / 3.6e6)
+    return msgspec.structs.replace(
+        report, machine=machine.name, mfu=MFU, gpu_hours=hours, days=seconds.scaled(1 / 86400), energy_kwh=energy,
+        energy_usd=energy.scaled(request.usd_per_kwh), usd=hours.scaled(request.usd_per_gpu_hour),
+    )  # fmt: skip
