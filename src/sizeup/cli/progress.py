@@ -38,9 +38,9 @@ class _Bar:
 
             self._progress = Progress(console=Console(stderr=True), transient=True)
             self._progress.start()
-            self._task = self._progress.add_task(what)
+            self._task = self._progress.add_task(what, total=None)
         if self._task is not None:
-            self._progress.update(self._task, description=what, completed=done, total=every or None)
+            self._progress.update(self._task, description=what, completed=done if every else 0, total=every or None)
 
     def close(self) -> None:
         """Take the bar away."""
