@@ -94,14 +94,17 @@ def adapted(tape: Tape, x: Value, result: Value, adapter: Adapter) -> Value:
     before, tape.label = tape.label, ADAPTER
     item = result.item
     x = cast(tape, x, adapter.down.item)
-    branch = linear(tape, linear(tape, dropout(tape, x, adapter.dropout), adapter.down), adapter.up)
     if adapter.magnitude is None:
-        result = add(tape, result, scale(tape, branch))
+        result = add(tape, result, scale(tape, _branch(tape, x, adapter)))
     else:
-        result = _by_magnitude(tape, result, branch, adapter)
+        result = _by_magnitude(tape, result, _branch(tape, x, adapter), adapter)
     result = cast(tape, result, item)
     tape.label = before
     return result
+
+
+def _branch(tape: Tape, x: Value, adapter: Adapter) -> Value:
+    return linear(tape, linear(tape, dropout(tape, x, adapter.dropout), adapter.down), adapter.up)
 
 
 def _by_magnitude(tape: Tape, result: Value, branch: Value, adapter: Adapter) -> Value:

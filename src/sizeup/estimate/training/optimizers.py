@@ -99,10 +99,10 @@ def _adafactor_step(weights: list[tuple[Weight, int]]) -> int:
     tensors of the weight's elements, and at first also the update of the weight before.
     """
     highest = before = 0
-    for weight, count in weights:
+    for weight, _ in weights:
         whole = rounded(4 * weight.n)
         copies = 2 * whole if weight.item < 4 else 0
-        highest = max(highest, copies + 2 * whole + (before if count == 1 else max(before, whole)))
+        highest = max(highest, copies + 2 * whole + before)
         before = whole
     return highest
 

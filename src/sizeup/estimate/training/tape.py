@@ -239,8 +239,9 @@ class Tape:
                 node.grads = []
                 results = list(node.backward(grad))
                 del grad
-            node.backward = _spent
-            self._pass_on(node.edges, results)
+            edges, node.edges, node.backward = node.edges, [], _spent
+            self._pass_on(edges, results)
+            del edges
 
     def _pass_on(self, edges: list[Edge], results: list[Value | None]) -> None:
         for place, edge in enumerate(edges):

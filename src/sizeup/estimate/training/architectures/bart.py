@@ -81,7 +81,7 @@ def _starter(shape: BartShape, run: Run, stack: str) -> Callable[[Build, State],
         x = build.embedding("shared", shape.vocabulary, shape.hidden, build.tokens)
         if run.input_gradients and not x.needs:
             output = Value(x.n, x.item, x.storage)
-            output.node, output.needs = Node([], lambda _g: (), 1), True
+            output.node, output.needs = Node([], lambda _g, _kept=x.storage: (), 1), True
             x = output
         if shape.scaled:
             x = scale(tape, x)

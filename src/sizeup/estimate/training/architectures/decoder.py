@@ -13,7 +13,7 @@ from sizeup.estimate.training.activations import activate
 from sizeup.estimate.training.architectures.experts import STACKED_NAMES, Mixture, mixture
 from sizeup.estimate.training.architectures.latent import Latent, latent_attention
 from sizeup.estimate.training.attention import Heads, Way, attend
-from sizeup.estimate.training.basic import add, cast, cut, dropout, heads, multiply, scale, split
+from sizeup.estimate.training.basic import add, cast, cut, dropout, heads, multiply, scale, split, whole_size
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.checkpointing import checkpointed
 from sizeup.estimate.training.linear import linear
@@ -22,21 +22,23 @@ from sizeup.estimate.training.masks import make_mask
 from sizeup.estimate.training.positions import Rotary, rotate, rotate_part
 from sizeup.estimate.training.program import Segment, State
 from sizeup.estimate.training.runs import Run
-from sizeup.estimate.training.tape import ATTENTION, EMBEDDING, LOSS, MLP, OTHER, Node, Value
+from sizeup.estimate.training.tape import ATTENTION, COMMUNICATION, EMBEDDING, LOSS, MLP, OTHER, Node, Value
 
 
 class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     """The sizes and habits of a decoder.
 
-    norm: `rms`, `rms_fp32` (the weight multiplies in fp32), `rms_offset` (1 + weight in fp32, Gemma), `layer`, `wide`.
+    norm: `rms`, `rms_fp32` (the weight multiplies in fp32), `rms_offset` (1 + weight in fp32, Gemma), `rms_wide` (the
+    weight is cast to fp32), `layer`, `layer_plain` (no weights), `layer_lowered` (follows autocast), `wide` (Cohere's).
     order: where norms stand: `pre`, `post` (after each half), `sandwich` (both), `parallel` (one norm for both halves),
-    `parallel2` (a norm each). qkv: `split`, `sliced` (one matrix, three slices), `chunked` (one matrix, per head),
-    qk_norm: `head`, `whole` or none. rotary: share of a head that turns (0: no rotation).
+    `parallel2` (a norm each). qkv: `split`, `sliced` (one matrix, three slices), others (one matrix, cut in three).
+    qk_norm: `head`, `whole`, `turned` (after the rotation) or none. rotary: share of a head that turns (0: none).
     interleaved: pairs turn instead of halves. rotary_back: turned in the table's type, cast back. rotary_joined: the
-    turned part is joined to the rest even if there is none. rotary_wide: tables in fp32.
-    rotary_repeats: every layer spreads the tables to pairs anew. rotary_complex: turned as complex numbers in fp32.
+    turned part is joined to the rest even if there is none. rotary_wide: tables in fp32. rotary_repeats: every layer
+    spreads the tables to pairs anew. rotary_complex: turned as complex numbers in fp32.
     mlp: `gated`, `fused` (gate and up in one matrix), `plain`. windows: of each layer, None where it sees all.
-    position_table: rows of a learned position table (0: none).
+    embedding_scale: who multiplies the embeddings, their `module` or the `model`.
+    position_table: rows of a learned position table (0: none). sequence_ways: ranks that split the stream.
     """
 
     hidden: int
@@ -71,7 +73,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     windows: tuple[int | None, ...] = ()
     attention_softcap: bool = False
     logit_softcap: bool = False
-    embedding_scale: bool = False
+    embedding_scale: str = ""
     residual_scale: bool = False
     logit_scale: bool = False
     head_bias: bool = False
@@ -116,9 +118,11 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
         build.unadapted = STACKED_NAMES
     tape.label = EMBEDDING
     x = build.embedding("embed_tokens", shape.vocabulary, shape.hidden, build.tokens)
+    if shape.embedding_scale == "module":
+        x = scale(tape, x)
     if run.input_gradients and not x.needs:
         x = _wants_gradient(build, x)
-    if shape.embedding_scale:
+    if shape.embedding_scale == "model":
         x = scale(tape, x)
     state.held["embeddings"] = x
     tape.label = OTHER
@@ -130,6 +134,8 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
         del places
     x = dropout(tape, x, shape.embedding_dropout)
     tape.label = OTHER
+    if shape.sequence_ways > 1:
+        x = tape.result(x.n // shape.sequence_ways, x.item, (x,), whole_size(tape, x.n, x.item))
     for window in set(shape.windows or (None,)):
         state.held[f"mask {window}"] = make_mask(
             build, window, padding=run.padding, eager=run.eager or shape.eager_only, flash=run.flash
@@ -145,7 +151,7 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
 def _wants_gradient(build: Build, x: Value) -> Value:
     """`enable_input_require_grads`: the frozen embedding's output becomes a leaf whose gradient is kept."""
     output = Value(x.n, x.item, x.storage)
-    output.node, output.needs = Node([], lambda _g: (), 1), build.tape.grad
+    output.node, output.needs = Node([], lambda _g, _kept=x.storage: (), 1), build.tape.grad
     return output
 
 
@@ -194,7 +200,27 @@ class Layer:
             branch = scale(self.build.tape, branch)
         return add(self.build.tape, x, branch)
 
+    def whole(self, x: Value) -> Value:
+        """With sequence parallelism, the stream's parts gathered from all ranks; its gradient is scattered again."""
+        ways, tape = self.shape.sequence_ways, self.build.tape
+        if ways == 1:
+            return x
+        before, tape.label = tape.label, COMMUNICATION
+        n = x.n
+        gathered = tape.result(n * ways, x.item, (x,), whole_size(tape, n, x.item))
+        tape.label = before
+        return gathered
+
+    def part(self, x: Value) -> Value:
+        """The own part of what all ranks summed; its gradient is gathered."""
+        ways, tape = self.shape.sequence_ways, self.build.tape
+        return x if ways == 1 else tape.result(x.n // ways, x.item, (x,), whole_size(tape, x.n, x.item))
+
     def attention(self, x: Value) -> Value:
+        """Attention of the whole sequence."""
+        return self.part(self.attended(self.whole(x)))
+
+    def attended(self, x: Value) -> Value:
         """Projections, rotation, attention, output projection."""
         build, shape = self.build, self.shape
         if shape.latent is not None:
@@ -288,6 +314,10 @@ class Layer:
         return cut(tape, y, tokens * width), cut(tape, y, tokens * small), cut(tape, y, tokens * small)
 
     def feed_forward(self, x: Value) -> Value:
+        """The dense half, or the mixture, of the whole sequence."""
+        return self.part(self.fed(self.whole(x)))
+
+    def fed(self, x: Value) -> Value:
         """The dense half, or the mixture."""
         build, shape = self.build, self.shape
         if self.sparse and shape.mixture is not None:
@@ -423,6 +453,8 @@ def _loss(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     tape.label = LOSS
     x = state.hidden
     state.x = None
+    if shape.sequence_ways > 1:
+        x = tape.result(x.n * shape.sequence_ways, x.item, (x,), whole_size(tape, x.n, x.item))
     if run.loss != "standard":
         state.loss = split_loss(build, shape, run.loss, x)
         return

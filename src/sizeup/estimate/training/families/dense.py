@@ -41,7 +41,7 @@ def granite(cfg: Config) -> DecoderShape:
     b = bias(cfg)
     return base(
         cfg, qkv_bias=b, output_bias=b, mlp_bias=cfg.bool("mlp_bias", default=False),
-        embedding_scale=True, residual_scale=True, logit_scale=True,
+        embedding_scale="model", residual_scale=True, logit_scale=True,
     )  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def gemma(cfg: Config) -> DecoderShape:
         output_bias=b,
         norm="rms_offset",
         activation="gelu_pytorch_tanh",
-        embedding_scale=True,
+        embedding_scale="module",
         tied=True,
     )
 
@@ -64,7 +64,7 @@ def gemma2(cfg: Config) -> DecoderShape:
     b = bias(cfg)
     return base(
         cfg, qkv_bias=b, output_bias=b, norm="rms_offset", order="sandwich", activation="gelu_pytorch_tanh",
-        embedding_scale=True, tied=True, eager_only=True,
+        embedding_scale="module", tied=True, eager_only=True,
         attention_softcap=cfg.has("attn_logit_softcapping"), logit_softcap=cfg.has("final_logit_softcapping"),
         windows=windows(cfg, sizes(cfg).layers, (SLIDING, FULL)),
     )  # fmt: skip
@@ -75,7 +75,7 @@ def gemma3(cfg: Config) -> DecoderShape:
     b = bias(cfg)
     return base(
         cfg, qkv_bias=b, output_bias=b, norm="rms_offset", order="sandwich", activation="gelu_pytorch_tanh",
-        embedding_scale=True, tied=True, qk_norm="head", rotary_tables=2,
+        embedding_scale="module", tied=True, qk_norm="head", rotary_tables=2,
         logit_softcap=cfg.has("final_logit_softcapping"),
         windows=windows(cfg, sizes(cfg).layers, (SLIDING,) * 5 + (FULL,)),
     )  # fmt: skip
@@ -85,7 +85,7 @@ def vaultgemma(cfg: Config) -> DecoderShape:
     """Gemma 2 without the norms after the halves."""
     b = bias(cfg)
     return base(
-        cfg, qkv_bias=b, output_bias=b, norm="rms_offset", activation="gelu_pytorch_tanh", embedding_scale=True,
+        cfg, qkv_bias=b, output_bias=b, norm="rms_offset", activation="gelu_pytorch_tanh", embedding_scale="module",
         tied=True, eager_only=cfg.has("attn_logit_softcapping"),
         attention_softcap=cfg.has("attn_logit_softcapping"), logit_softcap=cfg.has("final_logit_softcapping"),
         windows=windows(cfg, sizes(cfg).layers, (SLIDING, FULL)),

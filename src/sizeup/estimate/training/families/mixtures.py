@@ -138,7 +138,7 @@ def granitemoe(cfg: Config) -> DecoderShape:
         scoring="softmax after", normalised=False,
     )  # fmt: skip
     return base(
-        cfg, qkv_bias=b, output_bias=b, embedding_scale=True, residual_scale=True, logit_scale=True, mixture=m,
+        cfg, qkv_bias=b, output_bias=b, embedding_scale="model", residual_scale=True, logit_scale=True, mixture=m,
         sparse=_mixed(s.layers),
     )  # fmt: skip
 

@@ -27,7 +27,8 @@ def starcoder2(cfg: Config) -> DecoderShape:
     b = cfg.bool("use_bias", default=True)
     return base(
         cfg, qkv_bias=b, output_bias=b, mlp_bias=b, norm="layer", mlp="plain",
-        activation=cfg.str("hidden_act", default="gelu_pytorch_tanh"), tied=cfg.bool("tie_word_embeddings", default=True),
+        activation=cfg.str("hidden_act", default="gelu_pytorch_tanh"),
+        tied=cfg.bool("tie_word_embeddings", default=True),
         residual_dropout=cfg.float("residual_dropout", default=0.0),
         embedding_dropout=cfg.float("embedding_dropout", default=0.0), windows=everywhere(cfg, sizes(cfg).layers),
     )  # fmt: skip
@@ -68,7 +69,8 @@ def opt(cfg: Config) -> DecoderShape:
     return base(
         cfg, qkv_bias=b, output_bias=b, mlp_bias=b, norm="layer", mlp="plain", rotary=0.0, query_scale=True,
         activation=cfg.str("activation_function", default="relu"), residual_dropout=cfg.float("dropout", default=0.1),
-        attention_dropout=cfg.float("attention_dropout", default=0.0), tied=cfg.bool("tie_word_embeddings", default=True),
+        attention_dropout=cfg.float("attention_dropout", default=0.0),
+        tied=cfg.bool("tie_word_embeddings", default=True),
         position_table=cfg.int("max_position_embeddings") + 2,
     )  # fmt: skip
 
