@@ -11,7 +11,7 @@ import msgspec
 from sizeup.estimate.training.basic import add, cast
 from sizeup.estimate.training.linear import Adapter, adapted, four_bit, linear
 from sizeup.estimate.training.norms import fp32_layer_norm, layer_norm, rms_norm
-from sizeup.estimate.training.tape import Parameter, Tape, Value, rounded
+from sizeup.estimate.training.tape import Node, Parameter, Tape, Value, rounded
 
 FOUR_BIT_BLOCK, SCALE_BLOCK = 64, 256
 
@@ -198,3 +198,10 @@ def packed_sizes(n: int, double_quantization: bool) -> tuple[int, ...]:
 def stored_bytes(weights: list[Weight]) -> int:
     """Bytes of weights as the allocator holds them."""
     return sum(rounded(size) for weight in weights for size in weight.sizes)
+
+
+def wants_gradient(build: Build, x: Value) -> Value:
+    """`enable_input_require_grads`: the frozen embedding's output becomes a leaf whose gradient is kept."""
+    output = Value(x.n, x.item, x.storage)
+    output.node, output.needs = Node([], lambda _g, _kept=x.storage: (), 1), build.tape.grad
+    return output

@@ -9,14 +9,14 @@ import msgspec
 from sizeup.estimate.training.activations import activate
 from sizeup.estimate.training.attention import Heads, Way, attend
 from sizeup.estimate.training.basic import add, dropout, heads, scale
-from sizeup.estimate.training.build import Build
+from sizeup.estimate.training.build import Build, wants_gradient
 from sizeup.estimate.training.checkpointing import checkpointed
 from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.loss import cross_entropy
 from sizeup.estimate.training.masks import make_mask
 from sizeup.estimate.training.program import Segment, State
 from sizeup.estimate.training.runs import Run
-from sizeup.estimate.training.tape import ATTENTION, EMBEDDING, LOSS, MLP, OTHER, Node, Value
+from sizeup.estimate.training.tape import ATTENTION, EMBEDDING, LOSS, MLP, OTHER, Value
 
 
 class BartShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,9 +80,7 @@ def _starter(shape: BartShape, run: Run, stack: str) -> Callable[[Build, State],
         tape.label, build.scope = EMBEDDING, ""
         x = build.embedding("shared", shape.vocabulary, shape.hidden, build.tokens)
         if run.input_gradients and not x.needs:
-            output = Value(x.n, x.item, x.storage)
-            output.node, output.needs = Node([], lambda _g, _kept=x.storage: (), 1), True
-            x = output
+            x = wants_gradient(build, x)
         if shape.scaled:
             x = scale(tape, x)
         state.held["embeddings"] = x

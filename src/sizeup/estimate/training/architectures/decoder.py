@@ -14,7 +14,7 @@ from sizeup.estimate.training.architectures.experts import STACKED_NAMES, Mixtur
 from sizeup.estimate.training.architectures.latent import Latent, latent_attention
 from sizeup.estimate.training.attention import Heads, Way, attend
 from sizeup.estimate.training.basic import add, cast, cut, dropout, heads, multiply, scale, split, whole_size
-from sizeup.estimate.training.build import Build
+from sizeup.estimate.training.build import Build, wants_gradient
 from sizeup.estimate.training.checkpointing import checkpointed
 from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.loss import chunked_cross_entropy, cross_entropy, fused_cross_entropy
@@ -22,7 +22,7 @@ from sizeup.estimate.training.masks import make_mask
 from sizeup.estimate.training.positions import Rotary, rotate, rotate_part
 from sizeup.estimate.training.program import Segment, State
 from sizeup.estimate.training.runs import Run
-from sizeup.estimate.training.tape import ATTENTION, COMMUNICATION, EMBEDDING, LOSS, MLP, OTHER, Node, Value
+from sizeup.estimate.training.tape import ATTENTION, COMMUNICATION, EMBEDDING, LOSS, MLP, OTHER, Value
 
 
 class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +121,7 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     if shape.embedding_scale == "module":
         x = scale(tape, x)
     if run.input_gradients and not x.needs:
-        x = _wants_gradient(build, x)
+        x = wants_gradient(build, x)
     if shape.embedding_scale == "model":
         x = scale(tape, x)
     state.held["embeddings"] = x
@@ -146,13 +146,6 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
             Rotary(tape, build.sequence, dim, 4 if shape.rotary_wide else x.item) for _ in range(shape.rotary_tables)
         ]
     state.x = x
-
-
-def _wants_gradient(build: Build, x: Value) -> Value:
-    """`enable_input_require_grads`: the frozen embedding's output becomes a leaf whose gradient is kept."""
-    output = Value(x.n, x.item, x.storage)
-    output.node, output.needs = Node([], lambda _g, _kept=x.storage: (), 1), build.tape.grad
-    return output
 
 
 def _layer_runner(

@@ -13,7 +13,7 @@ import msgspec
 from sizeup.estimate.training.activations import activate
 from sizeup.estimate.training.attention import Heads, Way, attend
 from sizeup.estimate.training.basic import add, cast, dropout, heads, multiply, scale
-from sizeup.estimate.training.build import Build
+from sizeup.estimate.training.build import Build, wants_gradient
 from sizeup.estimate.training.checkpointing import checkpointed
 from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.loss import cross_entropy
@@ -86,6 +86,8 @@ def _starter(shape: T5Shape, run: Run, stack: str) -> Callable[[Build, State], N
         tape.label = EMBEDDING
         build.scope = ""
         x = build.embedding("shared", shape.vocabulary, shape.hidden, build.tokens)
+        if run.input_gradients and not x.needs:
+            x = wants_gradient(build, x)
         state.held["embeddings"] = x
         tape.label = OTHER
         eager, causal = run.eager, stack == "decoder"
