@@ -28,6 +28,20 @@ PLAIN = {
 WITHOUT_DEFAULTS = {
     "chatglm": {"ffn_hidden_size": 128},
     "llada": {"d_model": 64, "n_heads": 4, "n_layers": 2},
+    "hf_olmo": {"d_model": 64, "n_heads": 4, "n_layers": 2},
+    "phi3small": {"ff_intermediate_size": 128},
+    "minimax_text_01": {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16},
+    "minimax_m1": {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16},
+    "deci": {"num_key_value_heads_per_layer": [4, 2]},
+    "openelm": {
+        "model_dim": 64,
+        "head_dim": 16,
+        "num_transformer_layers": 2,
+        "num_query_heads": [4, 6],
+        "num_kv_heads": [2, 3],
+        "ffn_multipliers": [0.5, 4.0],
+        "ffn_dim_divisor": 16,
+    },
     "bailing_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "num_shared_experts": 1},
     "deepseek": {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_shared_experts": 2},
     "nemotron-nas": {
@@ -40,6 +54,8 @@ WITHOUT_DEFAULTS = {
 WITHOUT_DEFAULTS["bailing_moe_v2"] = WITHOUT_DEFAULTS["bailing_moe"]
 #: Lists with one entry for each layer go with the number of layers; without them the class's pattern applies.
 BY_LAYER = ("layer_types", "mlp_layer_types", "layers_block_type", "moe_layers", "no_rope_layers", "block_types")
+#: Types whose layers are listed one by one.
+LISTED = ("nemotron-nas", "deci", "openelm")
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 
 
@@ -57,7 +73,7 @@ def complete(model_type):
     """A valid configuration of a family: the defaults of its class, or plain sizes."""
     source = RELATIVES.get(model_type, model_type)
     known = filled(Config({"model_type": source}), source, nested=True).data
-    fields = dict(known) if len(known) > 2 and model_type != "emu3" else {"model_type": model_type} | PLAIN
+    fields = dict(known) if len(known) > 2 else {"model_type": model_type} | PLAIN
     extra = SETTINGS.get(source, {}) | WITHOUT_DEFAULTS.get(model_type, {})
     return fields | extra | {"model_type": model_type}
 
@@ -65,7 +81,7 @@ def complete(model_type):
 @st.composite
 def configurations(draw):
     """A valid small configuration of any family: a few sizes of a complete one replaced."""
-    model_type = draw(st.sampled_from([name for name in TYPES if name != "nemotron-nas"]))
+    model_type = draw(st.sampled_from([name for name in TYPES if name not in LISTED]))
     fields = complete(model_type)
     for name in BY_LAYER:
         fields.pop(name, None)

@@ -204,54 +204,21 @@ def minimax_m3_vl_text(cfg: Config, prefix: str = "model") -> Anatomy:
 def zaya(cfg: Config, prefix: str = "model") -> Anatomy:
     """Convolutions over queries and keys, values half delayed; a router that is a small network."""
     s = sizes(cfg)
-    latent_q, latent_k = s.heads * s.head_dim, s.kv_heads * s.head_dim
     width = cfg.int("moe_intermediate_size")
     count = expert_count(cfg, "num_experts", "num_local_experts")
     used = experts_per_token(cfg, count)
-    inner = cfg.int("router_hidden_size")
-    channels = latent_q + latent_k
-    groups = s.heads + s.kv_heads
-    name, conv, gate = "self_attn.qkv_proj", "self_attn.qkv_proj.conv_qk", "mlp.gate"
-
-    def scales(prefix: str, *parts: str) -> Tensors:
-        return tuple(t for part in parts for t in weight(f"{prefix}{part}", (s.hidden,), "norm", "residual"))
-
-    mixing = (
-        *linear(f"{name}.q_proj", latent_q, s.hidden, "attention", "q"),
-        *linear(f"{name}.k_proj", latent_k, s.hidden, "attention", "k"),
-        *linear(f"{name}.v_proj_current", latent_k // 2, s.hidden, "attention", "v"),
-        *linear(f"{name}.v_proj_delayed", latent_k // 2, s.hidden, "attention", "v"),
-        *weight(f"{conv}_depthwise.weight", (channels, 1, cfg.int("cca_time0", default=2)), "attention", "conv"),
-        *weight(f"{conv}_depthwise.bias", (channels,), "attention", "conv"),
-        *weight(
-            f"{conv}_grouped.weight",
-            (channels, channels // groups, cfg.int("cca_time1", default=2)),
-            "attention",
-            "conv",
-        ),
-        *weight(f"{conv}_grouped.bias", (channels,), "attention", "conv"),
-        *weight("self_attn.qk_norm.temp", (s.kv_heads,), "norm", "temperature"),
-        *linear("self_attn.o_proj", s.hidden, latent_q, "attention", "o"),
-    )
+    mixing = _zaya_mixing(cfg, s)
     ends = ("hidden_states_scale", "hidden_states_bias", "residual_scale", "residual_bias")
-
-    def router(kind: str) -> Tensors:
-        carried = weight(f"{gate}.router_states_scale", (inner,), "router", "router") if kind != "first" else ()
-        return (
-            *linear(f"{gate}.down_proj", inner, s.hidden, "router", "router", bias=True),
-            *norm_tensors(f"{gate}.router_mlp.norm", inner),
-            *linear(f"{gate}.router_mlp.fc1", inner, inner, "router", "router", bias=True),
-            *linear(f"{gate}.router_mlp.fc2", inner, inner, "router", "router", bias=True),
-            *linear(f"{gate}.router_mlp.out_proj", count + 1, inner, "router", "router"),
-            *weight(f"{gate}.balancing_biases", (count + 1,), "buffer", "router_correction"),
-            *carried,
-        )
 
     def half(kind: str) -> Part:
         part = mixture(s.hidden, width, count, used, routed=fused_experts(s.hidden, width, count, used))
         routed = tuple(tensor for tensor in part.tensors if tensor.role == "routed_expert")
-        residuals = (*scales("post_attention_residual_scale.", *ends), *scales("post_mlp_residual_scale.", *ends))
-        return Part((*router(kind), *routed, *residuals), feed_forward=part.feed_forward)
+        residuals = (
+            *_residuals(s, "post_attention_residual_scale.", *ends),
+            *_residuals(s, "post_mlp_residual_scale.", *ends),
+        )
+        router = _zaya_router(cfg, s, count, first=kind == "first")
+        return Part((*router, *routed, *residuals), feed_forward=part.feed_forward)
 
     return decoder(
         cfg,
@@ -261,6 +228,44 @@ def zaya(cfg: Config, prefix: str = "model") -> Anatomy:
         halves=["first"] + [SPARSE] * (s.layers - 1),
         mix=lambda kind: Part(mixing, (windowed(cfg, s, kind),)),
         feed_forward=half,
-        positions=scales(f"{prefix}.input_", "hidden_states_scale", "hidden_states_bias"),
+        positions=_residuals(s, f"{prefix}.input_", "hidden_states_scale", "hidden_states_bias"),
         tied=True,
+    )
+
+
+def _residuals(s: Sizes, prefix: str, *names: str) -> Tensors:
+    return tuple(t for name in names for t in weight(f"{prefix}{name}", (s.hidden,), "norm", "residual"))
+
+
+def _zaya_mixing(cfg: Config, s: Sizes) -> Tensors:
+    queries, keys = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    channels, groups = queries + keys, s.heads + s.kv_heads
+    first, second = cfg.int("cca_time0", default=2), cfg.int("cca_time1", default=2)
+    name, conv = "self_attn.qkv_proj", "self_attn.qkv_proj.conv_qk"
+    return (
+        *linear(f"{name}.q_proj", queries, s.hidden, "attention", "q"),
+        *linear(f"{name}.k_proj", keys, s.hidden, "attention", "k"),
+        *linear(f"{name}.v_proj_current", keys // 2, s.hidden, "attention", "v"),
+        *linear(f"{name}.v_proj_delayed", keys // 2, s.hidden, "attention", "v"),
+        *weight(f"{conv}_depthwise.weight", (channels, 1, first), "attention", "conv"),
+        *weight(f"{conv}_depthwise.bias", (channels,), "attention", "conv"),
+        *weight(f"{conv}_grouped.weight", (channels, channels // groups, second), "attention", "conv"),
+        *weight(f"{conv}_grouped.bias", (channels,), "attention", "conv"),
+        *weight("self_attn.qk_norm.temp", (s.kv_heads,), "norm", "temperature"),
+        *linear("self_attn.o_proj", s.hidden, queries, "attention", "o"),
+    )
+
+
+def _zaya_router(cfg: Config, s: Sizes, count: int, *, first: bool) -> Tensors:
+    """A small network over the hidden state and, but for the first layer, over the router's own state before."""
+    inner, gate = cfg.int("router_hidden_size"), "mlp.gate"
+    carried = () if first else weight(f"{gate}.router_states_scale", (inner,), "router", "router")
+    return (
+        *linear(f"{gate}.down_proj", inner, s.hidden, "router", "router", bias=True),
+        *norm_tensors(f"{gate}.router_mlp.norm", inner),
+        *linear(f"{gate}.router_mlp.fc1", inner, inner, "router", "router", bias=True),
+        *linear(f"{gate}.router_mlp.fc2", inner, inner, "router", "router", bias=True),
+        *linear(f"{gate}.router_mlp.out_proj", count + 1, inner, "router", "router"),
+        *weight(f"{gate}.balancing_biases", (count + 1,), "buffer", "router_correction"),
+        *carried,
     )

@@ -136,9 +136,12 @@ def phi4_multimodal(cfg: Config) -> Anatomy:
 
 def phi4mm(cfg: Config) -> Anatomy:
     """Phi-4-multimodal as its authors publish it: with the adapters of vision and speech inside the file."""
-    whole = phi4_multimodal(
-        filled(Config(cfg.data | {"vision_config": {}, "audio_config": {}}, cfg.origin), "phi4_multimodal")
-    )
+    sound = cfg.optional_sub("audio_processor")
+    inner = sound.optional_sub("config") if sound else None
+    distances = inner.optional_sub("relative_attention_bias_args") if inner else None
+    most = distances.int("t5_bias_max_distance", default=500) if distances else 500
+    parts = {"vision_config": {}, "audio_config": {"bias_max_distance": most}}
+    whole = phi4_multimodal(filled(Config(cfg.data | parts, cfg.origin), "phi4_multimodal"))
     adapters = tuple(
         adapter
         for name in ("vision", "speech")

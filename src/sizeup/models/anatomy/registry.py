@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from sizeup.errors import NotFound
+from sizeup.models.anatomy.activations import activated
 from sizeup.models.anatomy.defaults import filled
 from sizeup.models.anatomy.family import Anatomy, as_built
 from sizeup.models.config import Config
@@ -13,7 +14,7 @@ from sizeup.models.config import Config
 #: module → the model types it describes; the function has the model type's name (`-` becomes `_`), or the one after
 #: the colon. These are text decoders: their functions also take a prefix, and a bare `…Model` is one without its head.
 TEXT_FAMILIES = {
-    "dense": "llama xverse:llama emu3:llama emu3_text_model:llama granite:llama helium:llama internlm3:llama "
+    "dense": "llama xverse:llama emu3_text_model:llama granite:llama helium:llama internlm3:llama "
     "iquestcoder:llama mistral ministral:mistral ministral3:mistral qwen2 qwen3 seed_oss smollm3 ernie4_5 cwm "
     "granite_swa hyperclovax stablelm cohere cohere2 cohere_compass_text olmo olmo2 olmo3 exaone4 hunyuan_v1_dense "
     "bitnet diffllama phi3 glm glm4",
@@ -36,6 +37,8 @@ TEXT_FAMILIES = {
     "zamba": "zamba zamba2",
     "remote": "minicpm internlm internlm2 baichuan orion dream qwen exaone llada chatglm phi-msft "
     "deepseek bailing_moe bailing_moe_v2:bailing_moe mimo nemotron-nas",
+    "step": "step3p5",
+    "ernie_vl": "ernie4_5_vl_moe_text",
     "respelled": "stablelm_epoch RefinedWeb:refined_web RefinedWebModel:refined_web_model minimax_text_01 "
     "minimax_m1:minimax_text_01 hf_olmo phi3small deci openelm",
     "deepseek_v4": "deepseek_v4 deepseek_ref:deepseek_v4 hy_v4",
@@ -92,13 +95,15 @@ OTHER_FAMILIES = {
     "captions": "git blip florence2 kosmos-2 kosmos-2.5:kosmos_2_5 pix2struct",
     "t5gemma": "t5gemma t5gemma2",
     "phi_vl": "phi3_v phi4_multimodal phi4mm",
+    "step": "step3p7",
+    "ernie_vl": "ernie4_5_vl_moe",
     "remote_vl": "internvl_chat minicpmv molmo kimi_vl deepseek_vl_v2:deepseek_ocr",
 }
 
 
 def _index() -> dict[str, tuple[str, str]]:
     index: dict[str, tuple[str, str]] = {}
-    for module, entries in (TEXT_FAMILIES | OTHER_FAMILIES).items():
+    for module, entries in (*TEXT_FAMILIES.items(), *OTHER_FAMILIES.items()):
         for entry in entries.split():
             model_type, _, function = entry.partition(":")
             index[model_type] = (module, (function or model_type).replace("-", "_"))
@@ -106,6 +111,7 @@ def _index() -> dict[str, tuple[str, str]]:
 
 
 INDEX = _index()
+TEXT_TYPES = frozenset(entry.partition(":")[0] for entries in TEXT_FAMILIES.values() for entry in entries.split())
 
 
 def known_types() -> list[str]:
@@ -118,9 +124,14 @@ def anatomy_of(model_type: str) -> Callable[[Config], Anatomy] | None:
     if model_type not in INDEX:
         return None
     describe = _function(model_type)
-    if INDEX[model_type][0] in TEXT_FAMILIES or model_type.endswith("_text"):
-        return lambda cfg: as_built(cfg, describe(filled(cfg, model_type)))
-    return lambda cfg: describe(filled(cfg, model_type))
+    is_text = model_type in TEXT_TYPES or model_type.endswith("_text")
+
+    def described(cfg: Config) -> Anatomy:
+        whole = filled(cfg, model_type)
+        anatomy = activated(whole, describe(whole))
+        return as_built(cfg, anatomy) if is_text else anatomy
+
+    return described
 
 
 def nested_anatomy(cfg: Config, prefix: str, assumed: str = "") -> Anatomy:
@@ -134,7 +145,8 @@ def nested_anatomy(cfg: Config, prefix: str, assumed: str = "") -> Anatomy:
             f"{cfg.path or 'the configuration'} names model type {model_type[:80]!r}, which has no anatomy",
             hint="docs/adding-an-architecture.md says how to add one",
         )
-    return _function(model_type)(filled(cfg, model_type, nested=True), prefix)
+    whole = filled(cfg, model_type, nested=True)
+    return activated(whole, _function(model_type)(whole, prefix))
 
 
 def _function(model_type: str) -> Callable[..., Anatomy]:
