@@ -197,3 +197,11 @@ def test_bench_refuses_what_doesnt_fit(home, fake_path):
     assert done.returncode == 3
     assert "does not fit" in done.stderr
     assert "hint:" in done.stderr
+
+
+def test_other_engines_are_given_the_models_own_name(home, tmp_path, monkeypatch):
+    """`ollama serve` and `vllm serve` take no GGUF file; what isn't installed says so."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for engine in ("ollama", "vllm", "mlx"):
+        with pytest.raises(MissingPart, match="not installed here"):
+            run(RunRequest(model="Qwen/Qwen3-0.6B", engine=engine, context=512, offline=True))

@@ -16,6 +16,7 @@ from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.engines.protocol import Ask, Message
 from sizeup.engines.registry import attach
 from sizeup.errors import NetworkError, SizeupError
+from sizeup.measure.accuracy import judge
 from sizeup.measure.bench.resources import process_memory
 from sizeup.measure.ledger import Ledger
 from sizeup.operations.bench import BenchRequest, bench
@@ -193,6 +194,9 @@ def test_fit_simulates_and_keeps_the_row(home, llamacpp):
     assert parts["cache"].estimated == parts["cache"].simulated
     with Ledger() as ledger:
         assert [row.kind for row in ledger.rows()] == ["simulate"]
+        judged = judge(ledger.rows(), ledger.models())
+    assert judged.skipped == ()
+    assert {c.component for c in judged.comparisons} >= {"weights", "cache", "compute", "total"}
 
 
 def test_chat_answers_once_and_ends_its_server(home, llamacpp, tiny):

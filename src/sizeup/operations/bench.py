@@ -31,14 +31,14 @@ from sizeup.measure.bench.cells import Cell, cells, context_for
 from sizeup.measure.bench.client import Client
 from sizeup.measure.bench.compare import Change, changes, earlier
 from sizeup.measure.bench.html import page
-from sizeup.measure.bench.memory import measured_memory
+from sizeup.measure.bench.memory import measured_memory, records
 from sizeup.measure.bench.memory_report import MemoryReport
 from sizeup.measure.bench.resources import listener_pid
 from sizeup.measure.bench.results import CellResult, Prediction
 from sizeup.measure.bench.rows import Subject, rows
 from sizeup.measure.bench.runner import bench as measure_cells
 from sizeup.measure.ledger import Ledger, Selection, shipped
-from sizeup.measure.rows import Row
+from sizeup.measure.rows import ModelRecord, Row
 from sizeup.operations.prediction import predict
 from sizeup.operations.serving import Served, Wish, cores, local_gguf, planned, serving
 from sizeup.quantity.units import parse_tokens
@@ -156,7 +156,7 @@ def _bench_memory(request: BenchRequest, served: Served) -> BenchReport:
     threads = request.threads or cores(served.machine) or 1
     found = measured_memory(served.model, served.plan.setting, served.file, threads=threads, date=_today())
     collected = _Collected(request, _subject(served, Endpoint("", "llama.cpp", version=found.version)))
-    collected.keep(found.rows)
+    collected.keep([*found.rows, *records(served.model)])
     return msgspec.structs.replace(collected.report("llama-cpp-python"), memory=found)
 
 
@@ -183,7 +183,7 @@ class _Collected:
         except NetworkError as error:
             raise self._failure(error, wanted, server) from error
 
-    def keep(self, new: Iterable[Row]) -> None:
+    def keep(self, new: Iterable[Row | ModelRecord]) -> None:
         """Add rows to the ledger. When it can't hold them, the bench goes on and says so."""
         if self._request.no_ledger:
             return

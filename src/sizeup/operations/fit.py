@@ -107,12 +107,12 @@ def _simulated(model: Model, setting: LlamaSetting) -> MemoryReport:
     """The engine's own account of a setting; its row is kept in the ledger."""
     from datetime import UTC, datetime
 
-    from sizeup.measure.bench.memory import simulated_memory
+    from sizeup.measure.bench.memory import records, simulated_memory
     from sizeup.measure.ledger import Ledger
 
     found = simulated_memory(model, setting, date=datetime.now(UTC).isoformat(timespec="seconds"))
     with Ledger() as ledger:
-        ledger.add(found.rows)
+        ledger.add([*found.rows, *records(model)])
     return found
 
 

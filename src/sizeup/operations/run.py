@@ -1,12 +1,14 @@
 """Start the best plan of a model on an engine, wait until it is ready, and print its address.
 
-MODEL is the path of a GGUF file; with --random any model that sizeup knows, with random weights of the same shape.
+MODEL is the path of a GGUF file; with --random any model that sizeup knows, with random weights of the same shape. For
+other engines it is what they call it: a tag of Ollama, a folder or Hub id for vLLM and MLX.
 It runs until Ctrl-C or SIGTERM, and nothing of it is left then. What doesn't fit is refused with exit code 3.
 """
 
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import msgspec
@@ -24,7 +26,7 @@ from sizeup.quantity.units import parse_tokens
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to start, and how."""
 
-    model: Annotated[str, Meta(description="The path of a GGUF file.")]
+    model: Annotated[str, Meta(description="The path of a GGUF file, or what another engine calls the model.")]
     engine: Annotated[Literal["llama.cpp", "ollama", "vllm", "mlx"], Meta(description="The engine.")] = "llama.cpp"
     format: Annotated[str, Meta(description="The format of random weights (Q4_K_M).")] = ""
     context: Annotated[str | int, Meta(description="Tokens of context (8192, 32k); default: the best plan's.")] = ""
@@ -79,11 +81,14 @@ class RunReport(msgspec.Struct, dict=True):
 def run(request: RunRequest) -> RunReport:
     """Choose the plan and start it."""
     wish = wish_of(request)
-    served = needs_file(planned(wish), wish)
+    served = planned(wish)
     kind = engine_named(request.engine)
     with contextlib.ExitStack() as stack:
         stack.enter_context(interruptible())
-        path = stack.enter_context(weights_of(served))
+        if kind.name == "llama.cpp":
+            path = stack.enter_context(weights_of(needs_file(served, wish)))
+        else:
+            path = Path(request.model)
         server = started(kind, served, path, threads=request.threads, host=request.host, port=request.port)
     end = server.endpoint
     found = RunReport(served.model.name, end.url, end.engine, end.version, server.how, server.pid, served.plan)

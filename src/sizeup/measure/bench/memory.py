@@ -13,10 +13,12 @@ from sizeup.engines.llamacpp.simulate import SimulatedFootprint, resident
 from sizeup.errors import SizeupError
 from sizeup.estimate.footprint import DeviceFootprint
 from sizeup.measure.bench.memory_report import Bytes, MemoryReport
-from sizeup.measure.llamacpp_rows import measured_row, simulated_row
+from sizeup.measure.llamacpp_rows import measured_row, model_record, simulated_row
 from sizeup.measure.recompute import machine_of
-from sizeup.measure.rows import Row
+from sizeup.measure.rows import ModelRecord, Row, shape_key
 from sizeup.measure.simulation import measure, measure_file, simulate, simulate_file
+from sizeup.models.catalogue.find import find
+from sizeup.models.from_config import model_from_config
 from sizeup.models.model import Model
 from sizeup.progress import tell
 
@@ -59,6 +61,14 @@ def measured_memory(model: Model, setting: LlamaSetting, file: Path | None, *, t
     )
     buffers = _buffers(model, setting, cell, simulated, measured)
     return MemoryReport(run.engine, run.version, buffers, process, (simulated, measured))
+
+
+def records(model: Model) -> tuple[ModelRecord, ...]:
+    """How the model is built, for the ledger, so that its rows can be judged later; none for one nobody else knows."""
+    entry = find(model.name)
+    if entry is None or shape_key(model_from_config(entry.config, entry.id)) != shape_key(model):
+        return ()
+    return (model_record(model, entry.config),)
 
 
 def _prefill(setting: LlamaSetting) -> int:
