@@ -137,7 +137,9 @@ def _mix(b: Builder, layer: Layer, normed: Node, residual: Node) -> Node:
     if isinstance(mixer, LatentAttention):
         return latent(b, layer, mixer, normed)
     if mixer is None:
-        return feed_forward(b, layer, normed) if state is None else recurrent(b, layer, state, normed)
+        if state is not None:
+            return recurrent(b, layer, state, normed)
+        return feed_forward(b, layer, b.norm(normed, "ffn_norm") if layer.has("ffn_norm") else normed)
     mixed = attention(b, layer, mixer, normed)
     if state is None:
         return mixed

@@ -8,6 +8,7 @@ from __future__ import annotations
 from sizeup.engines.llamacpp.builder import Builder
 from sizeup.engines.llamacpp.graph import FLOAT, HALF, INT, Node
 from sizeup.engines.llamacpp.layers import Layer
+from sizeup.engines.llamacpp.sparse import index, is_sparse, mix_blocks
 from sizeup.formats.storage import STORAGES
 from sizeup.models.mixers import Attention
 
@@ -15,7 +16,7 @@ from sizeup.models.mixers import Attention
 def attention(b: Builder, layer: Layer, mixer: Attention, source: Node) -> Node:
     """Grouped-query attention, projections included: (hidden, tokens)."""
     q, k, v = _queries_keys_values(b, layer, mixer, source)
-    mixed = attend(b, layer, mixer, q, k, v)
+    mixed = attend(b, layer, mixer, q, k, v, source)
     if b.query_gate is not None:
         gate = b.graph.op(mixed.shape, b.query_gate)
         mixed = b.graph.op(mixed.shape, mixed, gate, inplace=True)
@@ -74,9 +75,10 @@ def _turned(b: Builder, layer: Layer, stem: str, heads: Node) -> Node:
     return heads
 
 
-def attend(b: Builder, layer: Layer, mixer: Attention, q: Node, k: Node | None, v: Node | None) -> Node:
+def attend(b: Builder, layer: Layer, mixer: Attention, q: Node, k: Node | None, v: Node | None, source: Node) -> Node:
     """Store keys and values, and mix: (heads · value_dim, tokens)."""
     g, windowed = b.graph, layer.windowed
+    queries = index(b, layer, mixer.indexer, source) if mixer.indexer and is_sparse(b, mixer) else None
     if b.sizes.cached:
         key_matrix = b.rotation("keys", mixer.head_dim, windowed=windowed)
         value_matrix = b.rotation("values", mixer.value_dim, windowed=windowed)
@@ -88,6 +90,8 @@ def attend(b: Builder, layer: Layer, mixer: Attention, q: Node, k: Node | None, 
             b.cached("keys", mixer.kv_heads * mixer.head_dim, windowed=windowed),
             b.cached("values", mixer.kv_heads * mixer.value_dim, windowed=windowed),
         )
+        if queries is not None:
+            return b.rotate(mix_blocks(b, q, queries, mixer, stored), value_matrix)
         mixed = mix(b, q, mixer, b.mask(windowed=windowed), stored=stored, bias=_relative_bias(b, mixer))
         return b.rotate(mixed, value_matrix)
     g.expand(q)

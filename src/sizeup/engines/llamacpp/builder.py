@@ -7,6 +7,7 @@ take nor keep memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import msgspec
@@ -81,6 +82,12 @@ class Builder:
         """An input by name, made when it is first asked for; inputs are filled on the host."""
         if name not in self._inputs:
             self._inputs[name] = self.graph.input(*shape, element=element, place=self.host)
+        return self._inputs[name]
+
+    def once(self, name: str, make: Callable[[], Node]) -> Node:
+        """A node that all layers share, made when the first asks for it."""
+        if name not in self._inputs:
+            self._inputs[name] = make()
         return self._inputs[name]
 
     def positions(self) -> Node:

@@ -33,7 +33,8 @@ class LayerMemory(msgspec.Struct, frozen=True):
     """What one layer keeps: elements a token (keys, values, indexer) and elements a sequence (convolution, state).
 
     window: cells it needs at most beyond a batch; None means all. key_head, value_head: size of one head, which
-    quantized caches must be able to hold in whole blocks.
+    quantized caches must be able to hold in whole blocks. bare: no attention at all, though it holds values where
+    they are all padded to the widest (without flash attention).
     """
 
     keys: int = 0
@@ -46,6 +47,7 @@ class LayerMemory(msgspec.Struct, frozen=True):
     key_head: int = 0
     value_head: int = 0
     latent: bool = False
+    bare: bool = False
 
 
 @by_model
@@ -61,7 +63,12 @@ def layer_memories(model: Model) -> tuple[LayerMemory, ...]:
     size = next((reach for reach in reaches if reach), None)
     kept = windows(architecture, len(blocks), size, tuple(reach is not None for reach in reaches))
     expanded = architecture in EXPANDED
-    return tuple(_memory(block, window, expanded=expanded) for block, window in zip(blocks, kept, strict=True))
+    layers = tuple(_memory(block, window, expanded=expanded) for block, window in zip(blocks, kept, strict=True))
+    if any(layer.state or layer.convolution for layer in layers):
+        return layers
+    return tuple(
+        msgspec.structs.replace(layer, bare=not block.mixers) for layer, block in zip(layers, blocks, strict=True)
+    )
 
 
 def _reach(block: Block) -> int | None:
@@ -187,7 +194,7 @@ def layer_bytes(
     Raises BadInput for a cache type whose blocks don't divide a row.
     """
     cells = sizes.cells(layer) * sizes.streams
-    values = max(layer.values, widest) if layer.values else 0
+    values = max(layer.values, widest) if layer.values or layer.bare else 0
     kv = (
         _tensor(layer.keys, cells, setting.cache_k, backend)
         + _tensor(values, cells, setting.cache_v, backend)
