@@ -100,3 +100,10 @@ def test_core_does_not_print():
     ]
 
     assert found == []
+
+
+def test_test_files_have_names_of_their_own():
+    """pytest imports test files by their base names."""
+    names = [path.name for path in Path(__file__).parent.rglob("*.py") if path.name != "conftest.py"]
+
+    assert sorted({name for name in names if names.count(name) > 1}) == []
