@@ -98,8 +98,8 @@ def _prompt(model: Model, setting: LlamaSetting, machine: Machine, places: Assig
     found = stages(
         model, setting, machine, places, (tokens - step) / 2, tokens=step, measured=measured_ceilings(machine)
     )
-    passes = tokens / step
-    return Prompt(tokens, prompt_speed(found, tokens, passes), prompt_seconds(found, passes))
+    passes, flash = tokens / step, setting.flash_attention != "off"
+    return Prompt(tokens, prompt_speed(found, tokens, passes, flash=flash), prompt_seconds(found, passes, flash=flash))
 
 
 def details(model: Model, setting: LlamaSetting, machine: Machine, budget: Budget, speed: Speed) -> Speed:

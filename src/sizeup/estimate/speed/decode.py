@@ -50,16 +50,25 @@ def decode_speed(stages: Sequence[Stage], engine: str = "llama.cpp") -> Interval
     return decode_interval(1 / step_seconds(stages, engine), [stage.ceiling for stage in stages])
 
 
-def prompt_seconds(stages: Sequence[Stage], passes: float, engine: str = "llama.cpp") -> float:
-    """Seconds to read a prompt in so many passes, each as the stages describe it, the first token included."""
+def prompt_seconds(
+    stages: Sequence[Stage], passes: float, engine: str = "llama.cpp", *, flash: bool = True
+) -> float:
+    """Seconds to read a prompt in so many passes, each as the stages describe it, the first token included.
+
+    flash: whether attention is fused.
+    """
     added = engine_of(engine)
     one = sum(stage.seconds.total + stage.handover_seconds for stage in stages)
-    return passes * one * added.prompt_factor + added.token_seconds
+    plain = 1.0 if flash else parameters().without_flash
+    return passes * one * added.prompt_factor * plain + added.token_seconds
 
 
-def prompt_speed(stages: Sequence[Stage], tokens: int, passes: float, engine: str = "llama.cpp") -> Interval:
+def prompt_speed(
+    stages: Sequence[Stage], tokens: int, passes: float, engine: str = "llama.cpp", *, flash: bool = True
+) -> Interval:
     """Prompt tokens/s, with a 90 % interval."""
-    return prompt_interval(tokens / prompt_seconds(stages, passes, engine), [stage.ceiling for stage in stages])
+    seconds = prompt_seconds(stages, passes, engine, flash=flash)
+    return prompt_interval(tokens / seconds, [stage.ceiling for stage in stages])
 
 
 def bound(stages: Sequence[Stage], engine: str = "llama.cpp") -> str:
