@@ -68,3 +68,11 @@ def test_offload_moves_states_to_the_host():
     there = estimated(LLAMA, {"checkpointing": "full", "offload_optimizer": True}).devices[0]
     assert there.host_bytes > 0
     assert here.peak_bytes > there.peak_bytes
+
+
+def test_a_rank_of_fsdp_agrees_with_the_simulated_one(grid, settings):
+    """World of eight; the bar is 3 %, and it does better."""
+    assert len(grid["sharded"]) >= 8
+    for name, changes, peak in grid["sharded"]:
+        setting = settings["bf16"] | {"sharding": "fsdp", "data_parallel": 8} | changes
+        assert estimated(grid["configs"][name], setting).peak_bytes == pytest.approx(peak, rel=0.005), (name, changes)
