@@ -12,7 +12,8 @@ from sizeup.errors import BadFile
 from sizeup.models.model import Model
 
 KINDS = ("estimate", "simulate", "measure")
-UNITS = ("bytes", "seconds", "tokens/s")
+#: share: of 1, such as problems that passed. nats: losses and divergences, for each token.
+UNITS = ("bytes", "seconds", "tokens/s", "share", "nats")
 
 Value = str | int | float | bool | None
 

@@ -24,9 +24,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from sizeup.workers.protocol import Refused, Say, answer
 
 END = "<|endoftext|>"
-SEQUENCE, BATCH = 256, 16
+#: Short stretches first: cheap, and most of what there is to learn. Long ones at the end teach far positions.
+BATCH_TOKENS, SHORT, LONG, LONG_SHARE = 2048, 256, 1024, 0.2
 RATE, WARM_UP_SHARE, LEAST_SHARE = 4e-3, 0.04, 0.02
-HELD_OUT_BATCHES = 4
+HELD_OUT_BATCHES = 8
 MAX_FILE_BYTES = 150_000
 #: Tables, generated code and tests teach little.
 SKIPPED = frozenset({"test", "tests", "idlelib", "encodings", "site-packages", "pydoc_data", "lib2to3", "turtledemo",
@@ -42,11 +43,16 @@ def sources(held_out: frozenset[str]) -> tuple[list[str], list[str]]:
         inside = path.relative_to(root)
         if SKIPPED & set(inside.parts) or path.stat().st_size > MAX_FILE_BYTES:
             continue
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = code_of(path.read_text(encoding="utf-8", errors="replace"))
         (kept if str(inside) in held_out else trained).append(text)
     if not trained or not kept:
         raise Refused("missing", f"no source of the standard library in {root}")
     return trained, kept
+
+
+def code_of(text: str) -> str:
+    """A source without its whole-line comments: licences and banners teach no code."""
+    return "".join(line for line in text.splitlines(keepends=True) if not line.lstrip().startswith("#"))
 
 
 def train_tokenizer(texts: list[str], size: int) -> Any:
@@ -92,12 +98,12 @@ def rate_share(share: float) -> float:
     return max(LEAST_SHARE, 1 - (share - WARM_UP_SHARE) / (1 - WARM_UP_SHARE))
 
 
-def windows(tokens: Any, chooser: random.Random) -> Any:
+def windows(tokens: Any, chooser: random.Random, length: int) -> Any:
     """A batch of stretches from random places."""
     import torch
 
-    starts = [chooser.randrange(len(tokens) - SEQUENCE) for _ in range(BATCH)]
-    return torch.stack([tokens[start : start + SEQUENCE] for start in starts])
+    starts = [chooser.randrange(len(tokens) - length) for _ in range(BATCH_TOKENS // length)]
+    return torch.stack([tokens[start : start + length] for start in starts])
 
 
 def loss_of(model: Any, batch: Any) -> Any:
@@ -117,7 +123,8 @@ def train(model: Any, tokens: Any, seconds: float, seed: int, say: Say) -> int:
         for optimizer in made:
             for group in optimizer.param_groups:
                 group["lr"] = RATE * rate_share(spent / seconds)
-        loss = loss_of(model, windows(tokens, chooser))
+        length = SHORT if spent / seconds < 1 - LONG_SHARE else LONG
+        loss = loss_of(model, windows(tokens, chooser, length))
         loss.backward()
         for optimizer in made:
             optimizer.step()
@@ -133,7 +140,7 @@ def held_out_loss(model: Any, tokens: Any) -> float:
 
     chooser = random.Random(0)  # noqa: S311
     with torch.no_grad():
-        losses = [loss_of(model, windows(tokens, chooser)).item() for _ in range(HELD_OUT_BATCHES)]
+        losses = [loss_of(model, windows(tokens, chooser, SHORT)).item() for _ in range(HELD_OUT_BATCHES)]
     return float(sum(losses) / len(losses))
 
 
@@ -164,7 +171,7 @@ def work(job: dict[str, Any], say: Say) -> None:
         "result",
         loss=loss,
         steps=steps,
-        tokens=steps * BATCH * SEQUENCE,
+        tokens=steps * BATCH_TOKENS,
         parameters=parameters,
         files=len(trained),
     )

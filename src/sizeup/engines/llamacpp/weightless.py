@@ -123,7 +123,8 @@ def _typed(value: Value) -> bytes:
         kind = _kind(value)
         return struct.pack("<I", kind) + _payload(kind, value)
     kinds = {_kind(item) for item in value} or {_UINT32}
-    kind = _INT32 if kinds == {_INT32, _UINT32} else kinds.pop()
+    small = kinds <= {_INT32, _UINT32} and all(int(item) < 1 << 31 for item in value)
+    kind = _INT32 if small else kinds.pop()
     items = b"".join(_payload(kind, item) for item in value)
     return struct.pack("<IIQ", _ARRAY, kind, len(value)) + items
 
