@@ -28,13 +28,15 @@ from sizeup.models.from_config import model_from_config
 from sizeup.models.model import Model
 
 #: Plans placed exactly before the search gives up.
-MOST_PLANS = 60
+MOST_PLANS = 30
 #: A later pick is this much faster than all before it.
 FASTER = 1.1
 #: Speed makes up for no less than this share of the best pick's quality.
 USEFUL = 0.5
 #: Rough arithmetic errs towards trying: bits per weight that are read may be this much lower than usual.
 ROUGH = 0.95
+#: The share of rough arithmetic's speed that plans usually reach: small models spend their time on starting kernels.
+LIKELY = 0.65
 #: Seconds that the kernels of a layer take to start on a GPU, at least.
 LAUNCH = 15e-6
 #: And the share of a memory's bandwidth that the fastest kernels reach.
@@ -144,7 +146,7 @@ def _best_first(
     while heap and placed < MOST_PLANS:
         _, _, place, candidate, after = heapq.heappop(heap)
         format_, bits = formats_for(candidate.model)[place]
-        if not adds(candidate, _rough_speed(candidate.model, machine, budget, bits)):
+        if not adds(candidate, LIKELY * _rough_speed(candidate.model, machine, budget, bits)):
             enter(candidate, place + 1)
             continue
         placed += 1
