@@ -2,7 +2,7 @@
 
 Run with the Python of an environment with torch, transformers and peft:
 
-    python scripts/training_grid.py tests/data/training_grid.json [ARCHITECTURE …]
+    python scripts/training_grid.py tests/data/training_grid.json [ARCHITECTURE … | sharded]
 
 Every architecture × setting below: a case takes about a second. Small models show small mistakes: a forgotten mask or
 table is a larger share of them.
@@ -66,6 +66,15 @@ DEFAULT = {
 }  # fmt: skip
 
 
+#: One rank of eight under FSDP2: architecture, and what the case sets.
+SHARDED: list[tuple[str, dict]] = [
+    ("llama", {}), ("llama", {"precision": "fp32"}), ("llama", {"precision": AUTOCAST}), ("llama", {"reshard": False}),
+    ("llama", {"precision": "fp32", "checkpointing": "full"}), ("llama", {"method": "lora"}),
+    ("qwen3", {"precision": "fp32", "reshard": False}), ("gpt2", {"precision": "fp32"}),
+    ("mixtral", {"precision": "fp32"}),
+]  # fmt: skip
+
+
 def config_of(name: str) -> dict:
     fields = COMMON | ARCHITECTURES[name]
     removed = {key for key, value in ARCHITECTURES[name].items() if value is None and key != "sliding_window"}
@@ -84,7 +93,7 @@ def whole(config: dict) -> dict:
 def main(path: str, names: list[str]) -> None:
     file = Path(path)
     found = json.loads(file.read_text()) if file.is_file() else {"configs": {}, "rows": []}
-    for name in names or list(ARCHITECTURES):
+    for name in [name for name in names if name != "sharded"] or ([] if names else list(ARCHITECTURES)):
         config = config_of(name)
         found["configs"][name] = whole(config)
         found["rows"] = [row for row in found["rows"] if row[0] != name]
@@ -97,7 +106,20 @@ def main(path: str, names: list[str]) -> None:
             found["versions"] = result["versions"]
             found["rows"].append([name, label, result["peak_bytes"]])
         file.write_text(json.dumps(found, separators=(",", ":")))
+    if not names or "sharded" in names:
+        found["sharded"] = [[name, changes, sharded(name, changes)] for name, changes in SHARDED]
+        file.write_text(json.dumps(found, separators=(",", ":")))
     print(len(found["rows"]), "cases")
+
+
+def sharded(name: str, changes: dict) -> int:
+    """Peak of a rank; the fake world is taken down again."""
+    import torch
+
+    setting = DEFAULT | {"sharding": "fsdp", "data_parallel": 8} | changes
+    peak = simulated({"config": config_of(name)}, setting)["peak_bytes"]
+    torch.distributed.destroy_process_group()
+    return peak
 
 
 if __name__ == "__main__":
