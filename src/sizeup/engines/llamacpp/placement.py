@@ -79,14 +79,40 @@ def _candidates(task: _Task) -> Iterator[LlamaSetting]:
     yield everything
     yield from _balanced(task, everything)
     layers = layer_count(task.model)
+    missing = _missing(task, everything)
     if not task.setting.cpu_moe_layers and any(b.feed_forward and b.feed_forward.experts for b in task.model.blocks):
-        fewest = _least(layers, lambda n: task.placed(task.with_(gpu_layers=ALL_LAYERS, cpu_moe_layers=n)).fits)
+        fewest = _least(
+            layers,
+            lambda n: task.placed(task.with_(gpu_layers=ALL_LAYERS, cpu_moe_layers=n)).fits,
+            _layers_of(missing, task, everything, "routed experts"),
+        )
         if fewest is not None:
             yield task.with_(gpu_layers=ALL_LAYERS, cpu_moe_layers=fewest)
-    hosted = _least(layers, lambda n: task.placed(task.with_(gpu_layers=layers + 1 - n)).fits)
+    hosted = _least(
+        layers,
+        lambda n: task.placed(task.with_(gpu_layers=layers + 1 - n)).fits,
+        _layers_of(missing, task, everything, ""),
+    )
     if hosted is not None:
         yield task.with_(gpu_layers=layers + 1 - hosted)
     yield task.with_(gpu_layers=0)
+
+
+def _missing(task: _Task, setting: LlamaSetting) -> int:
+    """Bytes by which the GPUs together fall short of a setting."""
+    devices = task.placed(setting).footprint.devices[:-1]
+    return sum(max(0, device.total_bytes - (device.budget_bytes or 0)) for device in devices)
+
+
+def _layers_of(missing: int, task: _Task, setting: LlamaSetting, item: str) -> int:
+    """About how many layers give up so many bytes: of that item, or of weights and cache; where a search starts."""
+    held = sum(
+        i.bytes
+        for device in task.placed(setting).footprint.devices[:-1]
+        for i in device.items
+        if (i.name == item if item else i.component in {"weights", "cache"})
+    )
+    return -(-missing * layer_count(task.model) // max(1, held))
 
 
 def _balanced(task: _Task, setting: LlamaSetting) -> Iterator[LlamaSetting]:
@@ -112,15 +138,19 @@ def _balanced(task: _Task, setting: LlamaSetting) -> Iterator[LlamaSetting]:
         counts[emptiest] += 1
 
 
-def _least(high: int, test: Callable[[int], bool]) -> int | None:
-    """The smallest number in 1..high that passes a test which larger numbers pass too; None when none does."""
-    if high < 1 or not test(high):
-        return None
-    low = 1
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if test(middle) else (middle + 1, high)
-    return low
+def _least(high: int, test: Callable[[int], bool], guess: int) -> int | None:
+    """The smallest number in 1..high that passes a test which larger numbers pass too; None when none does.
+
+    guess: where it probably is; a right guess takes two tests.
+    """
+    low, top = 1, high + 1
+    for probe in (guess, guess - 1, guess + 1):
+        if low <= probe < top:
+            low, top = (low, probe) if test(probe) else (probe + 1, top)
+    while low < top:
+        middle = (low + top) // 2
+        low, top = (low, middle) if test(middle) else (middle + 1, top)
+    return low if low <= high else None
 
 
 __all__ = ["Placement", "place"]
