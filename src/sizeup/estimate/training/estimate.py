@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
 from sizeup.estimate.training import fsdp
@@ -29,7 +27,7 @@ from sizeup.estimate.training.step import (
     static_scaled,
     weight_bytes,
 )  # fmt: skip
-from sizeup.estimate.training.tape import LABELS, Tape, net, rounded
+from sizeup.estimate.training.tape import LABELS, Tape, by_label, net, rounded
 
 Shape = DecoderShape | T5Shape | BartShape
 
@@ -81,7 +79,11 @@ def training_footprint(shape: Shape, setting: TrainSetting) -> TrainFootprint:
 def recorded(shape: Shape, setting: TrainSetting, layers: range | None = None) -> Step:
     """Run the step's program dry. layers: those of a pipeline stage."""
     local = split_shape(shape, setting) if isinstance(shape, DecoderShape) else shape
-    tape = Tape(autocast=setting.autocast, accumulating=setting.accumulating, eight_bit=setting.precision == "fp8")
+    tape = Tape(
+        autocast=setting.autocast,
+        accumulating=setting.accumulating and not setting.gathers,
+        eight_bit=setting.precision == "fp8",
+    )
     build = Build(tape, method_of(setting), setting.sequences, setting.sequence // setting.context_parallel)
     segments = _segments(local, run_of(local, setting))
     made = record(build, segments, keeps_outputs=setting.keeps_outputs)
@@ -94,6 +96,7 @@ def recorded(shape: Shape, setting: TrainSetting, layers: range | None = None) -
             setting.weight_item,
             4 if setting.weight_item == 4 or setting.compute_item != setting.weight_item else setting.weight_item,
             setting.reshard,
+            setting.accumulating,
         )
         made, weights = fsdp.sharded(made, policy), fsdp.shards(weights, policy)
     return Step(made, weights, OPTIMIZERS[setting.optimizer], setting, local)
@@ -156,7 +159,8 @@ def _rank(step: Step, device: str, flights: int = 1) -> Rank:
     setting = step.setting
     static, host = _static(step)
     kept = sum(net(step.recording.pieces[key].forward) for key in step.recording.order) if flights > 1 else 0
-    waiting = (flights - 1) * max(0, kept)
+    received = received_bytes(step.recording) if setting.pipeline_parallel > 1 else {}
+    waiting = (flights - 1) * max(0, kept) + sum(received.values())
     found, level = moments(step.recording, static.total + waiting)
     trained = [(weight, count) for weight, count in step.weights if weight.trains]
     if setting.gradient_clip:
@@ -166,8 +170,19 @@ def _rank(step: Step, device: str, flights: int = 1) -> Rank:
         stepping += sum(count * rounded(4 * weight.n) for weight, count in trained)
     found.append(Moment("optimizer step", "optimizer", level + stepping, 0, 0, True))
     best = max(found, key=lambda moment: moment.peak)
-    items = _items(step, static, best, waiting)
+    items = _items(step, static, best, waiting - sum(received.values()), received)
     return Rank(device, best.peak, best.phase, items, phases(found), host)
+
+
+def received_bytes(recording: Recording) -> dict[int, int]:
+    """What a pipeline stage gives back without having made it, by label: its input, the gradient of its output, tables."""
+    sums: dict[int, int] = {}
+    for key in recording.order:
+        piece = recording.pieces[key]
+        for log in (piece.forward, piece.release, piece.backward):
+            for label, size in by_label(log).items():
+                sums[label] = sums.get(label, 0) + size
+    return {label: -size for label, size in sums.items() if size < 0}
 
 
 def clip_bytes(trained: list[tuple[Weight, int]]) -> int:
@@ -208,7 +223,7 @@ def _static(step: Step) -> tuple[Static, int]:
     return static_scaled(static, setting.sharding, ways), host
 
 
-def _items(step: Step, static: Static, best: Moment, waiting: int) -> tuple[TrainItem, ...]:
+def _items(step: Step, static: Static, best: Moment, waiting: int, received: dict[int, int]) -> tuple[TrainItem, ...]:
     """Everything alive at the peak, largest first; the sum is the peak to the byte."""
     items = [
         item("weights", "weights", static.weights, _weights_formula(step)),
@@ -223,6 +238,8 @@ def _items(step: Step, static: Static, best: Moment, waiting: int) -> tuple[Trai
     by_component: dict[tuple[str, str], int] = {}
     final = best.phase in {"optimizer step", "gradient clipping"}
     sums = composition(step.recording, last_moment(step.recording) if final else best)
+    for label, size in received.items():
+        sums[label] = sums.get(label, 0) + size
     for label, size in sums.items():
         key = _ITEMS[LABELS[label]]
         by_component[key] = by_component.get(key, 0) + size
@@ -248,6 +265,3 @@ def _weights_formula(step: Step) -> str:
     kinds = sorted({weight.item for weight, _ in step.weights})
     sizes = " and ".join(f"{kind} bytes" for kind in kinds)
     return f"Σ elements × {sizes}" + (f", {packed} matrices in NF4" if packed else "")
-
-
-Runner = Callable[[Build, object], None]

@@ -21,12 +21,16 @@ from sizeup.estimate.training.tape import COMMUNICATION, GRADIENT, WEIGHT_COPIES
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """world: ranks. weight_item: bytes of a weight in its shard. reduce_item: of a gradient while it is reduced."""
+    """world: ranks. weight_item: bytes of a weight in its shard. reduce_item: of a gradient while it is reduced.
+
+    accumulating: shards of gradients are there already, and what is scattered is added to them.
+    """
 
     world: int
     weight_item: int
     reduce_item: int
     reshard: bool = True
+    accumulating: bool = False
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -82,12 +86,14 @@ def _reshard(g: Group) -> list[int]:
     return [_give(size, WEIGHT_COPIES) for size in g.whole]
 
 
-def _reduce(g: Group, before: Group | None) -> list[int]:
+def _reduce(g: Group, before: Group | None, policy: Policy) -> list[int]:
     log = [_give(before.reduced, COMMUNICATION)] if before is not None and before.reduced else []
     if g.reduced:
         log.append(_take(g.reduced, COMMUNICATION))
         log += [_give(size, GRADIENT) for size in g.gradients]
         log.append(_take(g.scattered, GRADIENT))
+        if policy.accumulating:
+            log.append(_give(g.scattered, GRADIENT))
     return log
 
 
@@ -121,7 +127,7 @@ def _layer(piece: Piece, own: Group, before: Group | None, after: Group | None, 
         start = [*_copy_out(own), _give(own.gathered, COMMUNICATION)]
         if before is not None:
             start += _gather(before)
-    backward = [*start, *piece.backward, *_reshard(own), *_reduce(own, after)]
+    backward = [*start, *piece.backward, *_reshard(own), *_reduce(own, after, policy)]
     return msgspec.structs.replace(piece, forward=tuple(forward), backward=tuple(backward))
 
 
@@ -139,7 +145,7 @@ def _end(
     if place == 0:
         forward = [*_gather(root), *_copy_out(root), *forward]
         first = groups[order[layers[0]]]
-        backward += [*_reshard(root), *_reduce(root, first), _give(root.reduced, COMMUNICATION)]
+        backward += [*_reshard(root), *_reduce(root, first, policy), _give(root.reduced, COMMUNICATION)]
     if place == len(order) - 1:
         forward.append(_give(last.gathered, COMMUNICATION))
         if policy.reshard:
