@@ -29,6 +29,8 @@ WITHOUT_DEFAULTS = {
     "chatglm": {"ffn_hidden_size": 128},
     "llada": {"d_model": 64, "n_heads": 4, "n_layers": 2},
     "hf_olmo": {"d_model": 64, "n_heads": 4, "n_layers": 2},
+    "mamba_ssm": {"d_model": 64, "n_layer": 2},
+    "arctic": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "phi3small": {"ff_intermediate_size": 128},
     "minimax_text_01": {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16},
     "minimax_m1": {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16},

@@ -18,6 +18,8 @@ def model_type_of(cfg: Config) -> str:
     if model_type:
         return model_type
     classes = cfg.strs("architectures")
+    if not classes and cfg.has("ssm_cfg"):
+        return "mamba_ssm"
     if not classes:
         raise BadConfig(
             f"{cfg.origin} has neither model_type nor architectures",

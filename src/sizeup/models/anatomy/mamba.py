@@ -121,9 +121,9 @@ def _frame(cfg: Config, s: Sizes, mix: Part, prefix: str) -> Anatomy:
 
 
 def mamba(cfg: Config, prefix: str = "backbone") -> Anatomy:
-    """Nothing but Mamba layers with a norm before each. The inner width is always expand · hidden."""
+    """Nothing but Mamba layers with a norm before each. The inner width is expand · hidden unless it is given."""
     s = bare_sizes(cfg)
-    inner = cfg.int("expand", default=2) * s.hidden
+    inner = cfg.int("intermediate_size", default=cfg.int("expand", default=2) * s.hidden)
     mixer = state_space1(inner, cfg.int("state_size", default=16), cfg.int("conv_kernel", default=4))
     part = mamba1(
         mixer,
@@ -149,3 +149,25 @@ def mamba2_model(cfg: Config, prefix: str = "backbone") -> Anatomy:
         conv_bias=cfg.bool("use_conv_bias", default=True),
     )
     return _frame(cfg, s, part, prefix)
+
+
+def mamba_ssm(cfg: Config, prefix: str = "backbone") -> Anatomy:
+    """Mamba as its authors' own package writes it: the vocabulary is rounded up, `ssm_cfg` holds what differs."""
+    inner = cfg.optional_sub("ssm_cfg") or Config({}, cfg.origin, "ssm_cfg")
+    step = cfg.int("pad_vocab_size_multiple", default=8)
+    expand = inner.int("expand", default=2)
+    fields = {
+        "vocab_size": -(-cfg.int("vocab_size") // step) * step,
+        "hidden_size": cfg.int("d_model"),
+        "num_hidden_layers": cfg.int("n_layer", max=MAX_LAYERS),
+        "tie_word_embeddings": cfg.bool("tie_embeddings", default=True),
+        "conv_kernel": inner.int("d_conv", default=4),
+        "expand": expand,
+    }
+    if inner.str("layer", default="Mamba1") == "Mamba2":
+        heads = max(1, expand * fields["hidden_size"] // inner.int("headdim", default=64))
+        fields |= {"num_heads": heads, "n_groups": inner.int("ngroups", default=1)}
+        fields["state_size"] = inner.int("d_state", default=128)
+        return mamba2_model(Config(fields, cfg.origin), prefix)
+    fields["state_size"] = inner.int("d_state", default=16)
+    return mamba(Config(fields, cfg.origin), prefix)

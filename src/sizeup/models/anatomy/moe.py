@@ -292,3 +292,24 @@ def deepseek_mixture(cfg: Config, s: Sizes, *, correction: str | None = CORRECTI
         correction=correction,
         shared=shared_mlp(s, shared_count(cfg, "n_shared_experts") * width),
     )
+
+
+def arctic(cfg: Config, prefix: str = "model") -> Anatomy:
+    """Mixtral with a dense feed-forward as wide as the hidden state beside the mixture, behind a norm of its own."""
+    s = sizes(cfg)
+    if cfg.int("moe_layer_frequency", default=1) != 1:
+        raise cfg.bad("moe_layer_frequency", cfg.get("moe_layer_frequency"), "1, as in every published model")
+    count = expert_count(cfg, "num_local_experts")
+    beside = gated_mlp(s.hidden, s.hidden, name="residual_mlp", names=MIXTRAL_EXPERT, role="shared_expert")
+    half = mixture(
+        s.hidden,
+        s.ffn,
+        count,
+        experts_per_token(cfg, count),
+        router="block_sparse_moe.gate",
+        name="block_sparse_moe.experts.{copy}",
+        names=MIXTRAL_EXPERT,
+        shared=beside,
+    )
+    norms = (*PRE_NORMS, "residual_layernorm")
+    return llama_like(cfg, prefix, halves=[SPARSE] * s.layers, feed_forward=half, norms=norms)

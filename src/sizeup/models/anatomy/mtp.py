@@ -17,6 +17,32 @@ MAX_MTP = 100
 NOTE = "multi-token prediction layers are stored with the checkpoint, but the class doesn't build them"
 
 
+#: Under which names configurations say how many there are.
+FIELDS = (
+    "num_nextn_predict_layers",
+    "num_mtp_modules",
+    "mtp_num_hidden_layers",
+    "num_mtp_layers",
+    "mtp_num_layers",
+    "n_mtp_layers",
+)
+
+
+def with_note(cfg: Config, anatomy: Anatomy) -> Anatomy:
+    """The anatomy, with a note when its configuration names prediction layers that nobody has described."""
+    nested = cfg.data.get("text_config")
+    parts = (cfg.data, nested if isinstance(nested, dict) else {})
+    named = (value for part in parts for name in FIELDS if isinstance(value := part.get(name), int))
+    count = next((value for value in named if value > 0), 0)
+    if not count or any(block.stack == "mtp" for block in anatomy.blocks):
+        return anatomy
+    note = (
+        f"the configuration names multi-token prediction layers ({count}) that aren't described: neither counted here"
+    )
+    note += " nor built by the class, but a published file may hold them"
+    return msgspec.structs.replace(anatomy, notes=(*anatomy.notes, note))
+
+
 def mtp_count(cfg: Config, *names: str) -> int:
     """How many prediction layers the configuration names; 0 when it names none."""
     return cfg.int(*(names or ("num_nextn_predict_layers",)), min=0, max=MAX_MTP, default=0)

@@ -9,26 +9,27 @@ from sizeup.errors import NotFound
 from sizeup.models.anatomy.activations import activated
 from sizeup.models.anatomy.defaults import filled
 from sizeup.models.anatomy.family import Anatomy, as_built
+from sizeup.models.anatomy.mtp import with_note
 from sizeup.models.config import Config
 
 #: module → the model types it describes; the function has the model type's name (`-` becomes `_`), or the one after
 #: the colon. These are text decoders: their functions also take a prefix, and a bare `…Model` is one without its head.
 TEXT_FAMILIES = {
-    "dense": "llama xverse:llama emu3_text_model:llama granite:llama helium:llama internlm3:llama "
-    "iquestcoder:llama mistral ministral:mistral ministral3:mistral qwen2 qwen3 seed_oss smollm3 ernie4_5 cwm "
-    "granite_swa hyperclovax stablelm cohere cohere2 cohere_compass_text olmo olmo2 olmo3 exaone4 hunyuan_v1_dense "
-    "bitnet diffllama phi3 glm glm4",
+    "dense": "llama xverse:llama skywork:llama aquila:llama Emu3:llama emu3_text_model:llama granite:llama "
+    "helium:llama internlm3:llama iquestcoder:llama mistral ministral:mistral ministral3:mistral qwen2 qwen3 seed_oss "
+    "smollm3 ernie4_5 cwm granite_swa hyperclovax stablelm cohere cohere2 cohere_compass_text olmo olmo2 olmo3 exaone4 "
+    "hunyuan_v1_dense bitnet diffllama phi3 glm glm4",
     "plain": "arcee nemotron jais2 apertus nanochat starcoder2 phi persimmon opt biogpt xglm moshi",
     "gpt": "gpt2 gpt-sw3:gpt2 openai-gpt gpt_bigcode gpt_neo gptj codegen gpt_neox gpt_neox_japanese bloom falcon "
     "mpt ctrl cpmant",
     "gemma": "gemma gemma2 gemma3_text vaultgemma",
-    "moe": "mixtral phimoe minimax_m2 qwen2_moe qwen3_moe olmoe flex_olmo mellum flint cohere2_moe ernie4_5_moe",
+    "moe": "mixtral phimoe minimax_m2 qwen2_moe qwen3_moe olmoe flex_olmo mellum flint cohere2_moe ernie4_5_moe arctic",
     "moe_corrected": "dots1 glm4_moe solar_open exaone_moe hunyuan_v1_moe hy_v3 afmoe beam kolibri1",
     "moe_fused": "gpt_oss granitemoe granitemoeshared:granitemoe granitemoe_swa llama4_text dbrx jetmoe aria_text doge",
     "moe_attention": "laguna mimo_v2_flash minimax_m3 minimax_m3_vl_text zaya",
     "deepseek": "deepseek_v2 deepseek_v3 kimi_k2:deepseek_v3 deepseek_v32 glm_moe_dsa glm4_moe_lite mistral4 minicpm3 "
     "youtu axk1 axk2 dots3_note_text longcat_flash",
-    "mamba": "mamba falcon_mamba:mamba mamba2:mamba2_model",
+    "mamba": "mamba falcon_mamba:mamba mamba2:mamba2_model mamba_ssm",
     "hybrid": "jamba bamba falcon_h1 granitemoehybrid nemotron_h",
     "linear": "qwen3_next qwen3_5_text qwen3_5_moe_text olmo_hybrid kimi_linear bailing_hybrid minimax",
     "lfm": "lfm2 lfm2_moe lfm3",
@@ -40,7 +41,7 @@ TEXT_FAMILIES = {
     "step": "step3p5",
     "ernie_vl": "ernie4_5_vl_moe_text",
     "respelled": "stablelm_epoch RefinedWeb:refined_web RefinedWebModel:refined_web_model minimax_text_01 "
-    "minimax_m1:minimax_text_01 hf_olmo phi3small deci openelm",
+    "minimax_m1:minimax_text_01 hf_olmo phi3small deci openelm Yi:yi",
     "deepseek_v4": "deepseek_v4 deepseek_ref:deepseek_v4 hy_v4",
 }
 
@@ -124,11 +125,12 @@ def anatomy_of(model_type: str) -> Callable[[Config], Anatomy] | None:
     if model_type not in INDEX:
         return None
     describe = _function(model_type)
-    is_text = model_type in TEXT_TYPES or model_type.endswith("_text")
+    part = model_type.endswith("_text") and INDEX[model_type][0] != "seq2seq"
+    is_text = part or model_type in TEXT_TYPES
 
     def described(cfg: Config) -> Anatomy:
         whole = filled(cfg, model_type)
-        anatomy = activated(whole, describe(whole))
+        anatomy = with_note(cfg, activated(whole, describe(whole)))
         return as_built(cfg, anatomy) if is_text else anatomy
 
     return described

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from sizeup.models.anatomy.defaults import filled
-from sizeup.models.anatomy.dense import stablelm
+from sizeup.models.anatomy.dense import llama_like, stablelm
 from sizeup.models.anatomy.family import Anatomy, Sizes, decoder, full_attention, sizes, text_frame
 from sizeup.models.anatomy.gpt import falcon
 from sizeup.models.anatomy.linear import minimax
@@ -34,6 +34,11 @@ def read_as(cfg: Config, model_type: str, **fields: Any) -> Config:
 def stablelm_epoch(cfg: Config, prefix: str = "model") -> Anatomy:
     """StableLM before it came to transformers."""
     return stablelm(read_as(cfg, "stablelm", num_attention_heads=cfg.get("num_attention_heads", "num_heads")), prefix)
+
+
+def yi(cfg: Config, prefix: str = "model") -> Anatomy:
+    """Llama whose norms had other names, as the first files of Yi have it."""
+    return llama_like(cfg, prefix, norms=("ln1", "ln2"))
 
 
 def refined_web(cfg: Config, prefix: str = "transformer") -> Anatomy:
