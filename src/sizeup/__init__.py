@@ -17,8 +17,8 @@ __all__ = [
     "advise",
     "bench",
     "chat",
-    "demo",
     "cost",
+    "demo",
     "engine_install",
     "engine_list",
     "eval",
@@ -32,6 +32,7 @@ __all__ = [
     "scale",
     "show",
     "train",
+    "watch",
 ]
 
 

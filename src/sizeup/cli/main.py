@@ -91,6 +91,9 @@ def _perform(operation: Operation, *, as_json: bool, explain: bool, debug: bool,
             SizeupError(f"unexpected {shown}", hint="run it again with --debug and report it"), as_json=as_json
         )
     face = import_module(f"sizeup.cli.render_{operation.name.replace(' ', '_')}")
+    follow_json = getattr(face, "follow_json", None) if as_json else None
+    if follow_json is not None:
+        return _followed(follow_json, result, as_json=True)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
     else:

@@ -65,9 +65,8 @@ OPERATIONS = (
     _operation("run", "Start the best plan of a model on an engine, and print its address.", "model"),
     _operation("chat", "Talk to a model, or to a server that runs.", "model"),
     _operation("bench", "Measure a model or a server: speed, waiting times, memory, beside the prediction.", "model"),
-    _operation(
-        "eval", "Judge a model's output: what quantization cost, coding problems, standard tasks.", "model"
-    ),
+    _operation("eval", "Judge a model's output: what quantization cost, coding problems, standard tasks.", "model"),
+    _operation("watch", "Watch the machine and its servers of models; a guard before memory runs out."),
     _operation("demo", "Train a small code model on this machine, to try everything without a download."),
     _operation("engine list", "The engines that are here, and those that are listening."),
     _operation("engine install", "Install an engine into an environment of its own.", "engine"),

@@ -73,9 +73,7 @@ def targets(text: str) -> list[int]:
         found = [process.pid for process in psutil.process_iter() if _is_named(process, text)]
     found = [pid for pid in found if pid not in own]
     if not found:
-        raise NotFound(
-            f"no process {text[:60]!r} to stop", hint="give a process id, or a program's name as ps shows it"
-        )
+        raise NotFound(f"no process {text[:60]!r} to stop", hint="give a process id, or a program's name")
     return found
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
+
+import msgspec
 
 from sizeup.machines.probes.cgroup import read_limits
 from sizeup.machines.probes.files import Files
@@ -16,6 +19,9 @@ from sizeup.measure.watch.sample import Holder, Sample, ServerLoad
 from sizeup.measure.watch.servers import Servers
 
 _HOLDERS = 5
+#: Load is a difference: before there is a sample to compare with, it takes a moment.
+_FIRST_LOOK_SECONDS = 0.1
+_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 
 
 class Sampler:
@@ -31,6 +37,7 @@ class Sampler:
         self._gpus = Gpus()
         self._predicted = predicted_bytes
         self._files: Files = files or Files()
+        self._first = True
 
     def __enter__(self) -> Self:
         return self
@@ -46,9 +53,9 @@ class Sampler:
 
         used, total = self._memory()
         servers = self._servers.now()
-        return Sample(
+        found = Sample(
             at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            cpu=psutil.cpu_percent() / 100,
+            cpu=psutil.cpu_percent(_FIRST_LOOK_SECONDS if self._first else None) / 100,
             memory_used_bytes=used,
             memory_total_bytes=total,
             swap_used_bytes=int(psutil.swap_memory().used),
@@ -58,6 +65,8 @@ class Sampler:
             holders=holders(self._gpus.held()),
             headroom_bytes=self._headroom(total - used, servers),
         )
+        self._first = False
+        return found
 
     def _memory(self) -> tuple[int, int]:
         """In use and in all; of the container where its limit is nearer."""
@@ -87,7 +96,23 @@ def holders(on_gpus: Counter[int]) -> tuple[Holder, ...]:
         memory, pid = process.info["memory_info"], process.info["pid"]
         if memory is not None:
             found.append(Holder(pid, process.info["name"] or "?", int(memory.rss), on_gpus.get(pid, 0)))
-    return tuple(sorted(found, key=lambda holder: -(holder.bytes + holder.gpu_bytes))[:_HOLDERS])
+    most = sorted(found, key=lambda holder: -(holder.bytes + holder.gpu_bytes))[:_HOLDERS]
+    return tuple(msgspec.structs.replace(holder, name=_program(holder)) for holder in most)
+
+
+def _program(holder: Holder) -> str:
+    """The program's name; for an interpreter also what it runs: `python train.py`, `python -m vllm`."""
+    import psutil
+
+    if not holder.name.startswith(("python", "node", "java")):
+        return holder.name
+    with contextlib.suppress(psutil.Error):
+        words = psutil.Process(holder.pid).cmdline()[1:]
+        module = words.index("-m") + 1 if "-m" in words else len(words)
+        script = next((word for word in words if not word.startswith("-")), "")
+        what = f"-m {words[module]}" if module < len(words) else os.path.basename(script)  # noqa: PTH119  a word
+        return f"{holder.name} {what}".strip()[:60]
+    return holder.name
 
 
 def _resident(pid: int) -> int:
@@ -104,8 +129,6 @@ def _celsius() -> float | None:
 
     with contextlib.suppress(AttributeError, OSError):
         sensors = psutil.sensors_temperatures()
-        known = [
-            s.current for name in ("coretemp", "k10temp", "zenpower", "cpu_thermal") for s in sensors.get(name, ())
-        ]
+        known = [sensor.current for name in _SENSORS for sensor in sensors.get(name, ())]
         return max(known, default=None)
     return None
