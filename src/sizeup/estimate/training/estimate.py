@@ -175,7 +175,7 @@ def _rank(step: Step, device: str, flights: int = 1) -> Rank:
 
 
 def received_bytes(recording: Recording) -> dict[int, int]:
-    """What a pipeline stage gives back without having made it, by label: its input, the gradient of its output, tables."""
+    """What a pipeline stage gives back without having made it, by label: its input, its output's gradient, tables."""
     sums: dict[int, int] = {}
     for key in recording.order:
         piece = recording.pieces[key]

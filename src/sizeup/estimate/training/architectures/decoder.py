@@ -174,6 +174,7 @@ class Layer:
         self.scope = build.scope
         mask = state.held.get(f"mask {window}")
         self.mask = mask if isinstance(mask, Value) else None
+        self.masks = [value for name, value in state.held.items() if name.startswith("mask")]  # all go with layer one
         tables = state.held.get("rotary")
         self.rotary = tables[0] if isinstance(tables, list) else None
 
