@@ -17,7 +17,7 @@ from rich.text import Text
 
 COLUMNS = 116
 TEMPLATE = """\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="{title}">
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">
 <style>
 .{unique_id}-matrix {{ font-family: ui-monospace, Menlo, Consolas, monospace; font-size: {char_height}px;
   line-height: {line_height}px; font-variant-east-asian: full-width; }}
@@ -39,9 +39,10 @@ def main() -> int:
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(COLUMNS)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
-    console.print(Text.assemble(("$ ", "bold green"), (" ".join(command), "bold")))
+    shown = " ".join([Path(command[0]).name, *command[1:]])
+    console.print(Text.assemble(("$ ", "bold green"), (shown, "bold")))
     console.print(Text.from_ansi(done.stdout))
-    svg = console.export_svg(title=" ".join(command), theme=MONOKAI, code_format=TEMPLATE, unique_id="sizeup")
+    svg = console.export_svg(title=shown, theme=MONOKAI, code_format=TEMPLATE, unique_id="sizeup")
     path = Path(target)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(svg, encoding="utf-8")

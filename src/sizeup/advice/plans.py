@@ -66,13 +66,10 @@ def make_plan(model: Model, setting: LlamaSetting, machine: Machine, budget: Bud
 
 
 def describe_placement(model: Model, setting: LlamaSetting, machine: Machine) -> str:
-    """Where the layers are: `all on GPU`, `20 of 48 layers on GPU`, `experts of 12 layers on CPU`, `CPU`."""
+    """Where the layers are: `GPU`, `2 GPUs`, `20 of 48 layers on GPU`, `GPU, 12 layers' experts on CPU`, `CPU`."""
     if not machine.gpus or setting.gpu_layers == 0:
         return "CPU"
     gpus = "GPU" if len(machine.gpus) == 1 else f"{len(machine.gpus)} GPUs"
-    whole = setting.gpu_layers in {None, ALL_LAYERS} or (setting.gpu_layers or 0) > model.layers
-    if not whole:
+    if setting.gpu_layers not in {None, ALL_LAYERS} and (setting.gpu_layers or 0) <= model.layers:
         return f"{setting.gpu_layers} of {model.layers + 1} layers on {gpus}"
-    if setting.cpu_moe_layers:
-        return f"all on {gpus}, experts of {setting.cpu_moe_layers} layers on CPU"
-    return f"all on {gpus}"
+    return f"{gpus}, {setting.cpu_moe_layers} layers' experts on CPU" if setting.cpu_moe_layers else gpus

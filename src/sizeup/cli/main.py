@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -156,10 +157,17 @@ def _version(ctx: click.Context, wanted: bool) -> None:
         ctx.exit(0)
 
 
+def _colour() -> bool | None:
+    """NO_COLOR forbids colours, FORCE_COLOR asks for them; otherwise a terminal decides."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return True if os.environ.get("FORCE_COLOR") else None
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the command line; the exit code: 0 yes, 1 failure, 2 usage, 3 no, 4 not found, 5 network, 6 missing part."""
     try:
-        result = ROOT.main(list(arguments), prog_name="sizeup", standalone_mode=False)
+        result = ROOT.main(list(arguments), prog_name="sizeup", standalone_mode=False, color=_colour())
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:

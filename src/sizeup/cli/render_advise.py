@@ -42,7 +42,6 @@ def _machine(advice: Advice) -> Iterator[str]:
 
 
 def _picks(picks: tuple[Pick, ...]) -> list[str]:
-    top = max(pick.quality.low for pick in picks)
     rows = []
     for number, pick in enumerate(picks, 1):
         speed = pick.plan.speed.decode_tokens_per_s
@@ -53,12 +52,10 @@ def _picks(picks: tuple[Pick, ...]) -> list[str]:
             format_bytes(pick.plan.footprint.total_bytes),
             f"{speed.value:.3g}" if speed else "?",
             f"{pick.quality.low:.0f}–{pick.quality.high:.0f}",
-            text.bar(pick.quality.low / top, 8),
             pick.plan.placement,
-            pick.title,
         ))  # fmt: skip
-    header = ("", "model", "format", "memory", "tokens/s", "quality", "", "placement", "")
-    lines = text.table(rows, header=header, align="><<>>><<<")
+    header = ("", "model", "format", "memory", "tokens/s", "quality", "placement")
+    lines = text.table(rows, header=header, align="><<>>><")
     lines += ["", text.bold("Why")]
     for number, pick in enumerate(picks, 1):
         lines += text.wrap(f"{number} {_reason(pick)}", "  ")
@@ -69,7 +66,8 @@ def _reason(pick: Pick) -> str:
     size = format_count(pick.parameters)
     if pick.active_parameters < 0.9 * pick.parameters:
         size += f", {format_count(pick.active_parameters)} active"
-    return f"{size}; {pick.licence or 'licence unknown'}; {pick.because}"
+    title = f"{pick.title}: " if pick.title else ""
+    return f"{title}{size}; {pick.licence or 'licence unknown'}; {pick.because}"
 
 
 def _left_out(advice: Advice, *, explain: bool) -> list[str]:

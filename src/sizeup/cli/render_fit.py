@@ -60,7 +60,7 @@ def _cell(plan: Plan) -> str:
         return f"{mark} {text.dim(f'-{format_bytes(-plan.fits.headroom_bytes)}')}"
     speed = plan.speed.decode_tokens_per_s
     shown = f"{speed.value:.3g}/s" if speed else "?"
-    where = "" if plan.placement.startswith("all on GPU") and "," not in plan.placement else text.dim("ᶜ")
+    where = text.dim("ᶜ") if "CPU" in plan.placement or " of " in plan.placement else ""
     return f"{mark} {shown}{where} {text.dim(f'+{format_bytes(max(0, plan.fits.headroom_bytes))}')}"
 
 
