@@ -37,7 +37,7 @@ class MachineReport(msgspec.Struct, frozen=True):
 
     machine: Machine
     usable: tuple[UsableMemory, ...]
-    schema: str = "sizeup.machines/1"
+    schema: str = "sizeup.machine/1"
 
 
 def machine(request: MachineRequest) -> MachineReport:
