@@ -19,12 +19,12 @@ import numpy as np
 from scipy.optimize import least_squares
 
 sys.path.insert(0, str(Path(__file__).parent))
-import speed_rows  # noqa: E402
+import speed_rows
 
-from sizeup.estimate.speed.ceilings import ceilings  # noqa: E402
-from sizeup.estimate.speed.parameters import Engine, Parameters, Spread, Stack  # noqa: E402
-from sizeup.estimate.speed.passes import Rates, pass_seconds  # noqa: E402
-from sizeup.estimate.speed.work import PACKINGS, Work  # noqa: E402
+from sizeup.estimate.speed.ceilings import ceilings
+from sizeup.estimate.speed.parameters import Engine, Parameters, Spread, Stack
+from sizeup.estimate.speed.passes import Rates, pass_seconds
+from sizeup.estimate.speed.work import PACKINGS, Work
 
 OUT = Path(__file__).parents[1] / "src/sizeup/estimate/speed/parameters.json"
 STACKS = ("cuda", "rocm", "vulkan", "metal", "mlx", "vllm", "llamafile-rocm")
@@ -38,8 +38,8 @@ STACK_PRIORS = {
     "streaming": (0.80, 0.2), "cache_streaming": (0.60, 0.2), "kernel_seconds": (3e-6, 1.0), "matrix": (0.5, 0.5),
     "plain_matrix": (0.55, 0.4), "scaling": (0.25, 0.7), "attention": (0.3, 0.4),
 }  # fmt: skip
-UNPACK_PRIORS = {"plain": 0.5, "legacy": 2.5, "k": 3.5, "codebook": 6.0, "float4": 3.0, "integer": 3.0}
-RESCALE_PRIORS = {"legacy": 1.0, "k": 1.3, "codebook": 1.3, "float4": 1.0, "integer": 1.0}
+UNPACK_PRIORS = {"plain": 0.5, "legacy": 2.5, "k": 3.5, "codebook": 6.0, "float4": 3.0, "integer": 3.0, "repacked": 2.2}
+RESCALE_PRIORS = {"legacy": 1.0, "k": 1.3, "codebook": 1.3, "float4": 1.0, "integer": 1.0, "repacked": 0.6}
 #: No published row speaks of these; values of the nearest relative, or measured here (cpu).
 UNSEEN = {"sycl": "vulkan"}
 
@@ -109,7 +109,9 @@ class Table:
         self.passes = np.array([row.passes for row in rows])
         self.tokens = np.array([row.prompt_tokens for row in rows], float)
         self.generated = np.array([row.generated for row in rows], float)
-        self.reduced = np.array([2 * row.work.layers if row.count > 1 and stack_of(row) == "vllm" else 0 for row in rows])
+        self.reduced = np.array(
+            [2 * row.work.layers if row.count > 1 and stack_of(row) == "vllm" else 0 for row in rows]
+        )
         self.speed = np.array([row.decode or np.nan for row in rows], float)
         self.read = np.array([row.prefill or np.nan if row.prompt_tokens >= 256 else np.nan for row in rows], float)
         self.whole = np.array([row.total_time for row in rows])
@@ -171,7 +173,9 @@ def fit(table: Table, keep: Any, start: Any, most: int) -> Any:
     def errors(x: Any) -> Any:
         decode, prompt = table.residuals(x)
         decode, prompt = decode[keep] / NOISE_DECODE, prompt[keep] / NOISE_PROMPT
-        return np.concatenate([decode[~np.isnan(decode)], prompt[~np.isnan(prompt)], (x - vector.start) / vector.widths])
+        return np.concatenate(
+            [decode[~np.isnan(decode)], prompt[~np.isnan(prompt)], (x - vector.start) / vector.widths]
+        )
 
     return least_squares(errors, start, loss="soft_l1", max_nfev=most).x
 
@@ -280,7 +284,10 @@ def to_parameters(vector: Vector, x: Any, generations: list[str], cpu: Stack, sp
 
 
 #: llama.cpp's CPU kernels on x86 with AVX2 or more, from this project's own runs (docs/speed.md).
-CPU = Stack(0.80, 0.6, 4e-6, 0.35, 0.35, 0.05, 0.1)
+CPU = Stack(
+    0.80, 0.6, 4e-6, 2.0, 0.35, 1.2, 0.1, 1.0, 1.3,
+    unpack={"k": 11.0, "codebook": 15.0}, rescale={"k": 0.36, "codebook": 0.3, "repacked": 0.5, "float4": 0.5},
+)  # fmt: skip
 
 
 def main() -> None:
@@ -320,7 +327,9 @@ def main() -> None:
     print(report("prompt, speed.csv", prompt[~benches]))
     for engine in ENGINES:
         print(report(f"  decode {engine}", decode[[e == engine for e in table.engine]]))
-    print(f"90 % intervals cover {coverage(decode, table.device):.1%} of decode, {coverage(prompt, table.device):.1%} of prompt")
+    print(
+        f"90 % intervals cover {coverage(decode, table.device):.1%} of decode, {coverage(prompt, table.device):.1%} of prompt"
+    )
     np.save("/tmp/held.npy", np.array([decode, prompt]))
     worst = defaultdict(list)
     for row, residual in zip(rows, decode, strict=True):

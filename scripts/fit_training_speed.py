@@ -1,6 +1,6 @@
 """Fit the training speed model on published steps, judged on systems that the fit has not seen.
 
-    python scripts/fit_training_speed.py TRUTH [--write]
+python scripts/fit_training_speed.py TRUTH [--write]
 """
 
 from __future__ import annotations
@@ -47,11 +47,31 @@ def shape(row: dict[str, str]) -> tuple[float, ...]:
         return count, 0, count, layers, hidden, hidden, 50368
     model = load_model(MODELS[re.sub(r"\s*\(.*", "", row["model"])])
     counted = active_parameters(model)
-    routed = sum(t.active_parameters * b.count for b in model.blocks if b.stack == "text" for t in b.tensors if t.role == "routed_expert")
-    every = [(m, b.count) for b in model.blocks if b.stack == "text" for m in b.mixers if isinstance(m, Attention | LatentAttention)]
+    routed = sum(
+        t.active_parameters * b.count
+        for b in model.blocks
+        if b.stack == "text"
+        for t in b.tensors
+        if t.role == "routed_expert"
+    )
+    every = [
+        (m, b.count)
+        for b in model.blocks
+        if b.stack == "text"
+        for m in b.mixers
+        if isinstance(m, Attention | LatentAttention)
+    ]
     layers = sum(count for _, count in every)
     width = sum(m.heads * (m.head_dim + m.value_dim) / 2 * count for m, count in every) / max(1, layers)
-    return counted.multiplied, routed, model.parameters, model.layers, width * layers / model.layers, model.hidden, model.vocabulary
+    return (
+        counted.multiplied,
+        routed,
+        model.parameters,
+        model.layers,
+        width * layers / model.layers,
+        model.hidden,
+        model.vocabulary,
+    )
 
 
 def read(truth: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -66,17 +86,33 @@ def read(truth: Path) -> tuple[list[dict[str, Any]], list[str]]:
         elif not precision or "(" in row["tokens_s_gpu"]:
             dropped.append("two precisions in one cell")
         else:
-            rows.append(row | {"kind": {"NVFP4": "fp4"}.get(precision, "fp8" if "8" in precision else "bf16") if "16" not in precision else "bf16"})
+            rows.append(
+                row
+                | {
+                    "kind": {"NVFP4": "fp4"}.get(precision, "fp8" if "8" in precision else "bf16")
+                    if "16" not in precision
+                    else "bf16"
+                }
+            )
     return rows, dropped
 
 
 def build(rows: list[dict[str, Any]]) -> tuple[TrainingStep, TrainingCeilings, Any, Any]:
     shapes = np.array([shape(row) for row in rows]).T
-    devices = [device_named(SYSTEMS.get(row["system"], {"DGX-H100": "H100 SXM"}.get(row["system"], row["system"].removeprefix("DGX-")))) for row in rows]
+    devices = [
+        device_named(
+            SYSTEMS.get(row["system"], {"DGX-H100": "H100 SXM"}.get(row["system"], row["system"].removeprefix("DGX-")))
+        )
+        for row in rows
+    ]
     micro = np.array([number(r["micro_batch"], 1) * int(r["seq_len"]) for r in rows])
     pp, vp = np.array([number(r["pp"], 1) for r in rows]), np.array([number(r["vp"], 1) for r in rows])
-    replicas = np.array([number(r["n_gpus"], 1) / number(r["tp"], 1) / number(r["pp"], 1) / number(r["cp"], 1) for r in rows])
-    batches = np.maximum(1, np.array([number(r["global_batch"], 1) / number(r["micro_batch"], 1) for r in rows]) / replicas)
+    replicas = np.array(
+        [number(r["n_gpus"], 1) / number(r["tp"], 1) / number(r["pp"], 1) / number(r["cp"], 1) for r in rows]
+    )
+    batches = np.maximum(
+        1, np.array([number(r["global_batch"], 1) / number(r["micro_batch"], 1) for r in rows]) / replicas
+    )
     step = TrainingStep(
         shapes[0], shapes[1], shapes[2], shapes[4], shapes[3], shapes[5], shapes[6], np.array([float(r["seq_len"]) for r in rows]),
         np.array([1.0 if r["act_ckpt"] == "True" else 0.0 for r in rows]), micro,
@@ -85,7 +121,12 @@ def build(rows: list[dict[str, Any]]) -> tuple[TrainingStep, TrainingCeilings, A
     kinds = [row["kind"] for row in rows]
     matrix = np.array([d.compute.get(k) or d.compute["bf16"] for d, k in zip(devices, kinds, strict=True)], float)
     link = np.array([(d.peer_link.bytes_per_s if d.peer_link else 25e9) for d in devices], float)
-    top = TrainingCeilings(matrix, np.array([d.compute["bf16"] for d in devices], float), np.array([d.bandwidth for d in devices], float), link)
+    top = TrainingCeilings(
+        matrix,
+        np.array([d.compute["bf16"] for d in devices], float),
+        np.array([d.bandwidth for d in devices], float),
+        link,
+    )
     return step, top, kinds, np.array([number(r["tokens_s_gpu"], np.nan) for r in rows])
 
 
@@ -106,7 +147,9 @@ def main() -> None:
         return -np.log(token_seconds(step, top, share, found) * speed)
 
     def fit(keep: Any) -> Any:
-        return least_squares(lambda x: np.concatenate([residuals(x)[keep] / 0.1, (x - start) / width]), start, loss="soft_l1").x
+        return least_squares(
+            lambda x: np.concatenate([residuals(x)[keep] / 0.1, (x - start) / width]), start, loss="soft_l1"
+        ).x
 
     full = fit(np.ones(len(rows), bool))
     system = np.array([{"DGX-H100": "h100_80gb"}.get(r["system"], r["system"]) for r in rows])
@@ -118,15 +161,24 @@ def main() -> None:
         print(f"{label:20} median {np.median(error):.1%}  p90 {np.quantile(error, 0.9):.1%}")
     for name in sorted(set(system)):
         error = np.abs(np.exp(out[system == name]) - 1)
-        print(f"  {name:10} n={len(error):3d} median {np.median(error):.1%} bias {np.exp(np.median(out[system == name])) - 1:+.1%}")
+        print(
+            f"  {name:10} n={len(error):3d} median {np.median(error):.1%} bias {np.exp(np.median(out[system == name])) - 1:+.1%}"
+        )
     for name in sorted({r["model"].split(" (")[0] for r in rows}):
         mine = out[[r["model"].split(" (")[0] == name for r in rows]]
-        print(f"  {name:18} n={len(mine):3d} median {np.median(np.abs(np.exp(mine) - 1)):.1%} bias {np.exp(np.median(mine)) - 1:+.1%}")
+        print(
+            f"  {name:18} n={len(mine):3d} median {np.median(np.abs(np.exp(mine) - 1)):.1%} bias {np.exp(np.median(mine)) - 1:+.1%}"
+        )
     low, high = np.quantile(out, [0.05, 0.95])
     values = {n: float(f"{v:.4g}") for n, v in zip(names, np.exp(full), strict=True)}
     print(values)
     if "--write" in sys.argv:
-        OUT.write_bytes(msgspec.json.format(msgspec.json.encode(TrainingRates(**values, low=round(float(low), 3), high=round(float(high), 3)))) + b"\n")
+        OUT.write_bytes(
+            msgspec.json.format(
+                msgspec.json.encode(TrainingRates(**values, low=round(float(low), 3), high=round(float(high), 3)))
+            )
+            + b"\n"
+        )
 
 
 if __name__ == "__main__":

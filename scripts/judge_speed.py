@@ -1,6 +1,6 @@
 """Predictions after calibration against the runs of `measure_speed.py` on the same machine.
 
-    SIZEUP_CALIBRATION=FILE python scripts/judge_speed.py OUT.jsonl
+SIZEUP_CALIBRATION=FILE python scripts/judge_speed.py OUT.jsonl
 """
 
 from __future__ import annotations

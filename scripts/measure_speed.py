@@ -1,6 +1,6 @@
 """Run random-weights models on the machine at hand with llama.cpp; one JSON line a run, for `judge_speed.py` and docs.
 
-    python scripts/measure_speed.py OUT.jsonl
+python scripts/measure_speed.py OUT.jsonl
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ from sizeup.models.load import load_model
 from sizeup.models.model import Model
 
 #: (model, format, depths): 0.1B to 3B, dense, mixtures, hybrid.
-MIXTURE = "layers=16,embedding=1024,heads=16,kv_heads=4,vocabulary=32000,ffn=2048,experts=16,active_experts=2,expert_ffn=1024"
-WIDE_MIXTURE = "layers=8,embedding=1536,heads=12,kv_heads=4,vocabulary=50000,ffn=2048,experts=8,active_experts=2,expert_ffn=2048"
+MIXTURE = (
+    "layers=16,embedding=1024,heads=16,kv_heads=4,vocabulary=32000,ffn=2048,experts=16,active_experts=2,expert_ffn=1024"
+)
+WIDE_MIXTURE = (
+    "layers=8,embedding=1536,heads=12,kv_heads=4,vocabulary=50000,ffn=2048,experts=8,active_experts=2,expert_ffn=2048"
+)
 RUNS = (
     ("HuggingFaceTB/SmolLM2-135M-Instruct", "Q8_0", (0, 2048)),
     ("Qwen/Qwen3-0.6B", "Q4_K_M", (0, 1024)),
@@ -43,7 +47,14 @@ def main() -> None:
     with open(sys.argv[1], "a") as out:
         for name, format_, depths in RUNS:
             before = time.time()
-            run = speed_run(model_of(name), LlamaSetting(format=format_, gpu_layers=0), depths=depths, prompt=128, repeat=2, threads=1)
+            run = speed_run(
+                model_of(name),
+                LlamaSetting(format=format_, gpu_layers=0),
+                depths=depths,
+                prompt=128,
+                repeat=2,
+                threads=1,
+            )
             row = {"model": name, "format": format_, "prompt": run.prompt_tokens / run.prompt_seconds,
                    "prompt_tokens": run.prompt_tokens, "decode": {d: 1 / s for d, s in run.decode.items()},
                    "load": os.getloadavg()[0]}  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,17 @@ _SUFFIX = re.compile(
 _ENGINES = {"llama.cpp": "llama.cpp", "llamacpp": "llama.cpp", "ollama": "ollama", "lmstudio": "lmstudio",
             "llamafile": "llamafile", "mlx": "mlx", "vllm": "vllm", "sglang": "sglang"}  # fmt: skip
 #: LocalScore's nine tests: (prompt, generated).
-LOCALSCORE = ((1024, 16), (4096, 256), (2048, 256), (2048, 768), (1024, 1024), (1280, 3072), (384, 1152), (64, 1024), (16, 1536))
+LOCALSCORE = (
+    (1024, 16),
+    (4096, 256),
+    (2048, 256),
+    (2048, 768),
+    (1024, 1024),
+    (1280, 3072),
+    (384, 1152),
+    (64, 1024),
+    (16, 1536),
+)
 
 
 class Row(msgspec.Struct):
@@ -87,7 +97,7 @@ def names(name: str) -> list[str]:
     return [*found, text.replace("_", "-"), f"{text}-Instruct", f"{text}-it"]
 
 
-@lru_cache(maxsize=None)
+@cache
 def shape(name: str, truth: str) -> Model | None:
     """The model of known shape that a row's name means, or None."""
     alias = ALIASES.get(name)

@@ -64,7 +64,12 @@ def test_llama_bench_stays_within_the_bars(rows_module, truth_dir):
     decode, prompt = [], []
     for row in rows_module.bench_rows(truth_dir):
         decode.append(abs(1 / step_seconds(stage(row, row.work)) / row.decode - 1))
-        prompt.append(abs(row.prompt_tokens / prompt_seconds(stage(row, row.prompt), row.passes, flash=row.flash) / row.prefill - 1))
+        prompt.append(
+            abs(
+                row.prompt_tokens / prompt_seconds(stage(row, row.prompt), row.passes, flash=row.flash) / row.prefill
+                - 1
+            )
+        )
 
     assert statistics.median(decode) <= 0.12
     assert statistics.median(prompt) <= 0.20

@@ -34,7 +34,9 @@ def test_one_token_reads_the_active_weights_only():
 def test_a_batch_reads_more_experts_but_never_all_twice():
     """32 tokens read more experts than one, and no more than there are."""
     places = assign(MIXTURE.layers, -1, (1.0,))
-    one, many, all_ = (placed_work(MIXTURE, SETTING, places, sequences=n)[0].work.expert_bytes for n in (1, 32, 100_000))
+    one, many, all_ = (
+        placed_work(MIXTURE, SETTING, places, sequences=n)[0].work.expert_bytes for n in (1, 32, 100_000)
+    )
 
     assert one * 8 < many < all_
     assert all_ == pytest.approx(one * 16, rel=0.001)

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 import msgspec
 
 from sizeup.engines.llamacpp.setting import ALL_LAYERS, LlamaSetting
-from sizeup.engines.llamacpp.traffic import placed_work
+from sizeup.engines.llamacpp.traffic import RuleKey, host_rule, placed_work
 from sizeup.engines.llamacpp.weights import Assignment, assign
 from sizeup.errors import SizeupError
 from sizeup.estimate.speed.ceilings import Ceilings, ceilings
+from sizeup.estimate.speed.parameters import parameters
 from sizeup.estimate.speed.tighten import Observation, tightened
 from sizeup.machines.device import Device, Machine
 from sizeup.measure.calibration import Calibration, Fitted, machine_key
@@ -69,11 +70,12 @@ def calibrate(machine: Machine, *, threads: int | None = None, say: Say = print)
     notes: list[str] = []
     best = max(rate.bytes_per_s for rate in memory)
     if machine.cpu.bandwidth:
-        start = msgspec.structs.replace(ceilings(machine.cpu), bandwidth=best)
-        _device(machine.cpu, start, count, say, devices, formats, notes)
+        share = parameters().stacks["cpu"].streaming  # a read is what is reached, a ceiling what could be
+        start = msgspec.structs.replace(ceilings(machine.cpu), bandwidth=best / share)
+        _device(machine, machine.cpu, start, count, say, devices, formats, notes)
     for gpu in machine.gpus[:1]:
         if gpu.bandwidth:
-            _device(gpu, ceilings(gpu), count, say, devices, formats, notes)
+            _device(machine, gpu, ceilings(gpu), count, say, devices, formats, notes)
     if len(machine.gpus) > 1:
         notes.append("only the first GPU was measured")
     made = Calibration(machine_key(machine), datetime.now(UTC).isoformat(timespec="seconds"), devices)
@@ -89,13 +91,14 @@ def _memory(threads: int) -> tuple[tuple[MemoryRate, ...], dict[str, float]]:
 
 
 def _device(
-    device: Device, start: Ceilings, threads: int, say: Say,
+    machine: Machine, device: Device, start: Ceilings, threads: int, say: Say,
     devices: dict[str, Fitted], formats: list[FormatRate], notes: list[str],
 ) -> None:  # fmt: skip
     """Run the small model on a device in each format, and keep the ceilings that explain it."""
     on_gpu = device.kind != "cpu"
     model = load_model(shape=SHAPE)
     seen: list[Observation] = []
+    rule_key = host_rule(LlamaSetting(), msgspec.structs.replace(machine, gpus=()))
     for name in FORMATS:
         say(f"llama.cpp, {name} on {device.name}")
         setting = LlamaSetting(format=name, gpu_layers=ALL_LAYERS if on_gpu else 0)
@@ -109,20 +112,26 @@ def _device(
             return
         rate = run.prompt_tokens / run.prompt_seconds
         formats.append(FormatRate(device.name, name, rate, {d: 1 / s for d, s in run.decode.items()}))
-        seen += observations(model, setting, run, on_gpu=on_gpu)
+        seen += observations(model, setting, run, () if on_gpu else rule_key, on_gpu=on_gpu)
     if seen or not on_gpu:
         devices[device.name] = _fitted(tightened(start, seen))
 
 
-def observations(model: Model, setting: LlamaSetting, run: SpeedRun, *, on_gpu: bool) -> Sequence[Observation]:
+def observations(
+    model: Model, setting: LlamaSetting, run: SpeedRun, rule_key: RuleKey, *, on_gpu: bool
+) -> Sequence[Observation]:
     """A run as work and seconds, for one device that does everything."""
     places: Assignment = assign(model.layers, ALL_LAYERS if on_gpu else 0, (1.0,) if on_gpu else ())
     step = min(setting.ubatch, run.prompt_tokens)
     passes = run.prompt_tokens / step
-    prompt = placed_work(model, setting, places, tokens=step, depth=(run.prompt_tokens - step) / 2)[0].work
+    prompt = placed_work(model, setting, places, tokens=step, depth=(run.prompt_tokens - step) / 2, rule_key=rule_key)[
+        0
+    ].work
     found = [Observation(prompt, passes, run.prompt_seconds)]
     for depth, seconds in run.decode.items():
-        found.append(Observation(placed_work(model, setting, places, depth=depth)[0].work, 1.0, seconds))
+        found.append(
+            Observation(placed_work(model, setting, places, depth=depth, rule_key=rule_key)[0].work, 1.0, seconds)
+        )
     return found
 
 

@@ -89,4 +89,6 @@ def measured_ceilings(machine: Machine) -> dict[str, Ceilings]:
 
 def apply(theory: Ceilings, fitted: Fitted) -> Ceilings:
     """The theoretical ceilings with what was measured in their place."""
-    return Ceilings(**msgspec.structs.asdict(fitted), generation=theory.generation, stack=theory.stack, source="measured")
+    return Ceilings(
+        **msgspec.structs.asdict(fitted), generation=theory.generation, stack=theory.stack, source="measured"
+    )

@@ -12,11 +12,12 @@ from typing import Any
 
 import msgspec
 
+from sizeup.engines.llamacpp.backends import RepackRule, repack_rule
 from sizeup.engines.llamacpp.cache import LayerMemory, layer_memories, stack_of_layers
 from sizeup.engines.llamacpp.memo import by_model
 from sizeup.engines.llamacpp.names import layer_count
 from sizeup.engines.llamacpp.setting import LlamaSetting
-from sizeup.engines.llamacpp.weights import HOST, Assignment, Typed, tied_head, typed_tensors
+from sizeup.engines.llamacpp.weights import HOST, Assignment, Typed, is_repacked, tied_head, typed_tensors
 from sizeup.estimate.cache import token_cache_bytes
 from sizeup.estimate.speed.ceilings import Ceilings, ceilings
 from sizeup.estimate.speed.decode import Stage
@@ -31,6 +32,8 @@ from sizeup.models.model import Block, Model
 _LEGACY = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q8_1"})
 _PLAIN = frozenset({"F32", "F16", "BF16", "F64"})
 _FLOAT4 = frozenset({"MXFP4", "NVFP4"})
+_REPACKED = PACKINGS.index("repacked")
+RuleKey = tuple[tuple[str, int], ...]
 _OUTPUT_KERNELS = 4.0
 #: Batches of so many tokens are computed on a GPU although the weights are on the host: they are copied for each pass.
 #: Source: ggml_backend_*_device_offload_op, min_batch_size in ggml-cuda.cu, llama.cpp 0.5.0 (0c1e570).
@@ -58,9 +61,20 @@ class Traffic(msgspec.Struct, frozen=True):
 
 @by_model
 def traffic(
-    model: Model, mix: str, imatrix: bool | None, cache_k: str, cache_v: str, full_swa: bool, mtp: bool
+    model: Model,
+    mix: str,
+    imatrix: bool | None,
+    cache_k: str,
+    cache_v: str,
+    full_swa: bool,
+    mtp: bool,
+    rule_key: RuleKey = (),
 ) -> Traffic:
-    """What the layers of a model ask for in that mix and with those cache types."""
+    """What the layers of a model ask for in that mix and with those cache types.
+
+    rule_key: what the host repacks; empty when weights are on GPUs.
+    """
+    rule = RepackRule(dict(rule_key))
     count = layer_count(model)
     weights: list[list[Any]] = [[0.0, NOTHING, 0.0, NOTHING] for _ in range(count)]
     output: list[Any] = [0.0, NOTHING]
@@ -73,7 +87,7 @@ def traffic(
         else:
             continue
         row[at] += tensor.bytes
-        row[at + 1] = _with_values(row[at + 1], tensor)
+        row[at + 1] = _with_values(row[at + 1], tensor, rule)
     blocks = _blocks_by_layer(model)
     memories = layer_memories(model)
     places: dict[Demand, int] = {}
@@ -86,13 +100,13 @@ def traffic(
     return Traffic(tuple(places), tuple(numbers), head)
 
 
-def _with_values(values: tuple[float, ...], tensor: Typed) -> tuple[float, ...]:
+def _with_values(values: tuple[float, ...], tensor: Typed, rule: RepackRule) -> tuple[float, ...]:
     elements = 1
     for extent in tensor.shape:
         elements *= extent
     if len(tensor.shape) < 2:
         return values
-    at = packing(tensor.kind)
+    at = _REPACKED if is_repacked(tensor, rule) else packing(tensor.kind)
     return (*values[:at], values[at] + elements, *values[at + 1 :])
 
 
@@ -131,14 +145,28 @@ class Placed(msgspec.Struct, frozen=True):
 
 
 def placed_work(
-    model: Model, setting: LlamaSetting, places: Assignment, *, tokens: int = 1, depth: float = 0, sequences: int = 1
+    model: Model,
+    setting: LlamaSetting,
+    places: Assignment,
+    *,
+    tokens: int = 1,
+    depth: float = 0,
+    sequences: int = 1,
+    rule_key: RuleKey = (),
 ) -> tuple[Placed, ...]:
     """The work of one pass by place, in the order in which the places are passed through: the host's layers first.
 
     tokens: new tokens of each of `sequences`, after `depth` tokens that are in their caches.
     """
     found = traffic(
-        model, setting.format, setting.imatrix, setting.cache_k, setting.cache_v, setting.full_swa, setting.mtp
+        model,
+        setting.format,
+        setting.imatrix,
+        setting.cache_k,
+        setting.cache_v,
+        setting.full_swa,
+        setting.mtp,
+        rule_key,
     )
     shares: dict[int, list[Share]] = {}
     layers = places.layers[: model.layers]
@@ -167,6 +195,13 @@ def placed_work(
     )  # fmt: skip
 
 
+def host_rule(setting: LlamaSetting, machine: Machine) -> RuleKey:
+    """What the host repacks: nothing beside a GPU, whose pinned memory llama.cpp prefers."""
+    if machine.gpus or not setting.repack:
+        return ()
+    return tuple(sorted(repack_rule(machine.cpu).multiples.items()))
+
+
 def stages(
     model: Model,
     setting: LlamaSetting,
@@ -183,7 +218,9 @@ def stages(
     measured: ceilings that calibration found, by device name. Raises ValueError when a device's bandwidth is unknown.
     """
     found = []
-    placed = placed_work(model, setting, places, tokens=tokens, depth=depth, sequences=sequences)
+    placed = placed_work(
+        model, setting, places, tokens=tokens, depth=depth, sequences=sequences, rule_key=host_rule(setting, machine)
+    )
     for number, item in enumerate(placed):
         lent = item.place == HOST and bool(machine.gpus) and tokens * sequences >= OFFLOADED_TOKENS
         device = machine.cpu if item.place == HOST and not lent else machine.gpus[max(0, item.place)]

@@ -58,7 +58,14 @@ def ceilings(device: Device, stack: str = "") -> Ceilings:
     packed = float(compute.get("int8") or plain) if kernels == "cuda" else plain
     scores = vector if device.kind == "cpu" else plain
     return Ceilings(
-        float(device.bandwidth), vector, vector * _integer_share(device, vector), packed, plain, scores, device.arch, kernels
+        float(device.bandwidth),
+        vector,
+        vector * _integer_share(device, vector),
+        packed,
+        plain,
+        scores,
+        device.arch,
+        kernels,
     )
 
 

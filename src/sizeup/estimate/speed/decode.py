@@ -50,9 +50,7 @@ def decode_speed(stages: Sequence[Stage], engine: str = "llama.cpp") -> Interval
     return decode_interval(1 / step_seconds(stages, engine), [stage.ceiling for stage in stages])
 
 
-def prompt_seconds(
-    stages: Sequence[Stage], passes: float, engine: str = "llama.cpp", *, flash: bool = True
-) -> float:
+def prompt_seconds(stages: Sequence[Stage], passes: float, engine: str = "llama.cpp", *, flash: bool = True) -> float:
     """Seconds to read a prompt in so many passes, each as the stages describe it, the first token included.
 
     flash: whether attention is fused.

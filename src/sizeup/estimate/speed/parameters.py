@@ -17,7 +17,8 @@ class Stack(msgspec.Struct, frozen=True):
     cache_streaming: the same on keys and values. kernel_seconds: between two kernels, launch and ramp included.
     matrix, plain_matrix: shares of the matrix units' rate that products with packed and with 16 bit weights reach.
     scaling: vector operations for each FLOP with packed weights, to scale the blocks' sums.
-    attention: share of the matrix units' rate that attention reaches on a prompt.
+    attention: share of the matrix units' rate that attention reaches on a prompt. expert_reading, expert_computing:
+    routed experts against dense weights; unpack, rescale: by packing; all where they aren't as on GPUs.
     """
 
     streaming: float
@@ -27,6 +28,10 @@ class Stack(msgspec.Struct, frozen=True):
     plain_matrix: float
     scaling: float
     attention: float
+    expert_reading: float | None = None
+    expert_computing: float | None = None
+    unpack: dict[str, float] = {}
+    rescale: dict[str, float] = {}
 
 
 class Engine(msgspec.Struct, frozen=True):

@@ -54,14 +54,17 @@ def rates(ceiling: Ceilings, fitted: Parameters) -> Rates:
     return Rates(
         streaming=ceiling.bandwidth * stack.streaming * streaming,
         caching=ceiling.bandwidth * stack.cache_streaming,
-        unpacking=[fitted.unpack[name] / ceiling.integer for name in PACKINGS],
+        unpacking=[stack.unpack.get(name, fitted.unpack[name]) / ceiling.integer for name in PACKINGS],
         matrix_flop=1 / (ceiling.packed_matrix * stack.matrix * prompt),
-        scaling_flop=[fitted.rescale[name] * stack.scaling / (ceiling.vector * prompt) for name in PACKINGS],
+        scaling_flop=[
+            stack.rescale.get(name, fitted.rescale[name]) * stack.scaling / (ceiling.vector * prompt)
+            for name in PACKINGS
+        ],
         plain_flop=1 / (ceiling.plain_matrix * stack.plain_matrix * prompt),
         attention_flop=1 / (ceiling.attention * stack.attention),
         kernel=stack.kernel_seconds,
-        expert_reading=fitted.expert_reading,
-        expert_computing=fitted.expert_computing,
+        expert_reading=stack.expert_reading or fitted.expert_reading,
+        expert_computing=stack.expert_computing or fitted.expert_computing,
     )
 
 

@@ -10,8 +10,9 @@ import msgspec
 #: How weights are packed, for what it costs to unpack them:
 #: `plain` 16 and 32 bit floats; `legacy` one scale a block of 32 (Q4_0, Q8_0); `k` scales of scales (Q4_K);
 #: `codebook` values looked up in tables (IQ2_XS); `float4` 4 and 8 bit floats with block scales (MXFP4, NVFP4, FP8);
-#: `integer` group-wise integers of GPU checkpoints (GPTQ, AWQ, MLX affine).
-PACKINGS = ("plain", "legacy", "k", "codebook", "float4", "integer")
+#: `integer` group-wise integers of GPU checkpoints (GPTQ, AWQ, MLX affine); `repacked` rearranged at load, so that a
+#: processor's kernels take several rows at once (Q4_0, Q4_K on AVX2).
+PACKINGS = ("plain", "legacy", "k", "codebook", "float4", "integer", "repacked")
 
 
 class Work(msgspec.Struct, frozen=True):
