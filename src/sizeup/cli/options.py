@@ -32,7 +32,8 @@ def _option(field: msgspec.structs.FieldInfo, hint: Any) -> click.Option:
     kind = _kind(hint)
     default = None if field.default is msgspec.NODEFAULT else field.default
     if kind is bool:
-        return click.Option([flag, field.name], is_flag=True, default=bool(default), help=help_)
+        both = flag if default is False else f"{flag}/--no-{flag.removeprefix('--')}"
+        return click.Option([both, field.name], is_flag=True, default=default, help=help_)
     if get_origin(kind) is Literal:
         return click.Option([flag, field.name], type=click.Choice(list(get_args(kind))), default=default, help=help_)
     if get_origin(kind) is tuple:
