@@ -17,11 +17,6 @@ from sizeup.measure.readme import BEGIN, END, between_markers, table
 from sizeup.measure.rows import Row
 
 
-@pytest.fixture(scope="module")
-def judged():
-    return judge(*shipped())
-
-
 def test_errors_are_shares_of_what_is_known():
     assert comparison(100, 90).error == pytest.approx(-0.1)
     assert comparison(0, 0).error == 0

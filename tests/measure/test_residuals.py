@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 from measure_helpers import comparison
 
 from sizeup.estimate.footprint import device_footprint, footprint, item
-from sizeup.measure.accuracy import judge
 from sizeup.measure.coverage import coverage
-from sizeup.measure.ledger import shipped
 from sizeup.measure.residuals import (
     ASSUMED,
     Residuals,
@@ -133,8 +131,8 @@ def test_ninety_percent_intervals_cover_ninety_percent():
     assert 0.85 <= found.share <= 0.95
 
 
-def test_held_back_families_of_the_ledger_are_covered():
-    held = coverage(judge(*shipped()).comparisons)
+def test_held_back_families_of_the_ledger_are_covered(judged):
+    held = coverage(judged.comparisons)
 
     assert sum(h.inside for h in held) / sum(h.rows for h in held) >= 0.9
     by = {h.component: h for h in held}
@@ -142,8 +140,8 @@ def test_held_back_families_of_the_ledger_are_covered():
     assert by["compute"].share >= 0.9
 
 
-def test_shipped_residuals_are_those_of_the_ledger():
-    fresh = Residuals(residuals_of(judge(*shipped()).comparisons))
+def test_shipped_residuals_are_those_of_the_ledger(judged):
+    fresh = Residuals(residuals_of(judged.comparisons))
 
     for component in ("weights", "cache", "compute"):
         ours = shipped_residuals().spread("llama.cpp", "cpu", component)

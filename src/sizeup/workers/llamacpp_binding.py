@@ -5,6 +5,7 @@ It runs where llama-cpp-python is installed and sizeup's own dependencies may no
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -67,8 +68,15 @@ class Log:
 
 
 def started() -> tuple[Any, str]:
-    """The binding, ready, and its package's version. A failed assertion says its line instead of a backtrace."""
+    """The binding, ready, and its package's version.
+
+    A failed assertion says its line, without a backtrace and without leaving a core file.
+    """
     os.environ["GGML_NO_BACKTRACE"] = "1"
+    with contextlib.suppress(ImportError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from llama_cpp import __version__
     from llama_cpp import llama_cpp as binding
 
