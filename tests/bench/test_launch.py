@@ -1,5 +1,6 @@
 """Servers that sizeup starts, with a stand-in for llama-server: ready, refused, killed at either end, never left behind."""
 
+import contextlib
 import os
 import shlex
 import signal
@@ -20,6 +21,17 @@ from sizeup.operations.bench import BenchRequest, bench
 from sizeup.operations.run import RunRequest, run
 
 SMALL = LlamaSetting(context=512)
+
+
+@contextlib.contextmanager
+def running(*arguments, **options):
+    """A process that is killed when the test fails, so that nobody waits for it."""
+    with subprocess.Popen(*arguments, **options) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 @pytest.fixture
@@ -114,7 +126,7 @@ def command(*arguments):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_run_leaves_nothing_behind(home, fake_path, tiny, number):
     """However sizeup ends: Ctrl-C, SIGTERM, or killed without a chance to clean up."""
-    with subprocess.Popen(
+    with running(
         command("run", str(tiny), "--context", "512"), stdout=subprocess.PIPE, text=True, env=os.environ
     ) as process:
         assert "ready" in process.stdout.readline()
@@ -127,7 +139,7 @@ def test_run_leaves_nothing_behind(home, fake_path, tiny, number):
 
 
 def test_run_ends_when_its_server_does(home, fake_path, tiny):
-    with subprocess.Popen(
+    with running(
         command("run", str(tiny), "--context", "512"),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ,
     ) as process:  # fmt: skip
@@ -177,7 +189,7 @@ def test_bench_of_a_server_that_falls_keeps_what_was_finished(home, fake_path, t
 
 def test_a_killed_bench_leaves_no_server_and_a_whole_ledger(home, fake_path, tiny, monkeypatch):
     monkeypatch.setenv("FAKE_SECONDS", "0.02")
-    with subprocess.Popen(command("bench", str(tiny), "--generate", "8", "--repetitions", "2"), env=os.environ,
+    with running(command("bench", str(tiny), "--generate", "8", "--repetitions", "2"), env=os.environ,
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:  # fmt: skip
         end = time.monotonic() + 30
         while time.monotonic() < end:
