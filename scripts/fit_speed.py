@@ -58,7 +58,7 @@ class Vector:
         for name, value in UNPACK_PRIORS.items():
             self.add(f"unpack.{name}", value, 0.6)
         for name in generations:
-            self.add(f"generation.{name}", 1.0, 0.08 if not name == "Pascal" else 0.3)
+            self.add(f"generation.{name}", 1.0, 0.3 if name == "Pascal" else 0.08)
             self.add(f"prompt_generation.{name}", 1.0, 0.3)
         for name in ENGINES:
             self.add(f"{name}.token", {"ollama": 6e-4, "llamafile": 1.2e-3, "vllm<0.7": 3e-3}.get(name, 3e-4), 1.0)
@@ -74,11 +74,13 @@ class Vector:
         self.widths = np.array(self.width)
 
     def add(self, name: str, value: float, width: float) -> None:
+        """One more parameter, with its prior."""
         self.names[name] = len(self.prior)
         self.prior.append(np.log(value))
         self.width.append(width)
 
     def take(self, x: Any, names: list[str]) -> Any:
+        """The values of these parameters."""
         return np.exp(x[[self.names[name] for name in names]])
 
 
@@ -118,6 +120,8 @@ class Table:
         self.device = np.array([row.device.id for row in rows])
 
     def rates(self, x: Any) -> Rates:
+        """The rates of every row."""
+
         def of(name: str) -> Any:
             return self.vector.take(x, [f"{s}.{name}" for s in self.stacks])
 
@@ -328,7 +332,7 @@ def main() -> None:
     for engine in ENGINES:
         print(report(f"  decode {engine}", decode[[e == engine for e in table.engine]]))
     print(
-        f"90 % intervals cover {coverage(decode, table.device):.1%} of decode, {coverage(prompt, table.device):.1%} of prompt"
+        f"90 % intervals cover {coverage(decode, table.device):.1%} of decode, {coverage(prompt, table.device):.1%} of prompt"  # noqa: E501
     )
     np.save("/tmp/held.npy", np.array([decode, prompt]))
     worst = defaultdict(list)
@@ -336,7 +340,7 @@ def main() -> None:
         worst[row.device.id, row.engine].append(residual)
     print("\nlargest device biases:", ", ".join(
         f"{d}/{e} {np.exp(np.nanmedian(v)) - 1:+.0%} ({len(v)})"
-        for (d, e), v in sorted(worst.items(), key=lambda kv: -len(kv[1]) * abs(np.nanmedian(kv[1])))[:14]))  # fmt: skip
+        for (d, e), v in sorted(worst.items(), key=lambda kv: -len(kv[1]) * abs(np.nanmedian(kv[1])))[:14]))  # fmt: skip  # noqa: E501
     found = to_parameters(vector, x, generations, CPU, (spreads(table, decode), spreads(table, prompt)))
     print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
     if given.write:

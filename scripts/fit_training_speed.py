@@ -25,12 +25,12 @@ OUT = Path(__file__).parents[1] / "src/sizeup/estimate/speed/training.json"
 #: llm-foundry's MPT models: layers, hidden size.
 MPT = {"125m": (12, 768), "350m": (24, 1024), "760m": (24, 1536), "1b": (24, 2048), "3b": (32, 2560), "7b": (32, 4096),
        "13b": (40, 5120), "30b": (48, 7168), "70b": (64, 8192)}  # fmt: skip
-MODELS = {"GPT OSS 120B": "openai/gpt-oss-120b", "LLAMA3_70B": "meta-llama/Meta-Llama-3-70B-Instruct", "LLAMA3_8B": "meta-llama/Meta-Llama-3-8B-Instruct",
-          "DeepSeekV3": "deepseek-ai/DeepSeek-V3", "Qwen3_235B_a22B": "Qwen/Qwen3-235B-A22B", "Qwen3_30B_a3B": "Qwen/Qwen3-30B-A3B",
-          "LLAMA3.1_405B": "meta-llama/Llama-3.1-405B-Instruct", "Nemotron_3_Nano": "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",
+MODELS = {"GPT OSS 120B": "openai/gpt-oss-120b", "LLAMA3_70B": "meta-llama/Meta-Llama-3-70B-Instruct", "LLAMA3_8B": "meta-llama/Meta-Llama-3-8B-Instruct",  # noqa: E501
+          "DeepSeekV3": "deepseek-ai/DeepSeek-V3", "Qwen3_235B_a22B": "Qwen/Qwen3-235B-A22B", "Qwen3_30B_a3B": "Qwen/Qwen3-30B-A3B",  # noqa: E501
+          "LLAMA3.1_405B": "meta-llama/Llama-3.1-405B-Instruct", "Nemotron_3_Nano": "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",  # noqa: E501
           "Nemotron_3_Super": "nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-BF16"}  # fmt: skip
 SYSTEMS = {"a100_40gb": "A100 40GB", "a100_80gb": "A100 80GB", "h100_80gb": "H100 SXM"}
-PRIORS = {"bf16": (0.65, 0.2), "fp8": (0.5, 0.25), "fp4": (0.35, 0.3), "attention": (0.35, 0.4), "layer_bytes": (100, 0.5),
+PRIORS = {"bf16": (0.65, 0.2), "fp8": (0.5, 0.25), "fp4": (0.35, 0.3), "attention": (0.35, 0.4), "layer_bytes": (100, 0.5),  # noqa: E501
           "logit_bytes": (14, 0.5), "experts": (2.0, 0.5), "links": (0.3, 0.7)}  # fmt: skip
 
 
@@ -114,9 +114,9 @@ def build(rows: list[dict[str, Any]]) -> tuple[TrainingStep, TrainingCeilings, A
         1, np.array([number(r["global_batch"], 1) / number(r["micro_batch"], 1) for r in rows]) / replicas
     )
     step = TrainingStep(
-        shapes[0], shapes[1], shapes[2], shapes[4], shapes[3], shapes[5], shapes[6], np.array([float(r["seq_len"]) for r in rows]),
+        shapes[0], shapes[1], shapes[2], shapes[4], shapes[3], shapes[5], shapes[6], np.array([float(r["seq_len"]) for r in rows]),  # noqa: E501
         np.array([1.0 if r["act_ckpt"] == "True" else 0.0 for r in rows]), micro,
-        np.array([1.0 if r["fsdp"] == "FULL_SHARD" and number(r["n_gpus"], 1) > 1 else 0.0 for r in rows]), 1 + (pp - 1) / batches / vp,
+        np.array([1.0 if r["fsdp"] == "FULL_SHARD" and number(r["n_gpus"], 1) > 1 else 0.0 for r in rows]), 1 + (pp - 1) / batches / vp,  # noqa: E501
     )  # fmt: skip
     kinds = [row["kind"] for row in rows]
     matrix = np.array([d.compute.get(k) or d.compute["bf16"] for d, k in zip(devices, kinds, strict=True)], float)
@@ -162,12 +162,12 @@ def main() -> None:
     for name in sorted(set(system)):
         error = np.abs(np.exp(out[system == name]) - 1)
         print(
-            f"  {name:10} n={len(error):3d} median {np.median(error):.1%} bias {np.exp(np.median(out[system == name])) - 1:+.1%}"
+            f"  {name:10} n={len(error):3d} median {np.median(error):.1%} bias {np.exp(np.median(out[system == name])) - 1:+.1%}"  # noqa: E501
         )
     for name in sorted({r["model"].split(" (")[0] for r in rows}):
         mine = out[[r["model"].split(" (")[0] == name for r in rows]]
         print(
-            f"  {name:18} n={len(mine):3d} median {np.median(np.abs(np.exp(mine) - 1)):.1%} bias {np.exp(np.median(mine)) - 1:+.1%}"
+            f"  {name:18} n={len(mine):3d} median {np.median(np.abs(np.exp(mine) - 1)):.1%} bias {np.exp(np.median(mine)) - 1:+.1%}"  # noqa: E501
         )
     low, high = np.quantile(out, [0.05, 0.95])
     values = {n: float(f"{v:.4g}") for n, v in zip(names, np.exp(full), strict=True)}

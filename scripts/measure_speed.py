@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.measure.speed_runs import speed_run
@@ -44,7 +45,7 @@ def model_of(name: str) -> Model:
 
 
 def main() -> None:
-    with open(sys.argv[1], "a") as out:
+    with Path(sys.argv[1]).open("a") as out:
         for name, format_, depths in RUNS:
             before = time.time()
             run = speed_run(
@@ -60,7 +61,7 @@ def main() -> None:
                    "load": os.getloadavg()[0]}  # fmt: skip
             out.write(json.dumps(row) + "\n")
             out.flush()
-            print(f"{name[:40]:40} {format_:7} pp {row['prompt']:8.1f}  tg", {d: round(v, 1) for d, v in row["decode"].items()},
+            print(f"{name[:40]:40} {format_:7} pp {row['prompt']:8.1f}  tg", {d: round(v, 1) for d, v in row["decode"].items()},  # noqa: E501
                   f"load {row['load']:.1f}  {time.time() - before:.0f} s", flush=True)  # fmt: skip
 
 

@@ -118,7 +118,7 @@ def gguf_format(name: str, model: Model) -> str:
     """The llama.cpp mix that a row's format means."""
     text = re.sub(r"^(UD|UNSLOTH-DYNAMIC)-", "", name.upper()).replace("(OLLAMA DEFAULT)", "")
     text = {"Q4_K_XL": "Q4_K_M", "Q5_K_XL": "Q5_K_M", "Q6_K_XL": "Q6_K", "Q8_K_XL": "Q8_0", "Q3_K_XL": "Q3_K_L",
-            "Q2_K_XL": "Q2_K_L", "Q3_K_P": "Q3_K_M", "Q4_K_P": "Q4_K_M", "Q2_K_P": "Q2_K", "MXFP4": "MXFP4_MOE", "INT4": "Q4_0"}.get(text, text)  # fmt: skip
+            "Q2_K_XL": "Q2_K_L", "Q3_K_P": "Q3_K_M", "Q4_K_P": "Q4_K_M", "Q2_K_P": "Q2_K", "MXFP4": "MXFP4_MOE", "INT4": "Q4_0"}.get(text, text)  # fmt: skip  # noqa: E501
     if "gpt-oss" in model.name.lower() and text.startswith(("Q", "MX")):
         return "MXFP4_MOE"
     if text == "Q2_K_L":
@@ -158,7 +158,7 @@ def drop_contradicted(rows: list[Row]) -> None:
     """Drop rows that another row of the same device, engine and source shows to have been held up by something else.
 
     A pass that reads more bytes in the same sort of format reaches at least about the same bandwidth. Where one reads
-    at least two thirds as much and moves less than 0.6 of the bytes a second, the GPU was throttled, shared, or part of the
+    at least two thirds as much and moves less than 0.6 of the bytes a second, the GPU was throttled, shared, or part of the  # noqa: E501  # noqa: E501
     model was on the host.
     """
     groups: dict[tuple[object, ...], list[Row]] = {}
@@ -204,9 +204,9 @@ def _speed_row(number: int, row: dict[str, str], truth: Path) -> Row:
     prompt = 16384 if at_depth else prompt if prompt is not None else 128
     generated = generated or 128
     found = Row(
-        f"speed:{number}", row["source"], row["hardware"], device, int(row["gpu_count"] or 1), backend, engine, row["model"],
-        row["quant"], _depth(row, engine, prompt, generated), _number(row["decode_tok_s"]), _number(row["prefill_tok_s"]),
-        max(1, int(prompt)), int(generated), total_time="over total time" in row["reason"], old="0.4-0.5" in row["engine"],
+        f"speed:{number}", row["source"], row["hardware"], device, int(row["gpu_count"] or 1), backend, engine, row["model"],  # noqa: E501
+        row["quant"], _depth(row, engine, prompt, generated), _number(row["decode_tok_s"]), _number(row["prefill_tok_s"]),  # noqa: E501
+        max(1, int(prompt)), int(generated), total_time="over total time" in row["reason"], old="0.4-0.5" in row["engine"],  # noqa: E501
     )  # fmt: skip
     if found.depth > prompt + generated:
         found.prompt_depth = found.depth
@@ -234,7 +234,7 @@ def _speed_row(number: int, row: dict[str, str], truth: Path) -> Row:
 
 
 def _depth(row: dict[str, str], engine: str, prompt: float, generated: float) -> float:
-    """Tokens in the cache while decoding. llama-bench's 512 + 128 at `-d` is published with the depth as the context."""
+    """Tokens in the cache while decoding. llama-bench's 512 + 128 at `-d` is published with the depth as the context."""  # noqa: E501
     context = _number(row["context"]) or 0.0
     if engine == "llama.cpp" and prompt == 512 and generated in {64, 128} and "localmaxxing" in row["source"]:
         return context

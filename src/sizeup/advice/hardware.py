@@ -26,7 +26,7 @@ _LEAST_RAM = 32
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """A machine that does it. price_usd: devices at launch price, without tax, and a plain host; watts: at full load."""
+    """A machine that does it. price_usd: devices at launch price without tax, and a plain host; watts: at full load."""
 
     machine: str
     price_usd: int

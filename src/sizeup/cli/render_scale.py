@@ -19,7 +19,10 @@ def render(report: ScaleReport, *, explain: bool) -> list[str]:
         ),
         "",
         f"compute   {report.flops:.3g} FLOPs (6 · N · D)",
-        f"optimal   {format_count(report.optimal_parameters)} parameters on {format_count(report.optimal_tokens)} tokens for this compute",
+        (
+            f"optimal   {format_count(report.optimal_parameters)} parameters on "
+            f"{format_count(report.optimal_tokens)} tokens for this compute"
+        ),
         "",
     ]  # fmt: skip
     rows = [(loss.law, f"{loss.loss:.3f}", "" if loss.holds else "extrapolated") for loss in report.losses]

@@ -77,7 +77,7 @@ def blended_usd(price: HostedPrice, input_share: float) -> float:
 
 
 def break_even_tokens_per_day(hardware_usd: float, years: float, hosted_usd: float, energy_usd: float) -> float | None:
-    """Tokens a day above which the machine is cheaper: hardware / (life · saving); None when energy alone costs more."""
+    """Tokens a day above which the machine is cheaper: hardware / (life · saving); None if energy alone costs more."""
     saving = (hosted_usd - energy_usd) / 1e6
     return hardware_usd / (years * DAYS_PER_YEAR * saving) if saving > 0 else None
 

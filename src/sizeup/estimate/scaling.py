@@ -15,7 +15,7 @@ import msgspec
 
 from sizeup.errors import BadInput
 
-#: arXiv 2001.08361, tables 1 and 2 and equations 1.1 to 1.3: N without embeddings; C in PF-days at the efficient frontier.
+#: arXiv 2001.08361, equations 1.1 to 1.3: N without embeddings; C in PF-days at the efficient frontier.
 KAPLAN_N, KAPLAN_ALPHA_N = 8.8e13, 0.076
 KAPLAN_D, KAPLAN_ALPHA_D = 5.4e13, 0.095
 KAPLAN_C, KAPLAN_ALPHA_C = 3.1e8, 0.050
@@ -42,7 +42,7 @@ class ParametricLaw(msgspec.Struct, frozen=True):
 
     def loss(self, parameters: float, tokens: float) -> float:
         """Predicted loss in nats a token."""
-        return self.irreducible + self.a / parameters**self.alpha + self.b / tokens**self.beta
+        return float(self.irreducible + self.a / parameters**self.alpha + self.b / tokens**self.beta)
 
     def optimal_parameters(self, flops: float) -> float:
         """N that gives the least loss for C = 6·N·D FLOPs: G · (C/6)^(β/(α+β)), G = (αA / βB)^(1/(α+β))."""
@@ -89,7 +89,7 @@ def training_flops(parameters: float, tokens: float) -> float:
 
 
 def growth_for_loss(improvement: float, exponent: float) -> float:
-    """How many times the parameters (or tokens, or FLOPs) a loss lower by a share takes: (1 - improvement)^(-1/exponent).
+    """How many times the parameters (tokens, FLOPs) a loss lower by a share takes: (1 - improvement)^(-1/exponent).
 
     0.1 at 0.076 gives 4.0: L falls to 0.9 L. It is not 10^(1/0.076), which would be a loss ten times lower.
     """

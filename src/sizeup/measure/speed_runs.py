@@ -19,7 +19,11 @@ PROMPT, DECODED, REPEAT = 512, 8, 3
 
 
 class SpeedRun(msgspec.Struct, frozen=True):
-    """What one run took. offloads: whether this llama.cpp can use a GPU. decode: depth in tokens → seconds a token, the middle of the tokens decoded there."""
+    """What one run took.
+
+    offloads: whether this llama.cpp can use a GPU. decode: depth in tokens → seconds a token; the depth is the middle
+    of the tokens decoded there.
+    """
 
     version: str
     offloads: bool
@@ -43,7 +47,7 @@ def speed_run(
     with tempfile.TemporaryDirectory(prefix="sizeup-") as folder:
         path = Path(folder, "random.gguf")
         write_random(path, *file_content(model, setting))
-        context = max(max(depths), prompt) + repeat * decoded + 64
+        context = max(*depths, prompt) + repeat * decoded + 64
         job = {
             "gguf": str(path),
             "model": {"n_gpu_layers": 0 if setting.gpu_layers is None else setting.gpu_layers},

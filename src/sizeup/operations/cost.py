@@ -43,7 +43,7 @@ class CostRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """One hosted price, with the prompts that come along, and tokens a day from which local is cheaper (None: never)."""
+    """One hosted price, with the prompts that come along, and tokens a day from which local is cheaper."""
 
     provider: str
     name: str
@@ -103,9 +103,10 @@ def cost(request: CostRequest) -> CostReport:
         tokens_per_day=wanted,
     )  # fmt: skip
     table = money.hosted_prices()
+    source = f"{table.how}: {table.source}"
     return CostReport(
         model.name, machine.name, total, watts, price, wanted, money.most_tokens_per_day(total), local,
-        local.total_usd, _compared(request, model, local, price or 0.0, total), table.date, f"{table.how}: {table.source}",
+        local.total_usd, _compared(request, model, local, price or 0.0, total), table.date, source,
         _considerations(speed.value), _notes(price, wanted, total),
     )  # fmt: skip
 

@@ -118,6 +118,7 @@ def _losses(parameters: float, tokens: float, flops: float) -> tuple[PredictedLo
 def _claims() -> tuple[Claim, ...]:
     low = scaling.growth_for_loss(1 - 1 / 1.1, scaling.KAPLAN_ALPHA_N)
     high = scaling.growth_for_loss(0.1, scaling.KAPLAN_ALPHA_N)
+    compute = scaling.growth_for_loss(0.1, scaling.KAPLAN_ALPHA_C)
     return (
         Claim(
             "a 10 % better loss takes 10^(1/0.076) ≈ 1.4·10¹³ times the parameters",
@@ -125,7 +126,7 @@ def _claims() -> tuple[Claim, ...]:
         ),
         Claim(
             "a 10 % better loss takes twice the compute",
-            f"no: (1/0.9)^(1/0.05) = {scaling.growth_for_loss(0.1, scaling.KAPLAN_ALPHA_C):.1f} times, spent as well as can be",
+            f"no: (1/0.9)^(1/0.05) = {compute:.1f} times, spent as well as can be",
         ),
         Claim(
             "20 tokens for each parameter is best",

@@ -4,7 +4,7 @@
               "prompt": tokens, "decode": tokens, "depths": [tokens …], "repeat": times}
     results  {"part": "engine", "version", "offloads": whether it can use a GPU}
              {"part": "prompt", "tokens", "seconds"}           the best of `repeat`
-             {"part": "decode", "depth", "seconds"}            of one token, the best of `repeat` runs of `decode` tokens
+             {"part": "decode", "depth", "seconds"}  of one token, the best of `repeat` runs of `decode` tokens
 
 With one thread the processor's time counts, not the wall's: other programs then don't disturb the result.
 """

@@ -58,12 +58,12 @@ def read_rate(library: Any, buffers: list[Any], size: int, repeat: int) -> float
 def multiply_rates(repeat: int) -> dict[str, float]:
     """FLOP/s of square matrix products by number type; empty without NumPy."""
     try:
-        import numpy
+        import numpy as np
     except ImportError:
         return {}
     found = {}
     for name in ("float32", "float64"):
-        one = numpy.ones((_SIDE, _SIDE), name)
+        one = np.ones((_SIDE, _SIDE), name)
         one @ one
         best = float("inf")
         for _ in range(repeat):

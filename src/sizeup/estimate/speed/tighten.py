@@ -34,7 +34,7 @@ class Observation(msgspec.Struct, frozen=True):
 def tightened(ceiling: Ceilings, seen: Sequence[Observation], engine: str = "llama.cpp") -> Ceilings:
     """The ceilings that explain the observations best, penalised for leaving theory; `source` becomes `measured`.
 
-    Minimises Σ (log(predicted / seen) / NOISE)² + Σ (log factor / PRIOR)² by Newton steps on one factor after the other.
+    Minimises Σ (log(predicted / seen) / NOISE)² + Σ (log factor / PRIOR)² by Newton steps on each factor in turn.
     """
     fitted = parameters()
     start = msgspec.structs.replace(

@@ -25,7 +25,7 @@ _FILE = Path(__file__).with_name("training.json")
 class TrainingStep(msgspec.Struct, frozen=True):
     """One token's share of a step on one GPU, as quantities of the module's formulas.
 
-    precision: `bf16`, `fp8`, `fp4`: of the matrices. sharded: whether weights are gathered over the GPUs (FSDP, ZeRO-3).
+    precision: `bf16`, `fp8`, `fp4`: of the matrices. sharded: whether weights are gathered over GPUs (FSDP, ZeRO-3).
     """
 
     matrix_parameters: Any
@@ -43,7 +43,7 @@ class TrainingStep(msgspec.Struct, frozen=True):
 
 
 class TrainingRates(msgspec.Struct, frozen=True):
-    """Fitted shares. Bytes a token: layer_bytes for each layer and hidden unit, logit_bytes for each vocabulary entry."""
+    """Fitted shares. Bytes a token: layer_bytes for each layer and hidden unit, logit_bytes for each word."""
 
     bf16: Any
     fp8: Any
