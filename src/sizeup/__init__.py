@@ -32,6 +32,7 @@ __all__ = [
     "scale",
     "show",
     "train",
+    "tune",
     "watch",
 ]
 

@@ -66,6 +66,7 @@ OPERATIONS = (
     _operation("chat", "Talk to a model, or to a server that runs.", "model"),
     _operation("bench", "Measure a model or a server: speed, waiting times, memory, beside the prediction.", "model"),
     _operation("eval", "Judge a model's output: what quantization cost, coding problems, standard tasks.", "model"),
+    _operation("tune", "Find a model's fastest setting here by trying, within time and memory.", "model"),
     _operation("watch", "Watch the machine and its servers of models; a guard before memory runs out."),
     _operation("demo", "Train a small code model on this machine, to try everything without a download."),
     _operation("engine list", "The engines that are here, and those that are listening."),
