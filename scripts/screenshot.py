@@ -1,6 +1,7 @@
 """Draws what a command prints as an SVG for the README.
 
-`python scripts/screenshot.py docs/images/advise.svg -- sizeup`. The command runs with colours on; the picture refers to no font or file outside itself.
+`python scripts/screenshot.py docs/images/advise.svg -- sizeup`. The command runs with colours on; the picture refers to
+no font or file outside itself.
 """
 
 from __future__ import annotations

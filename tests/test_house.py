@@ -81,7 +81,9 @@ def test_nothing_unpickles():
     found = []
     for path in sources():
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", None) or ""]
+            names = (
+                [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", None) or ""]
+            )
             if isinstance(node, ast.Import | ast.ImportFrom) and {"pickle", "shelve", "marshal", "dill"} & set(names):
                 found.append(path)
 

@@ -64,7 +64,10 @@ def test_more_memory_never_makes_the_best_pick_worse():
 def test_quality_falls_with_quantization_and_rises_with_size():
     """The trend has the right signs."""
     entry = find("Qwen/Qwen3-8B")
-    small, large = quality(entry, 4_000_000_000, 4_000_000_000, "chat"), quality(entry, 9_000_000_000, 9_000_000_000, "chat")
+    small, large = (
+        quality(entry, 4_000_000_000, 4_000_000_000, "chat"),
+        quality(entry, 9_000_000_000, 9_000_000_000, "chat"),
+    )
 
     assert small.index < large.index
     assert after_quantization(large, 0.3).index < after_quantization(large, 0.01).index < large.index

@@ -15,7 +15,7 @@ def sizeup(*arguments, **environment):
     """Run the command in a fresh process, offline."""
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", **environment}
     command = [sys.executable, "-m", "sizeup", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
 
 
 def test_without_arguments_it_advises_on_this_machine():
@@ -53,7 +53,8 @@ def test_fit_json_has_what_the_contract_names():
     plan = json.loads(done.stdout)["plans"][0]
 
     assert plan["engine"] == "llama.cpp"
-    assert plan["format"] and plan["context"] > 0
+    assert plan["format"]
+    assert plan["context"] > 0
     assert 0 <= plan["fits"]["probability"] <= 1
     items = [item for device in plan["footprint"]["devices"] for item in device["items"]]
     assert {"weights", "cache", "compute", "overhead"} <= {item["component"] for item in items}
