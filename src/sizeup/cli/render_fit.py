@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sizeup.advice.plans import Plan
+from sizeup.advice.speeds import Speed
 from sizeup.cli import text
 from sizeup.cli.explain import term_lines
 from sizeup.cli.memory_table import memory_table
@@ -71,6 +72,15 @@ def speed_words(interval: Interval | None, because: str) -> str:
     return f"{interval.value:.3g} tokens/s ({interval.low:.3g} to {interval.high:.3g})"
 
 
+def _waiting(speed: Speed) -> Iterator[str]:
+    """Prompts and what bounds a token."""
+    if speed.prefill_tokens_per_s is None or speed.ceiling_share is None:
+        return
+    prompt, first = speed.prefill_tokens_per_s, speed.first_token_seconds or 0.0
+    yield f"prompt   {prompt.value:,.3g} tokens/s ({prompt.low:,.3g} to {prompt.high:,.3g}), first token after {first:.2g} s"
+    yield f"bound    by {speed.bound}, {speed.ceiling_share:.0%} of what the memory's bandwidth allows"
+
+
 def _best(report: FitReport, best: Plan) -> Iterator[str]:
     title = "Best plan" if report.fits else "Nearest miss"
     yield text.heading(f"{title}: {best.format}, {format_tokens(best.context)} context", best.placement)
@@ -86,6 +96,7 @@ def _best(report: FitReport, best: Plan) -> Iterator[str]:
     yield from text.table(rows, header=("device", *_COMPONENTS, "total", "usable", ""), align="<>>>>>>")
     yield f"speed    {speed_words(best.speed.decode_tokens_per_s, best.speed.because)}"
     yield text.dim(f"         {best.speed.because}")
+    yield from _waiting(best.speed)
     yield f"sure     {best.fits.probability:.0%} that it fits"
     if report.largest_context:
         yield f"context  up to {report.largest_context:,} tokens fit in {best.format}"

@@ -12,8 +12,10 @@ from msgspec import Meta
 
 from sizeup.advice.grid import best_plan, grid, largest_context, remedies
 from sizeup.advice.plans import Plan
+from sizeup.advice.speeds import details
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.errors import BadInput, MissingPart
+from sizeup.machines.budget import machine_budget
 from sizeup.machines.spec import load_machine
 from sizeup.measure.bench.memory_report import MemoryReport
 from sizeup.models.load import load_model
@@ -88,8 +90,10 @@ def fit(request: FitRequest) -> FitReport:
         formats=(request.format,) if request.format else None,
         contexts=(parse_tokens(request.context),) if request.context else None,
     )
-    best = best_plan(plans)
-    ordered = (best, *(plan for plan in plans if plan is not best))
+    chosen = best_plan(plans)
+    closely = details(model, chosen.setting, machine, machine_budget(machine), chosen.speed)
+    best = msgspec.structs.replace(chosen, speed=closely)
+    ordered = (best, *(plan for plan in plans if plan is not chosen))
     fitting = best.fits.verdict != "no"
     return FitReport(
         model=model.name,
