@@ -77,7 +77,8 @@ def _waiting(speed: Speed) -> Iterator[str]:
     if speed.prefill_tokens_per_s is None or speed.ceiling_share is None:
         return
     prompt, first = speed.prefill_tokens_per_s, speed.first_token_seconds or 0.0
-    yield f"prompt   {prompt.value:,.3g} tokens/s ({prompt.low:,.3g} to {prompt.high:,.3g}), first token after {first:.2g} s"
+    reach = f"{prompt.low:,.0f} to {prompt.high:,.0f}"
+    yield f"prompt   {prompt.value:,.0f} tokens/s ({reach}), first token after {first:.2g} s"
     yield f"bound    by {speed.bound}, {speed.ceiling_share:.0%} of what the memory's bandwidth allows"
 
 
