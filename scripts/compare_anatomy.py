@@ -21,6 +21,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,8 +33,6 @@ from sizeup.models.model import Block
 GOLDEN = Path(__file__).parents[1] / "tests" / "data" / "transformers.tsv"
 TASKS = ("causal-lm", "image-text-to-text", "seq2seq", "speech-seq2seq", "multimodal-lm", "masked-lm", "base")
 MAPPINGS = (*TASKS, "truth")
-#: The mappings that `--worker` covers as well.
-WORKER_MAPPINGS = ("causal-lm", "image-text-to-text", "seq2seq", "speech-seq2seq")
 Shapes = dict[str, tuple[int, ...]]
 #: Types (perhaps of one mapping) whose anatomy keeps what the published files hold, where transformers, saving again,
 #: writes other names or shapes.
@@ -167,7 +166,7 @@ def compare(record: dict[str, Any], *, worker: bool = False) -> Result:
         return Result(*base, road, (), f"transformers doesn't build it: {record['error']}", None)
     built = built_checkpoint(record)
     if describe is None:
-        if worker and mapping in WORKER_MAPPINGS:
+        if worker and mapping not in {"base", "truth"}:
             found = tuple(by_worker(record, built))
             return Result(*base, "worker", found, "", built, record.get("settings") or {}, taken=not found)
         return Result(*base, "worker", (), "no anatomy", built)
@@ -184,17 +183,23 @@ def compare(record: dict[str, Any], *, worker: bool = False) -> Result:
     return Result(*base, "anatomy", found, "", built, record.get("settings") or {})
 
 
-def by_worker(record: dict[str, Any], built: Checkpoint) -> Iterator[str]:
+def by_worker(record: dict[str, Any], built: Checkpoint) -> list[str]:
     """What the worker road gives for the record's configuration, beside what was built: names, shapes, ties, total."""
+    config = json.dumps(record["config"] | {"architectures": [record["class"]]})
+    described, failure = taken_road(config)
+    return [failure] if described is None else list(differences(described, built))
+
+
+@cache
+def taken_road(config: str) -> tuple[Checkpoint | None, str]:
+    """The checkpoint by the worker road, or why there is none; once for a class that stands in several mappings."""
     from sizeup.operations.built_class import model_by_transformers
 
-    config = record["config"] | {"architectures": [record["class"]]}
     try:
-        model = model_by_transformers(config, network=False)
+        model = model_by_transformers(json.loads(config), network=False)
     except SizeupError as error:
-        yield error.message
-        return
-    yield from differences(described_checkpoint(model.blocks), built)
+        return None, f"the worker: {error.message.rpartition('): ')[2]}"
+    return described_checkpoint(model.blocks), ""
 
 
 def built_checkpoint(record: dict[str, Any]) -> Checkpoint:

@@ -11,7 +11,9 @@ from sizeup.errors import SizeupError
 from sizeup.models.anatomy.defaults import filled
 from sizeup.models.anatomy.registry import OTHER_FAMILIES, anatomy_of
 from sizeup.models.config import Config
+from sizeup.models.from_config import model_from_config
 from sizeup.models.mixers import Attention
+from sizeup.models.shards import shard
 from sizeup.models.tensors import ROLES
 
 TYPES = sorted(entry.partition(":")[0] for entries in OTHER_FAMILIES.values() for entry in entries.split())
@@ -70,6 +72,15 @@ def test_towers_keep_their_role(model_type):
 def test_active_is_at_most_the_whole(model_type):
     for block in anatomy_of(model_type)(DEFAULTS[model_type]).blocks:
         assert 0 <= block.active_parameters <= block.parameters
+
+
+@pytest.mark.parametrize("model_type", sorted(DEFAULTS))
+def test_shards_sum_to_the_whole(model_type):
+    """Tensor parallelism over 2, 4 and 8 devices loses no parameter of a tower, an encoder or a decoder."""
+    model = model_from_config(DEFAULTS[model_type])
+
+    for devices in (2, 4, 8):
+        assert shard(model, devices).whole == model.parameters
 
 
 @pytest.mark.parametrize("model_type", sorted(DEFAULTS))

@@ -52,8 +52,8 @@ def test_default_configuration(row):
 
 
 def test_enough_types_are_exact():
-    """The bar: 130 model types exact by anatomy."""
-    assert len({row[0].split("/")[1] for row in ROWS}) >= 130
+    """The bar is 130 model types exact by anatomy; what has been reached isn't given up again."""
+    assert len({row[0].split("/")[1] for row in ROWS}) >= 290
 
 
 def test_every_golden_type_is_known():

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from sizeup.models.anatomy.parts import Part, Tensors, block, head, norm, norm_tensors, stack_of, weight
+from sizeup.models.anatomy.parts import Part, Tensors, block, head, linear, norm, norm_tensors, stack_of, weight
+from sizeup.models.anatomy.towers import labels_of
 from sizeup.models.config import MAX_LAYERS, Config
 from sizeup.models.mixers import Attention
 from sizeup.models.model import Block
@@ -78,9 +79,12 @@ def sizes(cfg: Config) -> Sizes:
 def as_built(cfg: Config, anatomy: Anatomy) -> Anatomy:
     """The anatomy of a text decoder as the class in `architectures` builds it.
 
-    A bare `…Model` (embedding models are published so) has no head, and its names lack the decoder's own prefix.
+    A bare `…Model` (embedding models are published so) has no head, and its names lack the decoder's own prefix. A
+    classifier (reward models, rerankers) has a projection to its labels in place of the head.
     """
     name = (cfg.strs("architectures") or ("",))[0]
+    if name.endswith(("ForSequenceClassification", "ForTokenClassification")):
+        return _classifying(cfg, anatomy, bias=name.endswith("ForTokenClassification"))
     if not name.endswith("Model") or "LMHead" in name:
         return anatomy
     prefix = f"{anatomy.blocks[0].tensors[0].name.partition('.')[0]}."
@@ -98,6 +102,16 @@ def as_built(cfg: Config, anatomy: Anatomy) -> Anatomy:
         for block in anatomy.blocks
     )
     return msgspec.structs.replace(anatomy, blocks=tuple(block for block in blocks if block.tensors))
+
+
+def _classifying(cfg: Config, anatomy: Anatomy, *, bias: bool) -> Anatomy:
+    """The anatomy with `score`, hidden → labels, in place of its head."""
+    kept = (
+        msgspec.structs.replace(part, tensors=tuple(tensor for tensor in part.tensors if tensor.role != "head"))
+        for part in anatomy.blocks
+    )
+    score = block("classifier", linear("score", labels_of(cfg), anatomy.hidden, "head", "classifier", bias=bias))
+    return msgspec.structs.replace(anatomy, blocks=(*(part for part in kept if part.tensors), score))
 
 
 def full_attention(s: Sizes, **twists: Any) -> Attention:
