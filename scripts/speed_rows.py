@@ -158,8 +158,8 @@ def drop_contradicted(rows: list[Row]) -> None:
     """Drop rows that another row of the same device, engine and source shows to have been held up by something else.
 
     A pass that reads more bytes in the same sort of format reaches at least about the same bandwidth. Where one reads
-    at least two thirds as much and moves less than 0.6 of the bytes a second, the GPU was throttled or shared, or part of
-    the model was on the host.
+    at least two thirds as much and moves less than 0.6 of the bytes a second, the GPU was throttled or shared, or
+    part of the model was on the host.
     """
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
