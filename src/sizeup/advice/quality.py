@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from sizeup.advice.needs import is_code_only
+from sizeup.measure.quality.measured import MeasuredCoding, coding_measured
 from sizeup.models.catalogue.entry import Entry, entries
 from sizeup.models.model import Score
 
@@ -30,6 +31,8 @@ CODE_BENCHMARKS = frozenset(
 HARD_BENCHMARKS = frozenset({"livecodebench", "mmlu_pro", "swebench_verified", "aider_polyglot_pass2"})
 #: Scores that move a model halfway from the trend to what they say.
 HALFWAY = 1.5
+#: A measurement of one's own counts as much as so many published scores.
+MEASURED_WEIGHT = 4.0
 #: A model without any scored relative is evidence of quality only while it is recent: days before the newest one.
 RECENT_DAYS = 550
 
@@ -49,7 +52,8 @@ class Fit(msgspec.Struct, frozen=True):
 class Quality(msgspec.Struct, frozen=True):
     """An index from 0 to 100 for one task, with its 90 % interval, and what it rests on.
 
-    evidence: `scores` (its own), `lineage` (its base model's or family's), `recency` (size and age alone), or `none`.
+    evidence: `measured` (here), `scores` (its own), `lineage` (its base model's or family's), `recency` (size and age
+    alone), or `none`.
     """
 
     index: float
@@ -124,6 +128,8 @@ def after_quantization(found: Quality, divergence: float) -> Quality:
 
 def _evidence(entry: Entry, parameters: int, active: int, task: str) -> tuple[float, float, str, str]:
     """How far the scores stand from the trend, how many count, what they are of, and the most telling one in words."""
+    if task == "coding" and (here := coding_measured(entry.id)):
+        return _above_measured(entry, here, parameters, active)
     own = _relevant(entry, task)
     if own:
         return _above_trend(entry, own, parameters, active), len(own), "scores", _words(own, task)
@@ -136,6 +142,15 @@ def _evidence(entry: Entry, parameters: int, active: int, task: str) -> tuple[fl
     if _is_recent(entry):
         return 0.0, 0.0, "recency", f"released {entry.released}; no comparable score published"
     return 0.0, 0.0, "none", "old, and no score of its own or of a relative"
+
+
+def _above_measured(entry: Entry, here: MeasuredCoding, parameters: int, active: int) -> tuple[float, float, str, str]:
+    """The same for sizeup's own coding problems, run here; they are taken to be as hard as HumanEval's."""
+    share = min(max(here.share, 0.01), 0.99)
+    offset = math.log(share / (1 - share)) - fit().difficulty["humaneval"]
+    offset -= trend(entry, parameters, active, code=True, hard=False)
+    words = f"{here.share:.0%} of {here.problems} coding problems passed here in {here.format or 'its format'}"
+    return offset, MEASURED_WEIGHT, "measured", f"{words} ({here.date})"
 
 
 def _above_trend(entry: Entry, scores: list[Score], parameters: int, active: int) -> float:

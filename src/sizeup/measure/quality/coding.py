@@ -15,9 +15,6 @@ from sizeup.measure.quality.statistics import wilson
 from sizeup.progress import tell
 from sizeup.quantity import Interval
 
-#: How a row of the ledger names what this module does; raised when a change alters its numbers.
-METHOD = "sizeup coding/1"
-
 #: What a model says to a problem.
 Answerer = Callable[[Problem], str]
 

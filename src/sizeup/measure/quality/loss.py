@@ -26,9 +26,6 @@ from sizeup.measure.simulation import worker_python
 from sizeup.progress import tell
 from sizeup.workers.host import run_worker
 
-#: How a row of the ledger names what this module does; raised when a change alters its numbers.
-METHOD = "llama.cpp loss/1"
-
 
 class Estimated(msgspec.Struct, frozen=True):
     """A mean with its standard error; None for the error of a single stretch."""

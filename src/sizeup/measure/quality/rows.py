@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from sizeup.measure.quality import coding, loss
 from sizeup.measure.quality.coding import GradeScore
 from sizeup.measure.quality.loss import Estimated, LossReport
+from sizeup.measure.quality.methods import CODING, LOSS, STANDARD
 from sizeup.measure.rows import Row, Value, shape_key
 from sizeup.models.model import Model
 
@@ -37,9 +37,9 @@ def loss_rows(subject: Subject, found: LossReport, date: str) -> tuple[Row, ...]
     if found.reference:
         workload["reference"] = found.reference
     nats = {"loss": found.loss, "reference_loss": found.reference_loss, "divergence": found.divergence}
-    rows = [_row(subject, "nats", _amounts(nats), workload, loss.METHOD, date)]
+    rows = [_row(subject, "nats", _amounts(nats), workload, LOSS, date)]
     if found.agreement:
-        rows.append(_row(subject, "share", _amounts({"agreement": found.agreement}), workload, loss.METHOD, date))
+        rows.append(_row(subject, "share", _amounts({"agreement": found.agreement}), workload, LOSS, date))
     return tuple(rows)
 
 
@@ -49,12 +49,12 @@ def coding_row(subject: Subject, scores: Iterable[GradeScore], *, chat: bool, to
     workload: dict[str, Value] = {f"problems.{score.grade}": score.count for score in listed}
     workload |= {"chat": chat, "tokens": tokens}
     shares = {f"passed.{score.grade}": score.share.value for score in listed}
-    return _row(subject, "share", shares, workload, coding.METHOD, date)
+    return _row(subject, "share", shares, workload, CODING, date)
 
 
 def standard_row(subject: Subject, scores: dict[str, float], workload: dict[str, Value], date: str) -> Row:
     """One row: what lm-evaluation-harness found, by task and metric."""
-    return _row(subject, "share", scores, workload, "lm-evaluation-harness", date)
+    return _row(subject, "share", scores, workload, STANDARD, date)
 
 
 def _amounts(found: dict[str, Estimated | None]) -> dict[str, float]:
