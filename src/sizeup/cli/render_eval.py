@@ -37,7 +37,7 @@ def _loss(found: LossReport) -> Iterator[str]:
             ("KL divergence", f"{_shown(found.divergence)} nats", "0: predicts the same"),
             ("same first choice", _percent(found.agreement), ""),
         ]
-    yield from text.table([(name, value, text.dim(note)) for name, value, note in rows])
+    yield from text.table([(name, value, text.dim(note) if note else "") for name, value, note in rows])
 
 
 def _coding(found: Coding, *, explain: bool) -> Iterator[str]:
