@@ -13,7 +13,7 @@ from sizeup.models.from_config import model_from_config
 
 MODELS = json.loads((Path(__file__).parents[1] / "data" / "well_known.json").read_text())
 #: What a file may hold beside the parameters.
-PREDICTION = {"zai-org/GLM-4.5", "zai-org/GLM-4.5-Air"}
+PREDICTION = {"zai-org/GLM-4.5", "zai-org/GLM-4.5-Air", "stepfun-ai/Step-3.5-Flash", "Qwen/Qwen3.5-0.8B"}
 
 
 @pytest.mark.parametrize("row", MODELS, ids=[row["model"] for row in MODELS])

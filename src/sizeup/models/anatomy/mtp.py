@@ -97,11 +97,11 @@ def with_mtp(anatomy: Anatomy, count: int, around: Tensors, prefix: str, *, firs
     return msgspec.structs.replace(anatomy, blocks=tuple(blocks), notes=(*anatomy.notes, NOTE))
 
 
-def with_layers(anatomy: Anatomy, parts: list[Part], count: int, prefix: str) -> Anatomy:
-    """The anatomy with `count` prediction layers of these parts, named `prefix.{layer}`."""
+def with_layers(anatomy: Anatomy, parts: list[Part], count: int, prefix: str, *, first: int = 0) -> Anatomy:
+    """The anatomy with `count` prediction layers of these parts, named `prefix.{layer}` and numbered from `first`."""
     if not count:
         return anatomy
-    (built,) = stack_of(prefix, ["prediction"] * count, lambda _: parts, stack="mtp")
+    (built,) = stack_of(prefix, ["prediction"] * count, lambda _: parts, stack="mtp", first=first)
     layer = msgspec.structs.replace(
         built, name="multi-token prediction layer", tensors=tuple(_as_mtp(tensor) for tensor in built.tensors)
     )

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from sizeup.models.anatomy.compose import composed, projector
-from sizeup.models.anatomy.family import DENSE, FULL, SLIDING, SPARSE, Anatomy, Sizes, decoder, layer_kinds, sizes
+from sizeup.models.anatomy.family import (
+    DENSE,
+    FULL,
+    PRE_NORMS,
+    SLIDING,
+    SPARSE,
+    Anatomy,
+    Sizes,
+    decoder,
+    layer_kinds,
+    sizes,
+)
 from sizeup.models.anatomy.moe import expert_count, experts_per_token
-from sizeup.models.anatomy.mtp import mtp_count
+from sizeup.models.anatomy.mtp import mtp_count, with_layers
 from sizeup.models.anatomy.parts import (
     Part,
     attention,
@@ -41,7 +52,7 @@ def step3p5(cfg: Config, prefix: str = "model") -> Anatomy:
     def half(kind: str) -> Part:
         return gated_mlp(s.hidden, s.ffn, bias=mlp_bias) if kind == DENSE else _experts(cfg, s)
 
-    return decoder(
+    anatomy = decoder(
         cfg,
         prefix,
         s=s,
@@ -50,6 +61,24 @@ def step3p5(cfg: Config, prefix: str = "model") -> Anatomy:
         mix=mix,
         feed_forward=half,
     )
+    around = (
+        *(t for name in ("enorm", "hnorm", *PRE_NORMS) for t in norm_tensors(name, s.hidden)),
+        *linear("eh_proj", s.hidden, 2 * s.hidden, "mtp", "eh_proj"),
+        *norm_tensors("transformer.shared_head.norm", s.hidden),
+        *linear("transformer.shared_head.output", s.vocabulary, s.hidden, "mtp", "head"),
+    )
+    predicting = [mix(_prediction_kind(cfg, s.layers)), half(DENSE), Part(around)]
+    return with_layers(anatomy, predicting, _predicted(cfg), f"{prefix}.layers", first=s.layers)
+
+
+def _predicted(cfg: Config) -> int:
+    return mtp_count(cfg, "num_nextn_predict_layers", "num_mtp_layers")
+
+
+def _prediction_kind(cfg: Config, layers: int) -> str:
+    """What mixes tokens in a prediction layer: as `layer_types` goes on after the model's own."""
+    listed = cfg.strs("layer_types") or ()
+    return SLIDING if SLIDING in listed[layers : layers + 1] else FULL
 
 
 def _step_sizes(cfg: Config) -> Sizes:
@@ -61,7 +90,7 @@ def _step_sizes(cfg: Config) -> Sizes:
 def _without_prediction(cfg: Config, layers: int) -> list[str]:
     """`layer_types`, which published files go on with the layers of multi-token prediction."""
     listed = cfg.strs("layer_types")
-    if listed is not None and len(listed) == layers + mtp_count(cfg, "num_nextn_predict_layers", "num_mtp_layers"):
+    if listed is not None and len(listed) == layers + _predicted(cfg):
         return list(listed[:layers])
     return layer_kinds(cfg, layers, known=(FULL, SLIDING))
 
