@@ -73,13 +73,21 @@ def test_image_tokenizer_of_emu3_is_not_claimed():
         (LLAMA | {"model_type": "deci"}, "num_key_value_heads_per_layer"),
         (LLAMA | {"model_type": "deci", "num_key_value_heads_per_layer": [2]}, "num_key_value_heads_per_layer"),
         ({"model_type": "openelm", "model_dim": 8, "head_dim": 4, "num_transformer_layers": 2}, "num_query_heads"),
-        ({"model_type": "minicpmv", "version": 9, "vision_config": {}, "hidden_size": 8}, "version"),
         (LLAMA | {"model_type": "arctic", "moe_layer_frequency": 2}, "moe_layer_frequency"),
     ],
 )
 def test_lists_by_layer_and_versions_are_checked(config, field):
     with pytest.raises(BadConfig, match=field):
         model_from_config(config)
+
+
+def test_relatives_with_other_parts_are_estimates():
+    """DeepSeek-VL2 has DeepSeek-OCR's model type, MiniCPM-V 2 that of its successors, and neither its parts."""
+    vl2 = {"model_type": "deepseek_vl_v2", "language_config": LLAMA, "projector_config": {"projector_type": "mlp"}}
+    minicpm = LLAMA | {"model_type": "minicpmv", "version": 2.0, "vision_config": {}}
+
+    assert model_from_config(vl2).road == "generic"
+    assert model_from_config(minicpm).road == "generic"
 
 
 def test_image_experts_of_ernie_are_not_active_for_words():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from sizeup.errors import NotFound
 from sizeup.models.anatomy.compose import composed, parameter, projector, renamed, two_linears
 from sizeup.models.anatomy.family import Anatomy, Sizes, decoder, full_attention, sizes
 from sizeup.models.anatomy.image_text import moon_vision, pooling_queries
@@ -35,6 +36,11 @@ from sizeup.models.config import Config
 
 LANGUAGE = "language_model.model"
 LANGUAGE_HEAD = "language_model.lm_head"
+
+
+def _undescribed(cfg: Config, what: str) -> NotFound:
+    """The error for a relative that has the same model type and other parts; it leads to an estimate."""
+    return NotFound(f"{what} has no anatomy ({cfg.origin})", hint="docs/adding-an-architecture.md says how to add one")
 
 
 def intern_vision(cfg: Config, prefix: str) -> Blocks:
@@ -93,7 +99,7 @@ def minicpmv(cfg: Config) -> Anatomy:
     """SigLIP without its head, a resampler of one attention layer, and a text model that the version names."""
     version = str(cfg.get("version") or "2.5")
     if version not in MINICPM_TEXT or version == "2.0":
-        raise cfg.bad("version", version, "one of 2.5, 2.6, 4.0, 4.5")
+        raise _undescribed(cfg, f"MiniCPM-V of version {version[:20]!r}")
     vision, hidden = read_as(cfg.sub("vision_config"), "siglip_vision_model"), cfg.int("hidden_size")
     own = vision.int("hidden_size")
     between = (
@@ -243,7 +249,7 @@ def deepseek_ocr(cfg: Config) -> Anatomy:
     """
     text, between = cfg.sub("language_config"), cfg.sub("projector_config")
     if between.str("projector_type", default="linear") != "linear":
-        raise between.bad("projector_type", between.get("projector_type"), "linear, as in DeepSeek-OCR")
+        raise _undescribed(cfg, "DeepSeek-VL2 with a projector other than DeepSeek-OCR's")
     hidden = text.int("hidden_size")
     fine, whole = (Config(sizes_, cfg.origin, "vision_config") for sizes_ in (OCR_SAM, OCR_CLIP))
     parts = (
