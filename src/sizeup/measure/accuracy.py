@@ -8,7 +8,7 @@ import msgspec
 
 from sizeup.errors import SizeupError
 from sizeup.measure.recompute import Models, estimate_of
-from sizeup.measure.rows import ModelRecord, Row
+from sizeup.measure.rows import QUALITY_UNITS, ModelRecord, Row
 from sizeup.quantity.units import MIB
 
 #: An amount that differs by no more than this is as good as equal, whatever its share (the issue's bar for compute).
@@ -91,7 +91,7 @@ def judge(rows: Iterable[Row], models: dict[str, ModelRecord]) -> Judgement:
     comparisons: list[Comparison] = []
     skipped: list[Skipped] = []
     for row in rows:
-        if row.kind == "estimate":
+        if row.kind == "estimate" or row.unit in QUALITY_UNITS:
             continue
         try:
             comparisons += compare(row, estimate_of(row, known))

@@ -14,6 +14,8 @@ from sizeup.models.model import Model
 KINDS = ("estimate", "simulate", "measure")
 #: share: of 1, such as problems that passed. nats: losses and divergences, for each token.
 UNITS = ("bytes", "seconds", "tokens/s", "share", "nats")
+#: Units of what no estimate is made of: the quality of a model's output.
+QUALITY_UNITS = frozenset({"share", "nats"})
 
 Value = str | int | float | bool | None
 
