@@ -7,7 +7,7 @@ from html import escape
 
 import msgspec
 
-_WIDTH, _BAR, _GAP, _LABEL = 720, 22, 10, 190
+_WIDTH, _BAR, _GAP, _LABEL, _REMARK = 720, 22, 10, 150, 170
 _HEIGHT, _LEFT, _BOTTOM, _TOP = 260, 60, 34, 14
 
 
@@ -25,7 +25,7 @@ class Bar(msgspec.Struct, frozen=True):
 def bars(rows: Sequence[Bar], *, mark: str = "") -> str:
     """Horizontal bars from 0; a thin line shows the range, an upright one the mark."""
     highest = max((max(row.value, row.high or 0, row.mark or 0) for row in rows), default=0) or 1
-    scale = (_WIDTH - _LABEL - 110) / highest
+    scale = (_WIDTH - _LABEL - _REMARK) / highest
     parts = []
     for place, row in enumerate(rows):
         top = place * (_BAR + _GAP)

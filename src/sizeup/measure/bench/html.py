@@ -104,7 +104,7 @@ def _swept(result: CellResult, results: Sequence[CellResult]) -> bool:
 
 
 def _bar(label: str, speed: Measured, expected: Interval | None) -> Bar:
-    words = f"{speed.value:,.3g}" + (f" (predicted {expected.value:,.3g})" if expected else "")
+    words = f"{_rate(speed.value)}" + (f" (predicted {_rate(expected.value)})" if expected else "")
     return Bar(label, speed.value, words, speed.low, speed.high, expected.value if expected else None)
 
 
@@ -119,11 +119,11 @@ def _figures(result: CellResult) -> tuple[str, ...]:
     expected, share, clock = result.predicted.decode, result.share_of_ceiling, result.engine_decode
     return (
         result.cell.words,
-        f"{result.prefill.value:,.4g}",
-        f"{result.decode.value:,.4g}" if result.decode else "",
-        f"{expected.value:,.3g}" if expected else "unknown",
+        f"{_rate(result.prefill.value)}",
+        f"{_rate(result.decode.value)}" if result.decode else "",
+        f"{_rate(expected.value)}" if expected else "unknown",
         f"{share:.0%}" if share is not None else "unknown",
-        f"{clock:,.4g}" if clock else "none",
+        f"{_rate(clock)}" if clock else "none",
         format_bytes(result.usage.resident) if result.usage.resident else "unknown",
         result.noisy,
     )
@@ -133,3 +133,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _rate(value: float) -> str:
+    """Tokens a second: whole ones from a hundred on, three figures below."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
