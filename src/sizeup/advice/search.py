@@ -28,7 +28,9 @@ from sizeup.models.from_config import model_from_config
 from sizeup.models.model import Model
 
 #: Plans placed exactly before the search gives up.
-MOST_PLANS = 30
+MOST_PLANS = 45
+#: Plans after which it is known how much of the rough speed is reached here.
+ENOUGH_TO_LEARN = 5
 #: A later pick is this much faster than all before it.
 FASTER = 1.1
 #: Speed makes up for no less than this share of the best pick's quality.
@@ -127,7 +129,8 @@ def _best_first(
 ) -> Iterator[tuple[Candidate, Plan, Quality]]:
     """Plans that fit, are fast enough and add something, in order of quality.
 
-    A plan is placed exactly only when rough arithmetic leaves a chance that it is wanted.
+    A plan is placed exactly only when rough arithmetic leaves a chance that it is wanted; how much of the rough speed
+    the plans on this machine reach at best is learnt on the way.
     """
     budget = machine_budget(machine)
     order = count()
@@ -142,15 +145,17 @@ def _best_first(
 
     for candidate in found:
         enter(candidate, 0)
-    placed = 0
-    while heap and placed < MOST_PLANS:
+    reached: list[float] = []
+    while heap and len(reached) < MOST_PLANS:
         _, _, place, candidate, after = heapq.heappop(heap)
         format_, bits = formats_for(candidate.model)[place]
-        if not adds(candidate, LIKELY * _rough_speed(candidate.model, machine, budget, bits)):
+        rough = _rough_speed(candidate.model, machine, budget, bits)
+        hoped = rough * (min(1.0, 1.1 * max(reached)) if len(reached) >= ENOUGH_TO_LEARN else 1.0)
+        if hoped < needs.min_speed or not adds(candidate, LIKELY * rough):
             enter(candidate, place + 1)
             continue
-        placed += 1
         plan = _plan(candidate.model, format_, needs, machine, budget)
+        reached.append(plan.tokens_per_s / rough if plan else 0.0)
         if plan and plan.fits.verdict == "yes" and plan.tokens_per_s >= needs.min_speed:
             if adds(candidate, plan.tokens_per_s):
                 yield candidate, plan, after

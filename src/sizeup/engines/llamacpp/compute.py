@@ -15,6 +15,7 @@ from sizeup.engines.llamacpp.assembly import Frame, Step, build
 from sizeup.engines.llamacpp.backends import CPU, Backend
 from sizeup.engines.llamacpp.builder import Sizes, Where
 from sizeup.engines.llamacpp.cache import cache_sizes, context_tokens, layer_memories, uses_flash_attention
+from sizeup.engines.llamacpp.compute_bound import bound
 from sizeup.engines.llamacpp.graph import Graph, peak_bytes
 from sizeup.engines.llamacpp.layers import trunk
 from sizeup.engines.llamacpp.memo import by_model
@@ -131,8 +132,11 @@ def _is_pipeline(setting: LlamaSetting, assignment: Assignment) -> bool:
 def _peaks(model: Model, sizes: Sizes, steps: tuple[Step, ...], frame: Frame) -> dict[int, int]:
     kept = settled(steps)
     graph = Graph(HOST)
-    build(model, graph, sizes, kept, frame)
-    _reserve_for_skipped(model, graph, sizes, steps, kept)
+    try:
+        build(model, graph, sizes, kept, frame)
+        _reserve_for_skipped(model, graph, sizes, steps, kept)
+    except (KeyError, AssertionError):  # a layer that has not the tensors the graph is built of
+        return bound(model, sizes, steps, frame)
     alignments = {HOST: CPU.alignment, **{gpu: b.alignment for gpu, b in enumerate(frame.backends)}}
     return peak_bytes(graph, alignments, frame.copies)
 
