@@ -30,7 +30,7 @@ def bound(model: Model, sizes: Sizes, steps: tuple[Step, ...], frame: Frame) -> 
 
 
 def _width(block: Block) -> int:
-    """The widest results of a layer for one token, in elements; latent attention multiplies its latents for every head."""
+    """The widest results of a layer for one token, in elements; latent attention multiplies latents for every head."""
     forward = block.feed_forward
     inner = 0 if forward is None else forward.width + forward.shared_width
     used = 0 if forward is None else forward.experts_per_token * forward.expert_width
