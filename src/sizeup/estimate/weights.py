@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sizeup.formats.checkpoint import CheckpointScheme, scheme, stored_bytes
-from sizeup.formats.storage import lookup
 from sizeup.models.model import Block, Model
 from sizeup.models.tensors import Tensor
 from sizeup.quantity import Term, leaf, total
@@ -32,21 +31,6 @@ def checkpoint_term(model: Model, format_: str) -> Term:
     seen: dict[tuple[str, tuple[int, ...]], int] = {}
     parts = [_block_term(block, chosen, seen) for block in model.blocks if block.stack != "mtp"]
     return total("weights", parts, chosen.name)
-
-
-def stored_term(model: Model) -> Term:
-    """The bytes of the checkpoint as its tensors say they are stored, scales and buffers included."""
-    parts = []
-    for block in model.blocks:
-        amount = block.count * sum(_own_bytes(tensor, model.dtype) for tensor in block.tensors)
-        parts.append(leaf(f"{block.count} × {block.name}" if block.layers else block.name, amount))
-    return total("stored weights", parts)
-
-
-def _own_bytes(tensor: Tensor, dtype: str) -> int:
-    if tensor.tied_to:
-        return 0
-    return tensor.copies * lookup(tensor.stored or dtype).bytes_of(tensor.shape)
 
 
 def _block_term(block: Block, chosen: CheckpointScheme, seen: dict[tuple[str, tuple[int, ...]], int]) -> Term:

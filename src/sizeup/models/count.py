@@ -39,14 +39,18 @@ def built_blocks(model: Model) -> tuple[Block, ...]:
     return tuple(block for block in model.blocks if block.stack != "mtp")
 
 
-def by_role(model: Model) -> Term:
-    """Σ over the tensors of each role of elements · copies · layers; its value is `model.parameters`."""
+def role_sums(model: Model) -> dict[str, int]:
+    """Parameters by role, in the order of ROLES, roles without any left out: Σ of elements · copies · layers."""
     sums: dict[str, int] = {}
     for block in built_blocks(model):
         for tensor in block.tensors:
             sums[tensor.role] = sums.get(tensor.role, 0) + block.count * tensor.parameters
-    parts = [leaf(role_name(role), sums[role], unit=UNIT) for role in ROLES if sums.get(role)]
-    return _total("parameters", parts)
+    return {role: sums[role] for role in ROLES if sums.get(role)}
+
+
+def by_role(model: Model) -> Term:
+    """The sums of the roles as a tree; its value is `model.parameters`."""
+    return _total("parameters", [leaf(role_name(role), held, unit=UNIT) for role, held in role_sums(model).items()])
 
 
 def by_component(model: Model) -> Term:

@@ -20,7 +20,7 @@ from sizeup.formats.mixes import bytes_by_mix
 from sizeup.models.active import ActiveParameters, active_parameters
 from sizeup.models.catalogue.find import find
 from sizeup.models.config import Config
-from sizeup.models.count import by_component, size_class
+from sizeup.models.count import by_component, role_sums, size_class
 from sizeup.models.load import load_model
 from sizeup.models.lora import ALL_LINEAR, lora_parameters
 from sizeup.models.mixers import describe
@@ -167,7 +167,7 @@ def shown(model: Model) -> Shown:
         total=model.parameters,
         active=active.all,
         size_class=size_class(model.parameters),
-        by_role=_role_sums(model),
+        by_role=role_sums(model),
         definitions=active,
         uncertainty=model.uncertainty,
         tree=by_component(model),
@@ -204,16 +204,6 @@ def _reference(request: ShowRequest) -> str | dict[str, Any]:
     if request.model and request.shape:
         raise BadInput("both a model and --shape are given", hint="give one of them")
     return request.shape or request.model
-
-
-def _role_sums(model: Model) -> dict[str, int]:
-    sums: dict[str, int] = {}
-    for block in model.blocks:
-        if block.stack != "mtp":
-            for tensor in block.tensors:
-                if tensor.parameters:
-                    sums[tensor.role] = sums.get(tensor.role, 0) + block.count * tensor.parameters
-    return sums
 
 
 def _bytes_by_format(model: Model) -> dict[str, int]:
