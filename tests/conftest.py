@@ -5,6 +5,17 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples on every machine, however slow: a run of the tests answers for the code, not for the weather.
+# SIZEUP_EXPLORE=1 draws new examples instead.
+settings.register_profile(
+    "steady",
+    deadline=None,
+    derandomize="SIZEUP_EXPLORE" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("steady")
 
 # A run in the background ignores Ctrl-C and hands that down to its children, which some tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
