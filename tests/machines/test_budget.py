@@ -126,3 +126,13 @@ def test_budgets_are_never_negative_nor_more_than_there_is(
 def test_small_hosts_keep_a_reserve():
     budget = machine_budget(machine(memory=4 * GIB, free=3 * GIB))
     assert budget.host.usable_bytes == 3 * GIB - HOST_RESERVE_LEAST
+
+
+def test_a_described_mac_keeps_more_for_its_system_than_a_linux_box():
+    def left(words: str) -> int:
+        machine = parse_machine(words)
+        return machine.cpu.memory_bytes - machine_budget(machine).host.usable_bytes
+
+    reserve = int(0.03 * 64 * GIB)
+    assert left("MacBook Pro M4 Max 64 GB") == 4 * GIB + reserve
+    assert left("RTX 4090, 64 GB RAM") == 2 * GIB + reserve

@@ -20,8 +20,9 @@ DISPLAY_IN_USE = 600 * MIB
 DISPLAY_RESERVE = 256 * MIB
 # Left alone on every GPU: allocators round up to 2 MiB pages and other contexts come and go.
 GPU_RESERVE = 64 * MIB
-# A described host runs an operating system and a light desktop.
-HOST_IN_USE = 2 * GIB
+# A described host runs an operating system and a light desktop; macOS holds more (wired memory, window server, caches
+# that don't give way) before anything is opened.
+HOST_IN_USE, MACOS_IN_USE = 2 * GIB, 4 * GIB
 HOST_IN_USE_LARGEST_SHARE = 0.25
 # Left alone on every host, so that it neither swaps nor loses the page cache of what runs beside.
 HOST_RESERVE_SHARE = 0.03
@@ -76,7 +77,7 @@ def host_budget(machine: Machine) -> DeviceBudget:
         return DeviceBudget(cpu.name, leaf(cpu.name, None, "the size of the memory is unknown"))
     memory, limit = cpu.memory_bytes, machine.limits.memory_bytes
     parts = [leaf("memory", memory, f"{format_bytes(memory)} in all", source=_source(cpu, "memory_bytes"))]
-    parts.append(_host_use(cpu, memory))
+    parts.append(_host_use(cpu, memory, MACOS_IN_USE if _runs_macos(machine) else HOST_IN_USE))
     if limit is not None:
         free = int(sum(part.value for part in parts))
         used = machine.limits.memory_used_bytes or 0
@@ -147,14 +148,19 @@ def _own_memory(gpu: Device, memory: int, free: int | None) -> list[Term]:
     return [*parts, _taken("reserve", GPU_RESERVE, parts, "for rounding and small contexts")]
 
 
-def _host_use(cpu: Device, memory: int) -> Term:
-    """What programs hold now, or what a described host usually holds."""
+def _runs_macos(machine: Machine) -> bool:
+    return any(gpu.backend == "metal" for gpu in machine.gpus)
+
+
+def _host_use(cpu: Device, memory: int, usual: int) -> Term:
+    """What programs hold now, or what a described host usually holds (`usual`, but no more than a quarter)."""
     total_memory = [leaf("memory", memory)]
     if cpu.free_bytes is not None:
         why = "by programs, without droppable cache"
         return _taken("in use", memory - cpu.free_bytes, total_memory, why, _source(cpu, "free_bytes"))
-    used = min(HOST_IN_USE, int(HOST_IN_USE_LARGEST_SHARE * memory))
-    return _taken("operating system", used, total_memory, "min(2 GiB, a quarter): a system with a light desktop")
+    used = min(usual, int(HOST_IN_USE_LARGEST_SHARE * memory))
+    why = f"min({format_bytes(usual)}, a quarter): a system with a light desktop"
+    return _taken("operating system", used, total_memory, why)
 
 
 def _taken(name: str, amount: int, parts: list[Term], why: str, source: str = "sizeup.machines.budget") -> Term:
