@@ -1,0 +1,53 @@
+"""From the last hidden state to the loss: the output projection and what a model does to its logits."""
+
+from __future__ import annotations
+
+from sizeup.estimate.training.activations import activate
+from sizeup.estimate.training.architectures.shape import DecoderShape
+from sizeup.estimate.training.basic import scale, whole_size
+from sizeup.estimate.training.build import Build
+from sizeup.estimate.training.linear import linear
+from sizeup.estimate.training.loss import chunked_cross_entropy, cross_entropy, fused_cross_entropy
+from sizeup.estimate.training.program import State
+from sizeup.estimate.training.runs import Run
+from sizeup.estimate.training.tape import LOSS, Value
+
+
+def head_and_loss(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
+    """The last segment of the step."""
+    tape = build.tape
+    tape.label = LOSS
+    x = state.hidden
+    state.x = None
+    if shape.sequence_ways > 1:
+        x = tape.result(x.n * shape.sequence_ways, x.item, (x,), whole_size(tape, x.n, x.item))
+    if run.loss != "standard":
+        state.loss = split_loss(build, shape, run.loss, x)
+        return
+    logits = head(build, x, shape.hidden, shape.vocabulary, tied=shape.tied, bias=shape.head_bias)
+    if shape.logit_softcap:
+        logits = scale(tape, logits)
+        logits = activate(tape, logits, "tanh")
+        logits = scale(tape, logits)
+    if shape.logit_scale:
+        logits = scale(tape, logits)
+    state.logits = logits
+    del logits
+    state.loss = cross_entropy(tape, state.logits, build.tokens, divided=run.divided)
+
+
+def split_loss(build: Build, shape: DecoderShape, kind: str, x: Value) -> Value:
+    """Head and loss without whole logits."""
+    name = "embed_tokens" if shape.tied else "lm_head"
+    n = shape.vocabulary * shape.hidden
+    weight = build.weight(name, n, shape.vocabulary, "embedding" if shape.tied else "head")
+    way = fused_cross_entropy if kind == "fused" else chunked_cross_entropy
+    return way(build.tape, x, weight, build.tokens, shape.hidden)
+
+
+def head(build: Build, x: Value, hidden: int, vocabulary: int, *, tied: bool, bias: bool = False) -> Value:
+    """The output projection, never packed nor adapted; a tied one multiplies with the embedding."""
+    name = "embed_tokens" if tied else "lm_head"
+    table = build.weight(name, vocabulary * hidden, vocabulary, "embedding" if tied else "head")
+    offset = build.weight("lm_head.bias", vocabulary) if bias else None
+    return linear(build.tape, x, table, offset)

@@ -1,0 +1,247 @@
+"""One decoder layer: attention and feed-forward, and the order in which norms and residuals stand around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sizeup.estimate.training.architectures.experts import mixture
+from sizeup.estimate.training.architectures.feed_forward import feed_forward
+from sizeup.estimate.training.architectures.latent import latent_attention
+from sizeup.estimate.training.architectures.layer_norms import norm
+from sizeup.estimate.training.architectures.shape import DecoderShape
+from sizeup.estimate.training.attention import Heads, Way, attend
+from sizeup.estimate.training.basic import add, cast, cut, dropout, heads, scale, split, whole_size
+from sizeup.estimate.training.build import Build
+from sizeup.estimate.training.checkpointing import checkpointed
+from sizeup.estimate.training.positions import rotate, rotate_part
+from sizeup.estimate.training.program import State
+from sizeup.estimate.training.runs import Run
+from sizeup.estimate.training.tape import ATTENTION, COMMUNICATION, MLP, Value
+
+
+def layer_runner(
+    shape: DecoderShape, run: Run, *, sparse: bool, window: int | None, recomputed: bool
+) -> Callable[[Build, State], None]:
+    """A layer's forward pass as a segment."""
+
+    def forward(build: Build, state: State) -> None:
+        build.scope = f"{sparse}{window}{recomputed}{len(build.made)}/"
+        layer = Layer(build, state, shape, run, sparse=sparse, window=window)
+        if recomputed:
+            state.x = checkpointed(build.tape, layer, state.hidden, selective=run.selective, offload=run.offload)
+        else:
+            state.x = layer(state.hidden)
+
+    return forward
+
+
+class Layer:
+    """One decoder layer; called, it takes the stream and returns the next."""
+
+    def __init__(
+        self, build: Build, state: State, shape: DecoderShape, run: Run, *, sparse: bool, window: int | None
+    ) -> None:
+        self.build, self.shape, self.run, self.sparse = build, shape, run, sparse
+        self.scope = build.scope
+        mask = state.held.get(f"mask {window}")
+        self.mask = mask if isinstance(mask, Value) else None
+        self.masks = [value for name, value in state.held.items() if name.startswith("mask")]  # all go with layer one
+        tables = state.held.get("rotary")
+        self.rotary = tables[0] if isinstance(tables, list) else None
+
+    def __call__(self, x: Value) -> Value:
+        """The stream after the layer."""
+        self.build.scope = self.scope
+        return _ORDERS[self.shape.order](self, x)
+
+    def norm(self, name: str, x: Value, width: int = 0) -> Value:
+        """The model's kind of norm."""
+        return norm(self.build, self.shape, name, x, width or self.shape.hidden)
+
+    def residual(self, x: Value, branch: Value) -> Value:
+        """X + branch, with the branch's dropout or multiplier."""
+        branch = dropout(self.build.tape, branch, self.shape.residual_dropout)
+        if self.shape.residual_scale:
+            branch = scale(self.build.tape, branch)
+        return add(self.build.tape, x, branch)
+
+    def whole(self, x: Value) -> Value:
+        """With sequence parallelism, the stream's parts gathered from all ranks; its gradient is scattered again."""
+        ways, tape = self.shape.sequence_ways, self.build.tape
+        if ways == 1:
+            return x
+        before, tape.label = tape.label, COMMUNICATION
+        n = x.n
+        gathered = tape.result(n * ways, x.item, (x,), whole_size(tape, n, x.item))
+        tape.label = before
+        return gathered
+
+    def part(self, x: Value) -> Value:
+        """The own part of what all ranks summed; its gradient is gathered."""
+        ways, tape = self.shape.sequence_ways, self.build.tape
+        return x if ways == 1 else tape.result(x.n // ways, x.item, (x,), whole_size(tape, x.n, x.item))
+
+    def attention(self, x: Value) -> Value:
+        """Attention of the whole sequence."""
+        return self.part(self.attended(self.whole(x)))
+
+    def attended(self, x: Value) -> Value:
+        """Projections, rotation, attention, output projection."""
+        build, shape = self.build, self.shape
+        if shape.latent is not None:
+            return latent_attention(
+                build, x, shape.hidden, shape.head_count, shape.latent, self.way(), self.mask, self.turned
+            )
+        tape = build.tape
+        before, tape.label = tape.label, ATTENTION
+        q, k, v = self.projections(x)
+        if self.rotary is not None:
+            q, k = self.all_turned(q, k)
+        sizes = Heads(
+            build.batch, build.sequence, build.sequence,
+            shape.head_count, shape.kv_heads, shape.head_dim, shape.head_dim,
+        )  # fmt: skip
+        y = attend(tape, q, k, v, sizes, self.way(), self.mask)
+        y = build.linear(
+            shape.name("self_attn.o_proj"), y, shape.head_count * shape.head_dim, shape.hidden, bias=shape.output_bias
+        )
+        tape.label = before
+        return y
+
+    def way(self) -> Way:
+        """How attention is computed."""
+        shape = self.shape
+        return Way(
+            eager=self.run.eager or shape.eager_only,
+            softcap=shape.attention_softcap,
+            p=shape.attention_dropout,
+            softmax_in_fp32=shape.softmax_in_fp32,
+        )
+
+    def all_turned(self, q: Value, k: Value) -> tuple[Value, Value]:
+        """Queries and keys with their positions, and normed after that where the model does."""
+        shared = self.rotary
+        if self.shape.rotary_repeats and shared is not None:
+            self.rotary = shared.repeated(self.build.tape)
+        q, k = self.turned(q), self.turned(k)
+        self.rotary = shared
+        if self.shape.qk_norm == "turned":
+            q = self.norm("query_layernorm", q, self.shape.head_dim)
+            k = self.norm("key_layernorm", k, self.shape.head_dim)
+        return q, k
+
+    def turned(self, x: Value) -> Value:
+        """Queries or keys with their positions."""
+        shape, tape = self.shape, self.build.tape
+        if self.rotary is None:
+            return x
+        if shape.rotary < 1 or shape.rotary_joined:
+            turned = rotate_part(tape, x, self.rotary, shape.rotary)
+        else:
+            turned = rotate(tape, x, self.rotary)
+        return cast(tape, turned, x.item) if shape.rotary_back else turned
+
+    def projections(self, x: Value) -> tuple[Value, Value, Value]:
+        """Queries, keys and values as heads."""
+        build, shape = self.build, self.shape
+        width, small = shape.head_count * shape.head_dim, shape.kv_heads * shape.head_dim
+        if shape.qkv != "split":
+            return self.fused(x, width, small)
+        q = self.projected("q_proj", x, width)
+        k = self.projected("k_proj", x, small)
+        v = heads(build.tape, build.linear(shape.name("self_attn.v_proj"), x, shape.hidden, small, bias=shape.qkv_bias))
+        return q, k, v
+
+    def projected(self, name: str, x: Value, width: int) -> Value:
+        """Queries or keys, with their norm."""
+        build, shape = self.build, self.shape
+        y = build.linear(shape.name(f"self_attn.{name}"), x, shape.hidden, width, bias=shape.qkv_bias)
+        if shape.query_scale and name == "q_proj":
+            y = scale(build.tape, y)
+        if shape.qk_norm == "whole":
+            y = self.norm(f"{name}_norm", y, width)
+        y = heads(build.tape, y)
+        if shape.qk_norm == "head":
+            y = self.norm(f"{name}_norm", y, shape.head_dim)
+        return y
+
+    def fused(self, x: Value, width: int, small: int) -> tuple[Value, Value, Value]:
+        """One projection, cut in three."""
+        build, shape, tape = self.build, self.shape, self.build.tape
+        name = shape.name("self_attn.qkv_proj")
+        y = build.linear(name, x, shape.hidden, width + 2 * small, bias=shape.qkv_bias)
+        tokens = build.tokens
+        if shape.qkv != "sliced":
+            q, k, v = split(tape, heads(tape, y), (tokens * width, tokens * small, tokens * small))
+            return q, k, v
+        return cut(tape, y, tokens * width), cut(tape, y, tokens * small), cut(tape, y, tokens * small)
+
+    def feed_forward(self, x: Value) -> Value:
+        """The dense half, or the mixture, of the whole sequence."""
+        return self.part(self.fed(self.whole(x)))
+
+    def fed(self, x: Value) -> Value:
+        """The dense half, or the mixture."""
+        build, shape = self.build, self.shape
+        if self.sparse and shape.mixture is not None:
+            return mixture(build, x, shape.hidden, shape.mixture, shape.activation)
+        tape = build.tape
+        before, tape.label = tape.label, MLP
+        y = feed_forward(build, shape, x)
+        tape.label = before
+        return y
+
+
+def _pre(layer: Layer, x: Value) -> Value:
+    residual = x
+    x = layer.norm("input_layernorm", x)
+    x = layer.attention(x)
+    x = layer.residual(residual, x)
+    residual = x
+    x = layer.norm("post_attention_layernorm", x)
+    x = layer.feed_forward(x)
+    return layer.residual(residual, x)
+
+
+def _post(layer: Layer, x: Value) -> Value:
+    residual = x
+    x = layer.attention(x)
+    x = layer.norm("post_attention_layernorm", x)
+    x = layer.residual(residual, x)
+    residual = x
+    x = layer.feed_forward(x)
+    x = layer.norm("post_feedforward_layernorm", x)
+    return layer.residual(residual, x)
+
+
+def _sandwich(layer: Layer, x: Value) -> Value:
+    residual = x
+    x = layer.norm("input_layernorm", x)
+    x = layer.attention(x)
+    x = layer.norm("post_attention_layernorm", x)
+    x = layer.residual(residual, x)
+    residual = x
+    x = layer.norm("pre_feedforward_layernorm", x)
+    x = layer.feed_forward(x)
+    x = layer.norm("post_feedforward_layernorm", x)
+    return layer.residual(residual, x)
+
+
+def _parallel(layer: Layer, x: Value) -> Value:
+    residual = x
+    x = layer.norm("input_layernorm", x)
+    attended = layer.attention(x)
+    fed = layer.feed_forward(x)
+    return layer.residual(layer.residual(residual, attended), fed)
+
+
+def _parallel2(layer: Layer, x: Value) -> Value:
+    attended = layer.attention(layer.norm("input_layernorm", x))
+    tape, p = layer.build.tape, layer.shape.residual_dropout
+    attended = dropout(tape, attended, p)
+    fed = layer.feed_forward(layer.norm("post_attention_layernorm", x))
+    fed = dropout(tape, fed, p)
+    return add(tape, add(tape, fed, attended), x)
+
+
+_ORDERS = {"pre": _pre, "post": _post, "sandwich": _sandwich, "parallel": _parallel, "parallel2": _parallel2}

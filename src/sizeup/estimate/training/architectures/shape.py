@@ -1,0 +1,76 @@
+"""What a decoder is made of: its sizes, and the habits in which it differs from Llama."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sizeup.estimate.training.architectures.experts import Mixture
+from sizeup.estimate.training.architectures.latent import Latent
+
+
+class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
+    """The sizes and habits of a decoder.
+
+    norm: `rms`, `rms_fp32` (the weight multiplies in fp32), `rms_offset` (1 + weight in fp32, Gemma), `rms_wide` (the
+    weight is cast to fp32), `layer`, `layer_plain` (no weights), `layer_lowered` (follows autocast), `wide` (Cohere's).
+    order: where norms stand: `pre`, `post` (after each half), `sandwich` (both), `parallel` (one norm for both halves),
+    `parallel2` (a norm each). qkv: `split`, `sliced` (one matrix, three slices), others (one matrix, cut in three).
+    qk_norm: `head`, `whole`, `turned` (after the rotation) or none. rotary: share of a head that turns (0: none).
+    interleaved: pairs turn instead of halves. rotary_back: turned in the table's type, cast back. rotary_joined: the
+    turned part is joined to the rest even if there is none. rotary_wide: tables in fp32. rotary_repeats: every layer
+    spreads the tables to pairs anew. rotary_complex: turned as complex numbers in fp32.
+    mlp: `gated`, `fused` (gate and up in one matrix), `plain`. windows: of each layer, None where it sees all.
+    embedding_scale: who multiplies the embeddings, their `module` or the `model`.
+    position_table: rows of a learned position table (0: none). sequence_ways: ranks that split the stream.
+    """
+
+    hidden: int
+    layers: int
+    head_count: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocabulary: int
+    tied: bool = False
+    norm: str = "rms"
+    norm_bias: bool = True
+    order: str = "pre"
+    qkv: str = "split"
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: str = ""
+    rotary: float = 1.0
+    interleaved: bool = False
+    rotary_back: bool = False
+    rotary_joined: bool = False
+    rotary_wide: bool = False
+    rotary_repeats: bool = False
+    rotary_complex: bool = False
+    rotary_tables: int = 1
+    mlp: str = "gated"
+    activation: str = "silu"
+    residual_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    embedding_dropout: float = 0.0
+    windows: tuple[int | None, ...] = ()
+    attention_softcap: bool = False
+    logit_softcap: bool = False
+    embedding_scale: str = ""
+    residual_scale: bool = False
+    logit_scale: bool = False
+    head_bias: bool = False
+    position_table: int = 0
+    eager_only: bool = False
+    mixture: Mixture | None = None
+    sparse: tuple[bool, ...] = ()
+    names: dict[str, str] = {}
+    buffers: tuple[int, ...] = ()
+    query_scale: bool = False
+    latent: Latent | None = None
+    softmax_in_fp32: bool = True
+    sequence_ways: int = 1
+
+    def name(self, module: str) -> str:
+        """The name of a module as adapters ask for it."""
+        return self.names.get(module, module)
