@@ -1,6 +1,6 @@
 """Fit the speed model on published rows, and judge it on hardware (vLLM: models) that the fit has not seen.
 
-    python scripts/fit_speed.py TRUTH [--write] [--folds]
+    python scripts/fit_speed.py TRUTH [--write] [--held-back]
 
 Residuals are log(predicted / measured) under a soft L1 loss; every parameter is a logarithm with a prior that says what
 is physically plausible, which keeps those that few rows speak of near it.
@@ -25,8 +25,11 @@ from sizeup.estimate.speed.ceilings import ceilings
 from sizeup.estimate.speed.parameters import Engine, Parameters, Spread, Stack
 from sizeup.estimate.speed.passes import Rates, pass_seconds
 from sizeup.estimate.speed.work import PACKINGS, Work
+from sizeup.measure.speed_accuracy import HeldBack, parameters_digest
 
-OUT = Path(__file__).parents[1] / "src/sizeup/estimate/speed/parameters.json"
+SOURCE = Path(__file__).parents[1] / "src/sizeup"
+OUT = SOURCE / "estimate/speed/parameters.json"
+HELD = SOURCE / "measure/data/speed_held_back.json"
 STACKS = ("cuda", "rocm", "vulkan", "metal", "mlx", "vllm", "llamafile-rocm")
 ENGINES = ("llama.cpp", "ollama", "lmstudio", "llamafile", "mlx", "vllm", "vllm<0.7", "sglang")
 #: How far off a usual row is, in log: what the loss is scaled by.
@@ -241,6 +244,19 @@ def held_back(table: Table, x: Any) -> tuple[Any, Any]:
     return decode, prompt
 
 
+def held_back_rows(table: Table, decode: Any, prompt: Any) -> tuple[tuple[str, str, str, str, float, float], ...]:
+    """What was taken out, measured and predicted, in tokens/s; whole answers count as decode."""
+    found = []
+    for row, engine, *residuals in zip(table.rows, table.engine, decode, prompt, strict=True):
+        for quantity, measured, residual in zip(
+            ("decode", "prompt"), (row.decode, row.prefill), residuals, strict=True
+        ):
+            if measured and not np.isnan(residual):
+                predicted = float(measured * np.exp(residual))
+                found.append((row.device.id, engine, row.model, quantity, round(measured, 4), round(predicted, 4)))
+    return tuple(sorted(found))
+
+
 def _family(model: str) -> str:
     return model.rsplit("/", 1)[-1].lower()
 
@@ -298,6 +314,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("truth", type=Path)
     arguments.add_argument("--write", action="store_true")
+    arguments.add_argument("--held-back", action="store_true", help="write only what held-back rows were predicted")
     arguments.add_argument("--cache", type=Path)
     given = arguments.parse_args()
     import pickle
@@ -345,6 +362,11 @@ def main() -> None:
     print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
     if given.write:
         OUT.write_text(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
+    if given.write or given.held_back:
+        rows_out = held_back_rows(table, decode, prompt)
+        HELD.write_text(
+            msgspec.json.encode(HeldBack(parameters_digest(), rows_out)).decode().replace("],[", "],\n[") + "\n"
+        )
 
 
 if __name__ == "__main__":

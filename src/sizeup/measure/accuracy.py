@@ -13,14 +13,18 @@ from sizeup.quantity.units import MIB
 
 #: An amount that differs by no more than this is as good as equal, whatever its share (the issue's bar for compute).
 SMALL_BYTES = 16 * MIB
+#: Evidence that somebody else measured; `published nearest` where the estimate has no such method or code, and the
+#: nearest it has is compared.
+PUBLISHED = "published"
 #: What `Accuracy` may be grouped by: fields of a comparison.
-FIELDS = ("evidence", "engine", "machine_class", "family", "component")
+FIELDS = ("evidence", "engine", "machine_class", "family", "component", "method")
 
 
 class Comparison(msgspec.Struct, frozen=True):
     """One component of one row beside its estimate.
 
     evidence: `simulate`, `measure` or `published` (somebody else's measurement, often of another version).
+    method: how a step trains: `full`, `lora`, `qlora`, `dora`; empty for other engines.
     known: what the ledger says, estimated: what the closed form says, both in the row's unit.
     """
 
@@ -33,6 +37,13 @@ class Comparison(msgspec.Struct, frozen=True):
     component: str
     known: float
     estimated: float
+    method: str = ""
+    unit: str = "bytes"
+
+    @property
+    def published(self) -> bool:
+        """Whether somebody else measured it."""
+        return self.evidence.startswith(PUBLISHED)
 
     @property
     def error(self) -> float:
@@ -43,8 +54,9 @@ class Comparison(msgspec.Struct, frozen=True):
 
     @property
     def close(self) -> bool:
-        """Within 10 % or 16 MiB."""
-        return abs(self.error) <= 0.10 or abs(self.estimated - self.known) <= SMALL_BYTES
+        """Within 10 %, or 16 MiB where bytes are compared."""
+        small = self.unit == "bytes" and abs(self.estimated - self.known) <= SMALL_BYTES
+        return small or abs(self.error) <= 0.10
 
 
 class Accuracy(msgspec.Struct, frozen=True):
@@ -109,10 +121,11 @@ def compare(row: Row, estimate: dict[str, float]) -> list[Comparison]:
             family=row.family,
             engine=row.engine,
             machine_class=row.machine_class,
-            evidence=row.method if row.method == "published" else row.kind,
+            evidence=row.method if row.method.startswith(PUBLISHED) else row.kind,
             component=component.partition(".")[0],
             known=known,
             estimated=estimated,
+            method=str(row.setting.get("method", "full")) if row.engine == "torch" else "",
         )
         for component, estimated in estimate.items()
         if (known := row.amount(component)) is not None
@@ -128,7 +141,10 @@ def summarize(comparisons: Iterable[Comparison], by: Sequence[str] = ("engine", 
     return tuple(_accuracy(dict(zip(by, group, strict=True)), groups[group]) for group in ordered)
 
 
-_ORDER = ("weights", "cache", "compute", "output", "overhead", "mapped", "anonymous", "total")
+_ORDER = (
+    "weights", "cache", "compute", "output", "overhead", "mapped", "anonymous", "total", "peak", "reserved", "process",
+    "decode", "prompt",
+)  # fmt: skip
 
 
 def _rank(name: str) -> tuple[int, str]:

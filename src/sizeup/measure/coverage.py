@@ -25,7 +25,7 @@ class Coverage(msgspec.Struct, frozen=True):
 
 def coverage(comparisons: Iterable[Comparison]) -> tuple[Coverage, ...]:
     """Hold back one family after the other and count its rows inside the intervals that the others give."""
-    kept = [c for c in comparisons if c.estimated > 0 and c.evidence != "published"]
+    kept = [c for c in comparisons if c.estimated > 0 and not c.published]
     counts: dict[str, list[int]] = {}
     for family in sorted({comparison.family for comparison in kept}):
         known = Residuals(residuals_of(c for c in kept if c.family != family))

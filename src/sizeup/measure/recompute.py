@@ -28,10 +28,14 @@ class Models:
         self._records = records
         self._built: dict[str, Model] = {}
 
+    def record(self, row: Row) -> ModelRecord | None:
+        """What the ledger holds of the model of a row."""
+        return self._records.get(row.shape)
+
     def of(self, row: Row) -> Model:
         """The model of a row. Raises NotFound when the ledger doesn't say how it is built."""
         if row.shape not in self._built:
-            record = self._records.get(row.shape)
+            record = self.record(row)
             if record is None or not record.config:
                 raise NotFound(f"the ledger doesn't say how {row.model} is built")
             self._built[row.shape] = model_from_config(record.config, record.model)
@@ -43,7 +47,7 @@ def estimate_of(row: Row, models: Models) -> dict[str, float]:
     engine = ENGINES.get(row.engine)
     if engine is None:
         raise NotFound(f"no estimate for engine {row.engine!r} yet")
-    return engine(row, models.of(row))
+    return engine(row, models)
 
 
 def machine_of(row: Row) -> Machine:
@@ -66,7 +70,14 @@ def _device(name: str, kind: str, backend: str, features: tuple[str, ...] = ()) 
     )
 
 
-def _llamacpp(row: Row, model: Model) -> dict[str, float]:
+def _torch(row: Row, models: Models) -> dict[str, float]:
+    from sizeup.measure.torch_rows import train_estimate
+
+    return train_estimate(row, models.record(row))
+
+
+def _llamacpp(row: Row, models: Models) -> dict[str, float]:
+    model = models.of(row)
     if not row.setting:
         raise NotFound(f"a row of {row.model} doesn't say how llama.cpp was started")
     try:
@@ -121,4 +132,4 @@ def _process(device: DeviceFootprint, setting: LlamaSetting) -> dict[str, float]
     }
 
 
-ENGINES: dict[str, Callable[[Row, Model], dict[str, float]]] = {"llama.cpp": _llamacpp}
+ENGINES: dict[str, Callable[[Row, Models], dict[str, float]]] = {"llama.cpp": _llamacpp, "torch": _torch}

@@ -59,7 +59,7 @@ def residuals_of(comparisons: Iterable[Comparison]) -> tuple[Residual, ...]:
     """
     groups: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     for comparison in comparisons:
-        if comparison.estimated > 0 and comparison.evidence != "published":
+        if comparison.estimated > 0 and not comparison.published:
             key = (comparison.engine, comparison.machine_class, comparison.component)
             residual = comparison.known / comparison.estimated - 1
             groups.setdefault(key, {}).setdefault(comparison.family, []).append(residual)

@@ -66,6 +66,7 @@ class Build:
         self.made: dict[str, Parameter] = {}
         self.scope = ""
         self.unadapted: frozenset[str] = frozenset()
+        self.modules: dict[str, None] = {}
 
     @property
     def tokens(self) -> int:
@@ -93,6 +94,7 @@ class Build:
     def linear(self, name: str, x: Value, inputs: int, outputs: int, *, bias: bool = False) -> Value:
         """A linear module of that name, with its adapter if it is a target."""
         method = self.method
+        self.modules[name] = None
         if method.four_bit:
             result = four_bit(self.tape, x, self._packed(name, inputs, outputs), self._bias(name, outputs, bias))
         else:

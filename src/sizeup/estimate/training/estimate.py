@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from sizeup.errors import BadInput
 from sizeup.estimate.training import fsdp
 from sizeup.estimate.training.architectures import bart, decoder, t5
 from sizeup.estimate.training.architectures.bart import BartShape
@@ -13,7 +14,7 @@ from sizeup.estimate.training.build import Build, Method, Weight
 from sizeup.estimate.training.footprint import Rank, TrainFootprint, TrainItem, footprint, item, phases
 from sizeup.estimate.training.optimizers import OPTIMIZERS, Optimizer
 from sizeup.estimate.training.parallel import in_flight, split_shape, stage_layers
-from sizeup.estimate.training.program import Recording, Segment, record
+from sizeup.estimate.training.program import NothingTrains, Recording, Segment, record
 from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.settings import TrainSetting
 from sizeup.estimate.training.step import (
@@ -86,7 +87,10 @@ def recorded(shape: Shape, setting: TrainSetting, layers: range | None = None) -
     )
     build = Build(tape, method_of(setting), setting.sequences, setting.sequence // setting.context_parallel)
     segments = _segments(local, run_of(local, setting))
-    made = record(build, segments, keeps_outputs=setting.keeps_outputs)
+    try:
+        made = record(build, segments, keeps_outputs=setting.keeps_outputs)
+    except NothingTrains as error:
+        raise _untrained(setting, build) from error
     if layers is not None:
         made = _stage(made, layers, shape.layers)
     weights = counted_weights(made)
@@ -100,6 +104,15 @@ def recorded(shape: Shape, setting: TrainSetting, layers: range | None = None) -
         )
         made, weights = fsdp.sharded(made, policy), fsdp.shards(weights, policy)
     return Step(made, weights, OPTIMIZERS[setting.optimizer], setting, local)
+
+
+def _untrained(setting: TrainSetting, build: Build) -> BadInput:
+    """What to say when no weight wants a gradient: adapters that name no module of the model."""
+    names = dict.fromkeys(name.rpartition(".")[2] for name in build.modules)
+    return BadInput(
+        f"lora_targets {','.join(setting.lora_targets)} name no module of this model, so nothing would train",
+        hint=f"its linear modules are {', '.join(names)}",
+    )
 
 
 def _segments(shape: Shape, run: Run) -> list[Segment]:

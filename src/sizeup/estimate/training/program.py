@@ -115,11 +115,15 @@ def record(build: Build, segments: list[Segment], *, keeps_outputs: bool) -> Rec
     return Recording(pieces, tuple(segment.key for segment in segments))
 
 
+class NothingTrains(ValueError):
+    """No weight of the program wants a gradient."""
+
+
 def _start_backward(seed: Value, state: State) -> None:
-    """The gradient of the loss with respect to itself."""
+    """The gradient of the loss with respect to itself. Raises NothingTrains when nothing wants one."""
     loss = state.loss
     if loss is None or loss.node is None:
-        raise ValueError("nothing of the model trains")
+        raise NothingTrains
     loss.node.grads[0] = seed
 
 

@@ -13,7 +13,7 @@ FAMILIES = {
     "dense": (
         "llama mistral qwen2 qwen3 granite gemma gemma2 gemma3_text:gemma3 phi3 olmo olmo2 olmo3:olmo2 cohere "
         "glm glm4 seed_oss smollm3:llama helium ernie4_5 exaone4 hunyuan_v1_dense:hunyuan vaultgemma cohere2 "
-        "internlm3 ministral:mistral"
+        "internlm3 ministral:mistral qwen"
     ),
     "plain": ("gpt2 stablelm starcoder2 gpt_neox phi nemotron opt arcee apertus"),
     "mixtures": (

@@ -14,6 +14,19 @@ def llama(cfg: Config) -> DecoderShape:
     return base(cfg, qkv_bias=b, output_bias=b, mlp_bias=cfg.bool("mlp_bias", default=False))
 
 
+#: Modules of the first Qwen, as adapters name them.
+QWEN_NAMES = {
+    "self_attn.qkv_proj": "attn.c_attn", "self_attn.o_proj": "attn.c_proj", "mlp.gate_proj": "mlp.w2",
+    "mlp.up_proj": "mlp.w1", "mlp.down_proj": "mlp.c_proj",
+}  # fmt: skip
+
+
+def qwen(cfg: Config) -> DecoderShape:
+    """The first Qwen: one matrix for query, key and value; gate and up are half of `intermediate_size` each."""
+    heads = cfg.int("num_attention_heads")
+    return base(cfg, kv_heads=heads, ffn=sizes(cfg).ffn // 2, qkv="split_views", qkv_bias=True, names=QWEN_NAMES)
+
+
 def internlm3(cfg: Config) -> DecoderShape:
     """Llama with biases where the configuration says."""
     b = cfg.bool("bias", default=False)
