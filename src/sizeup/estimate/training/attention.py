@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sizeup.estimate.training.basic import add, cast, copy, dropout, pointwise, scale
-from sizeup.estimate.training.tape import ATTENTION, Storage, Tape, Value, rounded
+from sizeup.estimate.training.basic import add, cast, copy, cut, dropout, join, pointwise, same_size, scale
+from sizeup.estimate.training.tape import ATTENTION, Parameter, Storage, Tape, Value, rounded
 
 
 class Heads(msgspec.Struct, frozen=True):
@@ -46,9 +46,11 @@ class Way(msgspec.Struct, frozen=True):
     """How an attention is computed.
 
     eager: by the model's own Python. softcap: scores pass a tanh. p: dropout of the weights.
-    softmax_in_fp32: the eager softmax is made in fp32 and cast back.
-    mask: the mask that all layers share (None: the kernel is causal by itself, or there is none).
-    causal: whether a token sees only earlier ones. bias: a bias of the scores that needs a gradient (T5).
+    softmax_in_fp32: the eager softmax is made in fp32 and cast back. causal: whether a token sees only earlier ones.
+    scaled: scores are multiplied by a number. wide: queries and keys are cast to fp32 first. sinks: a trained column
+    joins the scores, and the largest of each row is taken off (GPT-OSS). added: scores begin as the bias that they are
+    added to (Bloom). chosen: masked scores are chosen by a buffer of booleans (GPT-Neo). contiguous: the output is
+    copied to rows.
     """
 
     eager: bool = False
@@ -58,6 +60,10 @@ class Way(msgspec.Struct, frozen=True):
     causal: bool = True
     sinks: bool = False
     scaled: bool = True
+    wide: bool = False
+    added: bool = False
+    chosen: bool = False
+    filled: bool = False
     contiguous: bool = True
 
 
@@ -73,12 +79,15 @@ def kernel(item: int, h: Heads, *, mask: bool, grouped: bool) -> str:
 
 
 def attend(
-    tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Value | None = None, bias: Value | None = None
-) -> Value:
+    tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Value | None = None, bias: Value | None = None,
+    sinks: Parameter | None = None,
+) -> Value:  # fmt: skip
     """The attention's output, (batch, queries, heads · value_dim), in the order of memory that the next layer wants."""
     before, tape.label = tape.label, ATTENTION
-    compute = _eager if way.eager else _sdpa
-    output = compute(tape, q, k, v, h, way, mask, bias)
+    if way.eager:
+        output = _eager(tape, q, k, v, h, way, mask, bias, sinks)
+    else:
+        output = _sdpa(tape, q, k, v, h, way, mask, bias)
     tape.label = before
     return output
 
@@ -188,7 +197,7 @@ def _unpadded(tape: Tape, x: Value, n: int) -> Value:
 
 
 def _efficient(tape: Tape, q: Value, k: Value, v: Value, h: Heads, mask: Value | None) -> Value:
-    """The memory-efficient kernel; a boolean mask becomes one of numbers, padded to a multiple of 16 columns."""
+    """The memory-efficient kernel; a boolean mask becomes one of numbers, padded to a multiple of 8 columns."""
     additive = None if mask is None else _additive(tape, mask, q.item, h)
     sizes, item = (q.n, k.n, v.n), q.item
     tape.saved()
@@ -216,7 +225,7 @@ def _efficient(tape: Tape, q: Value, k: Value, v: Value, h: Heads, mask: Value |
 def _additive(tape: Tape, mask: Value, item: int, h: Heads) -> Value:
     if mask.item == 1:
         mask = Value(mask.n, item, tape.value(mask.n, item).storage)
-    spare = -h.keys % 16
+    spare = -h.keys % 8
     if spare:
         n = mask.n
         padded = tape.result(n // h.keys * (h.keys + spare), mask.item, (mask,), lambda g: (tape.value(n, g.item),))
@@ -294,26 +303,70 @@ def _softmax(tape: Tape, x: Value, *, safe: bool = False) -> Value:
 
 
 def _eager(
-    tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Value | None, bias: Value | None
-) -> Value:
+    tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Value | None, bias: Value | None,
+    sinks: Parameter | None,
+) -> Value:  # fmt: skip
     """`eager_attention_forward`: repeated heads, scores, cap, mask, softmax, dropout, product, a copy to rows."""
     keys, values = repeat_heads(tape, k, h), repeat_heads(tape, v, h)
+    if way.wide:
+        q, keys = cast(tape, q, 4), cast(tape, keys, 4)
     if tape.autocast:
         q, keys, values = (cast(tape, x, tape.autocast) for x in (q, keys, values))
+    weights = _masked(tape, _scores(tape, q, keys, h, way, bias), h, way, mask)
+    weights = cast(tape, _probabilities(tape, weights, h, way, sinks), values.item)
+    weights = dropout(tape, weights, way.p)
+    output = product(tape, weights, values, h.batch * h.queries * h.heads * h.value_dim)
+    return copy(tape, output) if way.contiguous else output
+
+
+def _scores(tape: Tape, q: Value, keys: Value, h: Heads, way: Way, bias: Value | None) -> Value:
+    """Queries times keys, scaled, capped, with their bias."""
     weights = product(tape, q, keys, h.scores)
     if way.scaled:
         weights = scale(tape, weights)
     if way.softcap:
         weights = scale(tape, pointwise(tape, scale(tape, weights), keeps_output=True))
-    if bias is not None:
-        weights = add(tape, weights, bias)
-    if mask is not None:
-        weights = add(tape, weights, mask)
-    item = q.item
+    return weights if bias is None else add(tape, weights, bias)
+
+
+def _masked(tape: Tape, weights: Value, h: Heads, way: Way, mask: Value | None) -> Value:
+    """Scores with a least number where a token may not look."""
+    if way.chosen:
+        weights = chosen(tape, weights)
+    if mask is None:
+        return weights
+    return chosen(tape, weights, mask) if way.filled else add(tape, weights, mask)
+
+
+def chosen(tape: Tape, x: Value, mask: Value | None = None) -> Value:
+    """`torch.where` or `masked_fill` by booleans that are there anyway: the gradient is chosen likewise."""
+    return tape.result(x.n, x.item, (x,), same_size(tape, None if mask is None else mask.storage))
+
+
+def _probabilities(tape: Tape, weights: Value, h: Heads, way: Way, sinks: Parameter | None) -> Value:
+    """Softmax in fp32 where autocast or the model says; sinks are a column more that is cut off again."""
+    if sinks is not None:
+        weights = _with_sinks(tape, weights, h, sinks)
     if tape.autocast or way.softmax_in_fp32:
         weights = cast(tape, weights, 4)
     weights = _softmax(tape, weights)
-    weights = cast(tape, weights, item)
-    weights = dropout(tape, weights, way.p)
-    output = product(tape, weights, values, h.batch * h.queries * h.heads * h.value_dim)
-    return copy(tape, output) if way.contiguous else output
+    return weights if sinks is None else cut(tape, weights, h.scores)
+
+
+def _with_sinks(tape: Tape, weights: Value, h: Heads, sinks: Parameter) -> Value:
+    """The trained column joined, less the largest of each row, whose gradient goes to one column of it."""
+    column = h.scores // h.keys
+    spread = Value(column, sinks.item, None)
+    tape.record((sinks,), (spread,), lambda g: (tape.value(sinks.n, g.item),))
+    whole = join(tape, (weights, spread))
+    largest = tape.value(column, whole.item)
+    numbers = tape.value(column, 8)
+    keep = numbers.storage
+    tape.record((whole,), (largest,), lambda g, _keep=keep: (tape.value(whole_n, g.item),))
+    whole_n = whole.n
+    del numbers
+
+    def backward(g: Value) -> Sequence[Value | None]:
+        return g, tape.value(column, g.item)
+
+    return tape.result(whole.n, whole.item, (whole, largest), backward)

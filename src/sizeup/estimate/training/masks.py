@@ -1,7 +1,8 @@
 """Attention masks that transformers makes once a step and hands to every layer (5.23, `masking_utils.py`).
 
 With SDPA no mask is made when the kernel can be told that attention is causal: nothing padded, and the window (if any)
-longer than the sequence. Otherwise one of (batch, 1, s, s) booleans. Eager attention always gets one of numbers.
+longer than the sequence. Otherwise one of booleans, s² of them that all sequences share unless they are padded. Eager
+attention always gets one of numbers, (batch, 1, s, s).
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ def make_mask(
     if eager and not causal and not padding:
         return None
     before, tape.label = tape.label, ATTENTION
-    n = build.batch * s * s
-    booleans = tape.value(n, 1)
-    tape.transient(n)
-    mask = tape.value(n, item or build.method.item) if eager else booleans
+    own = s * s * (build.batch if padding else 1)
+    booleans = tape.value(own, 1)
+    if padding or window is not None:
+        tape.transient(s * s)
+    whole = build.batch * s * s
+    mask = tape.value(whole, item or build.method.item) if eager else Value(whole, 1, booleans.storage)
     del booleans
     tape.label = before
     return mask

@@ -24,14 +24,22 @@ __all__ = ["DecoderShape", "segments"]
 
 
 def segments(shape: DecoderShape, run: Run) -> list[Segment]:
-    """The step of a decoder."""
+    """The step of a decoder.
+
+    The first layer of each window has a kind of its own when it is recomputed: its mask goes with it.
+    """
     parts = [Segment("start", lambda build, state: _start(build, state, shape, run), "embedding")]
     kinds: dict[str, Callable[[Build, State], None]] = {}
+    seen: set[int | None] = set()
     for number in range(shape.layers):
         sparse = bool(shape.sparse) and shape.sparse[number]
         window = shape.windows[number] if shape.windows else None
         recomputed = bool(run.checkpoint) and run.checkpoint[number]
-        words = ("first" * (number == 0), "mixture" if sparse else "dense", str(window or ""), "again" * recomputed)
+        words = (
+            "first" * (number == 0), "mixture" if sparse else "dense", str(window or ""), "again" * recomputed,
+            "opens" * (recomputed and window not in seen),
+        )  # fmt: skip
+        seen.add(window)
         key = " ".join(words)
         if key not in kinds:
             kinds[key] = layer_runner(shape, run, sparse=sparse, window=window, recomputed=recomputed)
@@ -59,8 +67,10 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     state.held["positions"] = tape.value(build.sequence, 8)
     if shape.position_table:
         tape.label = EMBEDDING
-        places = build.embedding("embed_positions", shape.position_table, shape.hidden, build.sequence)
+        rows = build.tokens if shape.positions_apart else build.sequence
+        places = build.embedding("embed_positions", shape.position_table, shape.hidden, rows)
         x = add(tape, x, places)
+        state.held["places"] = places
         del places
     x = dropout(tape, x, shape.embedding_dropout)
     tape.label = OTHER

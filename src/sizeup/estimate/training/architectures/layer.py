@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from sizeup.estimate.training.architectures.experts import mixture
 from sizeup.estimate.training.architectures.feed_forward import feed_forward
 from sizeup.estimate.training.architectures.latent import latent_attention
@@ -45,7 +47,6 @@ class Layer:
         self.scope = build.scope
         mask = state.held.get(f"mask {window}")
         self.mask = mask if isinstance(mask, Value) else None
-        self.masks = [value for name, value in state.held.items() if name.startswith("mask")]  # all go with layer one
         tables = state.held.get("rotary")
         self.rotary = tables[0] if isinstance(tables, list) else None
 
@@ -111,11 +112,8 @@ class Layer:
     def way(self) -> Way:
         """How attention is computed."""
         shape = self.shape
-        return Way(
-            eager=self.run.eager or shape.eager_only,
-            softcap=shape.attention_softcap,
-            p=shape.attention_dropout,
-            softmax_in_fp32=shape.softmax_in_fp32,
+        return msgspec.structs.replace(
+            shape.way, eager=self.run.eager or shape.eager_only, p=shape.attention_dropout
         )
 
     def all_turned(self, q: Value, k: Value) -> tuple[Value, Value]:
@@ -165,12 +163,19 @@ class Layer:
             y = self.norm(f"{name}_norm", y, shape.head_dim)
         return y
 
+    def normed(self, x: Value, name: str) -> Value:
+        """Queries or keys of a fused projection, with their norm."""
+        return self.norm(f"{name}_layernorm", x, self.shape.head_dim) if self.shape.qk_norm == "head" else x
+
     def fused(self, x: Value, width: int, small: int) -> tuple[Value, Value, Value]:
         """One projection, cut in three."""
         build, shape, tape = self.build, self.shape, self.build.tape
         name = shape.name("self_attn.qkv_proj")
         y = build.linear(name, x, shape.hidden, width + 2 * small, bias=shape.qkv_bias)
         tokens = build.tokens
+        if shape.qkv == "selected":
+            q, k, v = (cut(tape, y, n, strided=True) for n in (tokens * width, tokens * small, tokens * small))
+            return self.normed(q, "q"), self.normed(k, "k"), v
         if shape.qkv != "sliced":
             q, k, v = split(tape, heads(tape, y), (tokens * width, tokens * small, tokens * small))
             return q, k, v
@@ -235,6 +240,15 @@ def _parallel(layer: Layer, x: Value) -> Value:
     return layer.residual(layer.residual(residual, attended), fed)
 
 
+def _parallel_sum(layer: Layer, x: Value) -> Value:
+    """Both halves of one norm are added first, then the stream."""
+    tape, p = layer.build.tape, layer.shape.residual_dropout
+    normed = layer.norm("input_layernorm", x)
+    attended = dropout(tape, layer.attention(normed), p)
+    fed = dropout(tape, layer.feed_forward(normed), p)
+    return add(tape, add(tape, attended, fed), x)
+
+
 def _parallel2(layer: Layer, x: Value) -> Value:
     attended = layer.attention(layer.norm("input_layernorm", x))
     tape, p = layer.build.tape, layer.shape.residual_dropout
@@ -244,4 +258,4 @@ def _parallel2(layer: Layer, x: Value) -> Value:
     return add(tape, add(tape, fed, attended), x)
 
 
-_ORDERS = {"pre": _pre, "post": _post, "sandwich": _sandwich, "parallel": _parallel, "parallel2": _parallel2}
+_ORDERS = {"pre": _pre, "post": _post, "sandwich": _sandwich, "parallel": _parallel, "parallel2": _parallel2, "parallel_sum": _parallel_sum}

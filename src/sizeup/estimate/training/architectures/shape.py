@@ -6,6 +6,7 @@ import msgspec
 
 from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.architectures.latent import Latent
+from sizeup.estimate.training.attention import Way
 
 
 class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +55,6 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     attention_dropout: float = 0.0
     embedding_dropout: float = 0.0
     windows: tuple[int | None, ...] = ()
-    attention_softcap: bool = False
     logit_softcap: bool = False
     embedding_scale: str = ""
     residual_scale: bool = False
@@ -67,8 +67,14 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     names: dict[str, str] = {}
     buffers: tuple[int, ...] = ()
     query_scale: bool = False
+    positions_apart: bool = False
+    embedding_norm: bool = False
+    alibi: str = ""
+    always_masked: bool = False
+    way: Way = Way()
+    inner_dropout: float = 0.0
+    final_norm: bool = True
     latent: Latent | None = None
-    softmax_in_fp32: bool = True
     sequence_ways: int = 1
 
     def name(self, module: str) -> str:

@@ -16,6 +16,7 @@ FAMILIES = {
         "internlm3 ministral:mistral qwen"
     ),
     "plain": ("gpt2 stablelm starcoder2 gpt_neox phi nemotron opt arcee apertus"),
+    "early": "gpt_bigcode gptj gpt_neo biogpt persimmon",
     "mixtures": (
         "deepseek_v3 mixtral qwen3_moe qwen2_moe olmoe glm4_moe dots1 minimax_m2 granitemoe deepseek_v2 "
         "kimi_k2:deepseek_v3"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sizeup.estimate.training.architectures.decoder import DecoderShape
+from sizeup.estimate.training.attention import Way
 from sizeup.estimate.training.families.common import base, bias, everywhere, partial, windows
 from sizeup.models.anatomy.family import FULL, SLIDING, sizes
 from sizeup.models.config import Config
@@ -78,7 +79,7 @@ def gemma2(cfg: Config) -> DecoderShape:
     return base(
         cfg, qkv_bias=b, output_bias=b, norm="rms_offset", order="sandwich", activation="gelu_pytorch_tanh",
         embedding_scale="module", tied=True, eager_only=True,
-        attention_softcap=cfg.has("attn_logit_softcapping"), logit_softcap=cfg.has("final_logit_softcapping"),
+        way=Way(softcap=cfg.has("attn_logit_softcapping")), logit_softcap=cfg.has("final_logit_softcapping"),
         windows=windows(cfg, sizes(cfg).layers, (SLIDING, FULL)),
     )  # fmt: skip
 
@@ -100,7 +101,7 @@ def vaultgemma(cfg: Config) -> DecoderShape:
     return base(
         cfg, qkv_bias=b, output_bias=b, norm="rms_offset", activation="gelu_pytorch_tanh", embedding_scale="module",
         tied=True, eager_only=cfg.has("attn_logit_softcapping"),
-        attention_softcap=cfg.has("attn_logit_softcapping"), logit_softcap=cfg.has("final_logit_softcapping"),
+        way=Way(softcap=cfg.has("attn_logit_softcapping")), logit_softcap=cfg.has("final_logit_softcapping"),
         windows=windows(cfg, sizes(cfg).layers, (SLIDING, FULL)),
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sizeup.estimate.training.architectures.decoder import DecoderShape
+from sizeup.estimate.training.attention import Way
 from sizeup.estimate.training.families.common import base, bias, everywhere, partial
 from sizeup.models.anatomy.family import sizes
 from sizeup.models.config import Config
@@ -71,7 +72,7 @@ def opt(cfg: Config) -> DecoderShape:
         activation=cfg.str("activation_function", default="relu"), residual_dropout=cfg.float("dropout", default=0.1),
         attention_dropout=cfg.float("attention_dropout", default=0.0),
         tied=cfg.bool("tie_word_embeddings", default=True),
-        position_table=cfg.int("max_position_embeddings") + 2,
+        position_table=cfg.int("max_position_embeddings") + 2, positions_apart=True,
     )  # fmt: skip
 
 
@@ -86,7 +87,7 @@ def gpt2(cfg: Config) -> DecoderShape:
         residual_dropout=p, embedding_dropout=cfg.float("embd_pdrop", default=0.1),
         attention_dropout=cfg.float("attn_pdrop", default=0.1), position_table=cfg.int("n_positions",
         "max_position_embeddings"),
-        tied=cfg.bool("tie_word_embeddings", default=True), softmax_in_fp32=False,
+        tied=cfg.bool("tie_word_embeddings", default=True), way=Way(softmax_in_fp32=False),
     )  # fmt: skip
 
 
