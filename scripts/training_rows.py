@@ -204,6 +204,7 @@ LITGPT_QLORA = (
     "litgpt's 4-bit layers (Fabric, bitsandbytes of early 2024) keep every layer's input: about 100 MiB a layer more "
     "than LoRA in 16 bits, which transformers and peft don't; embeddings stay in bf16, where peft makes them fp32."
 )
+LITGPT_PHI = "Every linear module and the head adapted: litgpt's adapters share their input and take no copies of it."
 LITGPT_HEAD = (
     "The head has an adapter too, and the tied 256,000-row head is stored twice: litgpt makes the logits three times "
     "over (head, adapter, sum)."
@@ -223,6 +224,10 @@ def litgpt(row: dict[str, str]) -> Made | None:
     notes = [LITGPT_QLORA] if row["method"] == "qlora" else []
     if row["model"].startswith("gemma"):
         notes.append(LITGPT_HEAD)
+    if row["model"] == "phi-2":
+        notes.append(LITGPT_PHI)
+    if row["setting"].startswith("gemma2"):
+        name = "google/gemma-2-2b-it"
     config = configuration(name) if name else PHI_2
     return (
         f"litgpt: {row['setting'].split(';')[0]}",
@@ -266,7 +271,17 @@ def qwen(row: dict[str, str]) -> Made | None:
         "accumulating": True, "gradient_clip": True,
     }  # fmt: skip
     note = QWEN_NEAR.get(row["method"], "")
-    return f"Qwen: {row['method']}, {row['seq_len']} tokens", (row["model"], config), "process", made, note, bool(note)
+    return (
+        f"Qwen: {row['model'].split('-')[1]} {row['method']}, {row['seq_len']} tokens",
+        (row["model"], config),
+        "process",
+        made,
+        note,
+        bool(note),
+    )
+
+
+SWIFT_NOTE = "Rounded by hand by the authors, and read off nvidia-smi; its reserve isn't told."
 
 
 def swift(row: dict[str, str]) -> Made | None:
@@ -284,7 +299,7 @@ def swift(row: dict[str, str]) -> Made | None:
         made["attention"] = "flash_attention_2"
     name = row["model"]
     run = f"ms-swift: {name.split('/')[1]} {row['method']}, {row['seq_len']} tokens"
-    return run, (name, configuration(name)), "process", made, "", False
+    return run, (name, configuration(name)), "process", made, SWIFT_NOTE, False
 
 
 TITAN_SOURCE = "github:pytorch/torchtitan benchmarks/llama3_h100_202412_torchtitan.md"
@@ -307,9 +322,14 @@ _PIPE = {
 }  # fmt: skip
 EVERY_SECOND = "torchtitan's selective checkpointing makes every second matrix product again; here all are kept."
 COMPILED = "torch.compile and float8 fuse and recompute what the estimate counts tensor by tensor."
-UNTOLD = (
-    "The micro-batch of a stage isn't told (one sequence is taken here; four would give 54 GiB), compiled stages keep "
-    "logits and gathered weights of their own, and the figure is what was reserved on the fullest of 512 GPUs."
+PIPED = (
+    "Compiled, float8, asynchronous tensor parallelism; micro-batches as torchtitan chooses by default (as many as "
+    "stages). Weights and fp32 gradients of a stage stay whole until the last micro-batch."
+)
+INTERLEAVED = PIPED + " Interleaved stages hold each half of their weights in turn, which isn't modelled."
+VOCABULARY = (
+    "torch's vocabulary-parallel loss keeps two to three more fp32 copies of the logits' shard (7.8 GiB each), "
+    "which isn't modelled; compiled, float8."
 )
 #: FSDP shards over data and context ranks together, so that data_parallel is their product.
 #: Run, model, GiB reserved on the fullest GPU (H100 of 96 GB), what differs from fp32 shards computed in bf16, why off.
@@ -334,25 +354,25 @@ TITAN: list[tuple[str, tuple[str, dict[str, Any]], float, dict[str, Any], str]] 
             "data_parallel": 32, "tensor_parallel": 8, "sequence_parallel": True, "batch": 16, "sequence": 8192,
             "checkpointing": "full",
         },
-        "The loss is not split over the ranks here: 16 × 8,192 rows of a sharded vocabulary are gathered first.",
+        VOCABULARY,
     ),
-    ("405B, FSDP 8, TP 8, PP 8, 1F1B", L405, 82.5, _PIPE | {"micro_batches": 32, "sequence": 8192}, UNTOLD),
+    ("405B, FSDP 8, TP 8, PP 8, 1F1B", L405, 82.5, _PIPE | {"batch": 4, "micro_batches": 8, "sequence": 8192}, PIPED),
     (
         "405B, FSDP 8, TP 8, PP 8, interleaved", L405, 72.7,
-        _PIPE | {"micro_batches": 32, "sequence": 8192, "schedule": "interleaved"}, UNTOLD,
+        _PIPE | {"batch": 4, "micro_batches": 8, "sequence": 8192, "schedule": "interleaved"}, INTERLEAVED,
     ),
-    ("405B, CP 1, 32,768 tokens", L405, 75.3, _PIPE | {"micro_batches": 8, "sequence": 32768}, UNTOLD),
+    ("405B, CP 1, 32,768 tokens", L405, 75.3, _PIPE | {"micro_batches": 8, "sequence": 32768}, PIPED),
     (
         "405B, CP 2, 65,536 tokens", L405, 75.9,
-        _PIPE | {"context_parallel": 2, "micro_batches": 8, "sequence": 65536}, UNTOLD,
+        _PIPE | {"context_parallel": 2, "micro_batches": 8, "sequence": 65536}, PIPED,
     ),
     (
         "405B, CP 4, 131,072 tokens", L405, 77.1,
-        _PIPE | {"context_parallel": 4, "micro_batches": 8, "sequence": 131072}, UNTOLD,
+        _PIPE | {"context_parallel": 4, "micro_batches": 8, "sequence": 131072}, PIPED,
     ),
     (
         "405B, CP 8, 262,144 tokens", L405, 84.9,
-        _PIPE | {"context_parallel": 8, "micro_batches": 8, "sequence": 262144}, UNTOLD,
+        _PIPE | {"context_parallel": 8, "micro_batches": 8, "sequence": 262144}, PIPED,
     ),
 ]  # fmt: skip
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from sizeup.cli import text
 from sizeup.measure.accuracy import Accuracy
+from sizeup.measure.training_accuracy import PublishedStep
 from sizeup.operations.accuracy import AccuracyReport
+from sizeup.quantity.units import GIB
 
 
 def render(report: AccuracyReport, *, explain: bool) -> list[str]:
@@ -12,10 +16,19 @@ def render(report: AccuracyReport, *, explain: bool) -> list[str]:
     lines = [text.heading(f"Errors of the estimates over {report.rows:,} rows", "of simulations and measurements"), ""]
     header = ("", "compared", "median", "p95", "worst", "lowest", "never under", "within 10 % or 16 MiB")
     lines += text.table([_row(a) for a in report.accuracy], header=header, align="<>>>>>>>")
+    if report.speed:
+        lines += ["", text.heading("Speed", "tokens/s of devices (vLLM: models) that a fit had not seen")]
+        header = ("", "compared", "median", "p95", "worst", "lowest", "never under", "within 10 %")
+        lines += text.table([_row(a) for a in report.speed], header=header, align="<>>>>>>>")
     if report.coverage:
         lines += ["", text.bold("Intervals: how often a 90 % interval held a row of a family it had not seen")]
         rows = [(c.component, f"{c.rows:,}", f"{c.share:.0%}") for c in report.coverage]
         lines += [f"  {line}" for line in text.table(rows, align="<>>")]
+    if report.ranges:
+        lines += ["", text.bold("Training: how often the range stated for a process held the figure")]
+        rows = [(c.component, f"{c.rows:,}", f"{c.share:.0%}") for c in report.ranges]
+        lines += [f"  {line}" for line in text.table(rows, align="<>>")]
+    lines += _published(report, explain=explain)
     if report.skipped:
         lines.append(text.dim(f"{len(report.skipped)} rows could not be compared (--explain names them)"))
     if explain:
@@ -23,6 +36,32 @@ def render(report: AccuracyReport, *, explain: bool) -> list[str]:
     if report.picture:
         lines.append(f"picture: {report.picture}")
     return lines
+
+
+def _published(report: AccuracyReport, *, explain: bool) -> Iterator[str]:
+    """Published steps, each with its figure and what is estimated; explain: why it differs, and where it stands."""
+    if not report.published:
+        return
+    yield ""
+    if not report.named:
+        yield text.dim(f"{len(report.published)} published training steps are among them (--published names each)")
+        return
+    yield text.heading("Training steps that others published", "GiB; ~ the nearest that is estimated stands in")
+    rows = [_step(step) for step in report.published]
+    header = ("", "", "figure", "is", "peak", "range", "error", "in range")
+    yield from text.table(rows, header=header, align="<<><>>><")
+    if explain:
+        notes = {step.note: step.run for step in report.published if step.note}
+        for note, run in notes.items():
+            yield from text.wrap(f"{run}: {note}")
+
+
+def _step(step: PublishedStep) -> tuple[str, ...]:
+    return (
+        step.run, "~" if step.nearest else "", f"{step.known / GIB:.2f}", step.component, f"{step.peak / GIB:.2f}",
+        "" if step.low == step.high else f"{step.low / GIB:.1f} to {step.high / GIB:.1f}",
+        _percent(step.error, sign=True), "" if step.low == step.high else "yes" if step.inside else "no",
+    )  # fmt: skip
 
 
 def _row(a: Accuracy) -> tuple[str, ...]:

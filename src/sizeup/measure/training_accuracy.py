@@ -18,7 +18,7 @@ class PublishedStep(msgspec.Struct, frozen=True):
     """A published figure beside the estimate, in bytes.
 
     component: what was published: the allocator's `peak`, what it `reserved`, or what the `process` took.
-    known: the figure. peak: the allocator's peak as estimated. low, expected, high: of the component that was published.
+    known: the figure. peak: the allocator's peak as estimated. low, expected, high: of what was published.
     nearest: the estimate has no such method or code, and stands for the nearest it has. note: why it is off.
     """
 

@@ -1,7 +1,8 @@
 """How far off the estimates are: every row of the ledger estimated again and compared, part by part.
 
-The rows that ship with sizeup and those of your own ledger count alike; --mine leaves the shipped ones out. --picture
-writes the errors as an SVG.
+The rows that ship with sizeup and those of your own ledger count alike; --mine leaves the shipped ones out. Speed is
+judged by published rows that a fit without their device predicted. --published names each published training step.
+--picture writes the errors as an SVG.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from sizeup.measure.accuracy import FIELDS, Accuracy, Skipped, judge, summarize
 from sizeup.measure.coverage import Coverage, coverage
 from sizeup.measure.ledger import Ledger, default_path, shipped
 from sizeup.measure.picture import picture
+from sizeup.measure.speed_accuracy import speed_comparisons
+from sizeup.measure.training_accuracy import PublishedStep, published_steps, range_coverage
 
 
 class AccuracyRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,16 +27,25 @@ class AccuracyRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     by: Annotated[str, Meta(description=f"Group by, with commas: {', '.join(FIELDS)}.")] = "evidence,engine,component"
     mine: Annotated[bool, Meta(description="Only rows of your own ledger.")] = False
+    published: Annotated[bool, Meta(description="Name each training step that others published.")] = False
     picture: Annotated[str, Meta(description="Write the errors as a picture to this SVG file.")] = ""
 
 
 class AccuracyReport(msgspec.Struct, frozen=True):
-    """Errors by group, how often intervals held, and the rows that could not be compared."""
+    """Errors by group, how often intervals held, and the rows that could not be compared.
+
+    ranges: how often the range stated for a training process held what was reserved or taken. published: training steps
+    that others published, each with its figure, range and explanation. speed: errors for devices the fit had not seen.
+    """
 
     rows: int
     accuracy: tuple[Accuracy, ...]
     coverage: tuple[Coverage, ...]
     skipped: tuple[Skipped, ...]
+    ranges: tuple[Coverage, ...] = ()
+    published: tuple[PublishedStep, ...] = ()
+    speed: tuple[Accuracy, ...] = ()
+    named: bool = False
     picture: str | None = None
     schema: str = "sizeup.accuracy/1"
 
@@ -49,12 +61,17 @@ def accuracy(request: AccuracyRequest) -> AccuracyReport:
         with Ledger() as ledger:
             rows, models = [*rows, *ledger.rows()], models | ledger.models()
     judged = judge(rows, models)
-    path = _draw(request.picture, picture(judged.comparisons)) if request.picture else None
+    held = () if request.mine else speed_comparisons()
+    path = _draw(request.picture, picture((*judged.comparisons, *held))) if request.picture else None
     return AccuracyReport(
         rows=len(rows),
         accuracy=summarize(judged.comparisons, by),
         coverage=coverage(judged.comparisons),
         skipped=judged.skipped,
+        ranges=range_coverage(rows, models),
+        published=published_steps(rows, models),
+        speed=summarize(held, ("evidence", "engine", "component")),
+        named=request.published,
         picture=path,
     )
 

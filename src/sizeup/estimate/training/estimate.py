@@ -28,7 +28,9 @@ from sizeup.estimate.training.step import (
     static_scaled,
     weight_bytes,
 )  # fmt: skip
-from sizeup.estimate.training.tape import LABELS, Tape, by_label, net, rounded
+from sizeup.estimate.training.tape import (
+    COMMUNICATION, GRADIENT, LABELS, WEIGHT_COPIES, Tape, by_label, rounded,
+)  # fmt: skip
 
 Shape = DecoderShape | T5Shape | BartShape
 
@@ -53,14 +55,22 @@ _ITEMS = {
 }
 
 
+#: Labels of what all micro-batches in flight share.
+_SHARED = frozenset({WEIGHT_COPIES, COMMUNICATION, GRADIENT})
+
+
 class Step(msgspec.Struct, frozen=True):
-    """A recorded step of one shape and setting, before it is put together for a rank."""
+    """A recorded step of one shape and setting, before it is put together for a rank.
+
+    gathered_gradients: bytes of gradients that FSDP2 holds whole between the micro-batches of a pipeline.
+    """
 
     recording: Recording
     weights: list[tuple[Weight, int]]
     optimizer: Optimizer
     setting: TrainSetting
     shape: Shape
+    gathered_gradients: int = 0
 
 
 def training_footprint(shape: Shape, setting: TrainSetting) -> TrainFootprint:
@@ -78,7 +88,11 @@ def training_footprint(shape: Shape, setting: TrainSetting) -> TrainFootprint:
 
 
 def recorded(shape: Shape, setting: TrainSetting, layers: range | None = None) -> Step:
-    """Run the step's program dry. layers: those of a pipeline stage."""
+    """Run the step's program dry. layers: those of a pipeline stage.
+
+    In a pipeline FSDP2 gathers a stage's weights once and reduces its gradients once, after the last micro-batch
+    (torch 2.13, `distributed/pipelining/stage.py`): both stay whole until then, gradients in the type of the reduction.
+    """
     local = split_shape(shape, setting) if isinstance(shape, DecoderShape) else shape
     tape = Tape(
         autocast=setting.autocast,
@@ -94,16 +108,20 @@ def recorded(shape: Shape, setting: TrainSetting, layers: range | None = None) -
     if layers is not None:
         made = _stage(made, layers, shape.layers)
     weights = counted_weights(made)
+    whole = 0
     if setting.gathers:
+        piped = setting.pipeline_parallel > 1 and setting.micro_batches > 1
         policy = fsdp.Policy(
             setting.data_parallel,
             setting.weight_item,
             4 if setting.weight_item == 4 or setting.compute_item != setting.weight_item else setting.weight_item,
-            setting.reshard,
-            setting.accumulating,
+            setting.reshard and not piped,
+            setting.accumulating or piped,
         )
+        if piped:
+            whole = gradient_bytes([(msgspec.structs.replace(w, item=policy.reduce_item), c) for w, c in weights])
         made, weights = fsdp.sharded(made, policy), fsdp.shards(weights, policy)
-    return Step(made, weights, OPTIMIZERS[setting.optimizer], setting, local)
+    return Step(made, weights, OPTIMIZERS[setting.optimizer], setting, local, whole)
 
 
 def _untrained(setting: TrainSetting, build: Build) -> BadInput:
@@ -171,9 +189,9 @@ def _stage(made: Recording, layers: range, count: int) -> Recording:
 def _rank(step: Step, device: str, flights: int = 1) -> Rank:
     setting = step.setting
     static, host = _static(step)
-    kept = sum(net(step.recording.pieces[key].forward) for key in step.recording.order) if flights > 1 else 0
+    kept = kept_bytes(step.recording) if flights > 1 else 0
     received = received_bytes(step.recording) if setting.pipeline_parallel > 1 else {}
-    waiting = (flights - 1) * max(0, kept) + sum(received.values())
+    waiting = (flights - 1) * kept + sum(received.values())
     found, level = moments(step.recording, static.total + waiting)
     trained = [(weight, count) for weight, count in step.weights if weight.trains]
     if setting.gradient_clip:
@@ -185,6 +203,15 @@ def _rank(step: Step, device: str, flights: int = 1) -> Rank:
     best = max(found, key=lambda moment: moment.peak)
     items = _items(step, static, best, waiting - sum(received.values()), received)
     return Rank(device, best.peak, best.phase, items, phases(found), host)
+
+
+def kept_bytes(recording: Recording) -> int:
+    """What a forward pass leaves for its backward pass: of each micro-batch in flight, unlike gathered weights."""
+    sums: dict[int, int] = {}
+    for key in recording.order:
+        for label, size in by_label(recording.pieces[key].forward).items():
+            sums[label] = sums.get(label, 0) + size
+    return max(0, sum(size for label, size in sums.items() if label not in _SHARED))
 
 
 def received_bytes(recording: Recording) -> dict[int, int]:
@@ -212,7 +239,7 @@ def _static(step: Step) -> tuple[Static, int]:
     as_master = [(msgspec.structs.replace(w, item=4), c) for w, c in trained] if setting.master_item else trained
     states = state_bytes(as_master, step.optimizer)
     masters = gradient_bytes(as_master) if setting.master_item else 0
-    gradients = gradient_bytes(trained) if setting.accumulating else 0
+    gradients = step.gathered_gradients or (gradient_bytes(trained) if setting.accumulating else 0)
     held = weight_bytes(weights)
     buckets = 0
     if setting.sharding in {"zero1", "zero2"}:

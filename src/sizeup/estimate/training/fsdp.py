@@ -108,12 +108,17 @@ def sharded(recording: Recording, policy: Policy) -> Recording:
     for place, key in enumerate(order):
         before = groups.get(order[place - 1]) if place else None
         after = groups.get(order[place + 1]) if place + 1 < len(order) else None
-        name = f"{key} {place == layers[0]} {place == layers[-1]} {order[place - 1] if place else ''}"
+        first, last = place == 0, place == len(order) - 1
+        name = f"{key} {first or place == layers[0]} {last or place == layers[-1]} {order[place - 1] if place else ''}"
         if name not in made:
-            if pieces[key].layer:
-                made[name] = _layer(pieces[key], groups[key], before, after, root, policy)
-            else:
-                made[name] = _end(pieces[key], place, order, root, groups, policy, layers)
+            piece = pieces[key]
+            if piece.layer:
+                piece = _layer(piece, groups[key], before, after, root, policy)
+            if first:
+                piece = _opened(piece, root, groups[order[layers[0]]], policy)
+            if last:
+                piece = _closed(piece, root, groups[order[layers[-1]]], policy)
+            made[name] = piece
         keys.append(name)
     return Recording(made, tuple(keys))
 
@@ -131,27 +136,22 @@ def _layer(piece: Piece, own: Group, before: Group | None, after: Group | None, 
     return msgspec.structs.replace(piece, forward=tuple(forward), backward=tuple(backward))
 
 
-def _end(
-    piece: Piece,
-    place: int,
-    order: tuple[str, ...],
-    root: Group,
-    groups: dict[str, Group],
-    policy: Policy,
-    layers: list[int],
-) -> Piece:
-    forward, backward = list(piece.forward), list(piece.backward)
-    last = groups[order[layers[-1]]]
-    if place == 0:
-        forward = [*_gather(root), *_copy_out(root), *forward]
-        first = groups[order[layers[0]]]
-        backward += [*_reshard(root), *_reduce(root, first, policy), _give(root.reduced, COMMUNICATION)]
-    if place == len(order) - 1:
-        forward.append(_give(last.gathered, COMMUNICATION))
-        if policy.reshard:
-            forward += _reshard(root)
-            start = [*_gather(root), *_copy_out(root), _give(root.gathered, COMMUNICATION), *_gather(last)]
-            backward = [*backward[:1], *start, *backward[1:]]
+def _opened(piece: Piece, root: Group, first: Group, policy: Policy) -> Piece:
+    """The piece that a rank begins with, and ends its backward pass with: the root's weights and gradients."""
+    forward = [*_gather(root), *_copy_out(root), *piece.forward]
+    done = [*_reshard(root), *_reduce(root, first, policy), _give(root.reduced, COMMUNICATION)]
+    return msgspec.structs.replace(piece, forward=tuple(forward), backward=(*piece.backward, *done))
+
+
+def _closed(piece: Piece, root: Group, last: Group, policy: Policy) -> Piece:
+    """The piece that a rank's forward pass ends with: a head after the gradient of the loss, or a stage's last layer."""
+    forward = [*piece.forward, _give(last.gathered, COMMUNICATION)]
+    backward = piece.backward
+    if policy.reshard:
+        forward += _reshard(root)
+        start = [*_gather(root), *_copy_out(root), _give(root.gathered, COMMUNICATION), *_gather(last)]
+        seed = 0 if piece.layer else 1
+        backward = (*backward[:seed], *start, *backward[seed:])
     return msgspec.structs.replace(piece, forward=tuple(forward), backward=tuple(backward))
 
 
