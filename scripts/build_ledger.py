@@ -3,7 +3,9 @@
     scripts/build_ledger.py simulate      data/llamacpp_simulated.jsonl: a sample of the grid
     scripts/build_ledger.py measure       data/llamacpp_measured.jsonl: real loads of random weights (20 minutes)
     scripts/build_ledger.py published     data/published.jsonl: llama.cpp rows of the truth folder, as facts
-    scripts/build_ledger.py derive        residuals, the accuracy gate, the picture, the README's table
+    scripts/build_ledger.py derive        residuals, the accuracy gate, docs/accuracy.md and .svg, the README's table
+
+Training rows come from scripts/training_rows.py, held-back speed from scripts/fit_speed.py.
 
 Needs the truth folder (SIZEUP_TRUTH, or ../shared/truth beside the repository); the first two also need
 llama-cpp-python (SIZEUP_LLAMACPP_PYTHON).
@@ -26,17 +28,20 @@ import msgspec
 
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.errors import SizeupError
-from sizeup.measure.accuracy import judge, summarize
+from sizeup.measure.accuracy import judge
 from sizeup.measure.coverage import coverage
-from sizeup.measure.gate import GATE_GROUPS, limits_of
+from sizeup.measure.gate import gated, limits_of
 from sizeup.measure.import_published import read_published
 from sizeup.measure.ledger import shipped
 from sizeup.measure.llamacpp_rows import measured_row, model_record, simulated_row
+from sizeup.measure.page import page
 from sizeup.measure.picture import picture
-from sizeup.measure.readme import between_markers, table
+from sizeup.measure.readme import between_markers, overview
 from sizeup.measure.residuals import residuals_of
 from sizeup.measure.rows import ModelRecord, Row, decode_lines, encode_line, shape_key
 from sizeup.measure.simulation import measure, simulate
+from sizeup.measure.speed_accuracy import speed_comparisons
+from sizeup.measure.training_accuracy import published_steps, range_coverage
 from sizeup.models.from_config import model_from_config
 from sizeup.models.model import Model
 
@@ -291,17 +296,19 @@ def derive() -> None:
     """Everything that follows from the shipped rows and today's estimates."""
     rows, models = shipped()
     judged = judge(rows, models)
-    accuracy = summarize(judged.comparisons, GATE_GROUPS)
+    speed = speed_comparisons()
     save(DATA / "residuals.json", residuals_of(judged.comparisons))
-    save(DATA / "accuracy_gate.json", limits_of(accuracy))
-    (ROOT / "docs" / "accuracy.svg").write_text(picture(judged.comparisons))
+    save(DATA / "accuracy_gate.json", limits_of(gated(judged)))
+    (ROOT / "docs" / "accuracy.svg").write_text(picture((*judged.comparisons, *speed)))
+    steps = published_steps(rows, models)
+    (ROOT / "docs" / "accuracy.md").write_text(page(judged.comparisons, speed, range_coverage(rows, models), steps))
     readme = ROOT / "README.md"
-    readme.write_text(between_markers(readme.read_text(), table(accuracy)))
+    readme.write_text(between_markers(readme.read_text(), overview(judged.comparisons, speed)))
     for skipped in judged.skipped:
         print(f"skipped {skipped.model}: {skipped.reason}", file=sys.stderr)
     for held in coverage(judged.comparisons):
         print(f"{held.component}: {held.inside} of {held.rows} held-back rows inside 90 %")
-    print(table(accuracy))
+    print(overview(judged.comparisons, speed))
 
 
 def save(path: Path, entries: Iterable[msgspec.Struct]) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from sizeup.measure.accuracy import Accuracy
+from sizeup.measure.accuracy import Accuracy, Judgement, summarize
+from sizeup.measure.speed_accuracy import speed_comparisons
 
 #: What the gate, and the README, tell apart.
 GATE_GROUPS = ("engine", "evidence", "machine_class", "component")
@@ -26,6 +27,11 @@ class Limit(msgspec.Struct, frozen=True):
     p95: float
     worst: float
     lowest: float
+
+
+def gated(judged: Judgement) -> tuple[Accuracy, ...]:
+    """Everything the gate holds: memory of the ledger's rows, and speed of devices the fit had not seen."""
+    return summarize((*judged.comparisons, *speed_comparisons()), GATE_GROUPS)
 
 
 def limits_of(accuracy: Iterable[Accuracy]) -> tuple[Limit, ...]:

@@ -40,12 +40,8 @@ def train_record(config: dict[str, Any], name: str, parameters: int = 0) -> Mode
 
 def changed(setting: TrainSetting) -> dict[str, Any]:
     """The fields of a setting that differ from their defaults."""
-    plain = TrainSetting()
-    return {
-        name: msgspec.to_builtins(getattr(setting, name))
-        for name in TrainSetting.__struct_fields__
-        if getattr(setting, name) != getattr(plain, name)
-    }
+    given, plain = (msgspec.json.decode(msgspec.json.encode(each)) for each in (setting, TrainSetting()))
+    return {name: value for name, value in given.items() if value != plain[name]}
 
 
 def train_row(record: ModelRecord, setting: TrainSetting, components: dict[str, float | int], **fields: Any) -> Row:

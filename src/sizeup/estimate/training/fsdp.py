@@ -144,7 +144,7 @@ def _opened(piece: Piece, root: Group, first: Group, policy: Policy) -> Piece:
 
 
 def _closed(piece: Piece, root: Group, last: Group, policy: Policy) -> Piece:
-    """The piece that a rank's forward pass ends with: a head after the gradient of the loss, or a stage's last layer."""
+    """The piece that a rank's forward pass ends with: a head after the loss's gradient, or a stage's last layer."""
     forward = [*piece.forward, _give(last.gathered, COMMUNICATION)]
     backward = piece.backward
     if policy.reshard:
