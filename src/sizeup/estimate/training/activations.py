@@ -62,6 +62,55 @@ def _quick_gelu(tape: Tape, x: Value) -> Value:
     return multiply(tape, x, pointwise(tape, scale(tape, x), keeps_output=True))
 
 
+def _bloom_gelu(tape: Tape, x: Value) -> Value:
+    """GELU as a function of its own, which keeps only its argument and has its gradient in Python (`BloomGelu`)."""
+    tape.saved()
+    keep, n = x.storage, x.n
+
+    def backward(g: Value, _keep: object = keep) -> list[Value | None]:
+        return [_bloom_gelu_gradient(tape, n, g.item)]
+
+    half = tape.value(n, x.item)
+    inner = _bloom_gelu_inner(tape, n, x.item)
+    shifted = tape.value(n, x.item)
+    del inner
+    output = tape.result(n, x.item, (x,), backward)
+    del half, shifted
+    return output
+
+
+def _bloom_gelu_inner(tape: Tape, n: int, item: int) -> Value:
+    """tanh(c · x · (1 + 0.044715 · x · x)), one operation after the other."""
+    scaled, cubed = tape.value(n, item), tape.value(n, item)
+    cubed = tape.value(n, item)
+    cubed = tape.value(n, item)
+    angle = tape.value(n, item)
+    del scaled, cubed
+    tanh = tape.value(n, item)
+    del angle
+    return tanh
+
+
+def _bloom_gelu_gradient(tape: Tape, n: int, item: int) -> Value:
+    """(½ · x · (1 - tanh²) · (c + 0.107 · x · x) + ½ · (1 + tanh)) · g."""
+    tanh = _bloom_gelu_inner(tape, n, item)
+    half, slope = tape.value(n, item), tape.value(n, item)
+    slope, power = tape.value(n, item), tape.value(n, item)
+    power = tape.value(n, item)
+    power = tape.value(n, item)
+    inner = tape.value(n, item)
+    del slope, power
+    first = tape.value(n, item)
+    del half, inner
+    second = tape.value(n, item)
+    second = tape.value(n, item)
+    whole = tape.value(n, item)
+    del first, second
+    gradient = tape.value(n, item)
+    del tanh, whole
+    return gradient
+
+
 def _squared_relu(tape: Tape, x: Value) -> Value:
     """relu(x)²."""
     return _power(tape, pointwise(tape, x, keeps_output=True))
@@ -73,4 +122,5 @@ _WRITTEN = {
     "gelu_accurate": _new_gelu,
     "quick_gelu": _quick_gelu,
     "relu2": _squared_relu,
+    "bloom_gelu": _bloom_gelu,
 }

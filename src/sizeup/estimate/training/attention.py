@@ -49,7 +49,10 @@ class Way(msgspec.Struct, frozen=True):
     softmax_in_fp32: the eager softmax is made in fp32 and cast back. causal: whether a token sees only earlier ones.
     scaled: scores are multiplied by a number. wide: queries and keys are cast to fp32 first. sinks: a trained column
     joins the scores, and the largest of each row is taken off (GPT-OSS). added: scores begin as the bias that they are
-    added to (Bloom). chosen: masked scores are chosen by a buffer of booleans (GPT-Neo). contiguous: the output is
+    added to (Bloom). chosen: scores are chosen by a buffer of booleans (GPT-Neo). filled: by the mask (MPT).
+    broadcast: one head of keys meets all queries inside the products; copied: queries and
+    keys lie so that the product copies them (Falcon).
+    lingers: whether the masked scores, or `all` scores, have names that live as long as the module's function. contiguous: the output is
     copied to rows.
     """
 
@@ -64,28 +67,34 @@ class Way(msgspec.Struct, frozen=True):
     added: bool = False
     chosen: bool = False
     filled: bool = False
+    lingers: str = ""
+    broadcast: bool = False
+    copied: bool = False
     contiguous: bool = True
 
 
-def kernel(item: int, h: Heads, *, mask: bool, grouped: bool) -> str:
+def kernel(item: int, h: Heads, *, mask: bool, grouped: bool, broadcast: bool = False) -> str:
     """The kernel torch takes on a device of compute capability 8.0 or newer; grouped: heads are passed as they are."""
     equal = h.heads == h.kv_heads
     if item == 2 and not mask and h.head_dim == h.value_dim <= 256 and (equal or grouped):
         return "flash"
     multiple = 8 if item == 2 else 4
-    if h.head_dim % multiple == 0 and h.value_dim % multiple == 0 and (equal or not grouped):
+    if h.head_dim % multiple == 0 and h.value_dim % multiple == 0 and (equal or not (grouped or broadcast)):
         return "efficient"
     return "math"
 
 
 def attend(
     tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Value | None = None, bias: Value | None = None,
-    sinks: Parameter | None = None,
+    sinks: Parameter | None = None, names: list[Value] | None = None,
 ) -> Value:  # fmt: skip
-    """The attention's output, (batch, queries, heads · value_dim), in the order of memory that the next layer wants."""
+    """The attention's output, (batch, queries, heads · value_dim), in the order of memory that the next layer wants.
+
+    sinks: a trained column of scores. names: takes what the module's function has names for until it returns.
+    """
     before, tape.label = tape.label, ATTENTION
     if way.eager:
-        output = _eager(tape, q, k, v, h, way, mask, bias, sinks)
+        output = _eager(tape, q, k, v, h, way, mask, bias, sinks, [] if names is None else names)
     else:
         output = _sdpa(tape, q, k, v, h, way, mask, bias)
     tape.label = before
@@ -95,15 +104,15 @@ def attend(
 def _sdpa(
     tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Value | None, bias: Value | None
 ) -> Value:
-    grouped = h.groups > 1 and mask is None and bias is None and h.head_dim == h.value_dim <= 256
-    if h.groups > 1 and not grouped:
+    grouped = h.groups > 1 and mask is None and bias is None and h.head_dim == h.value_dim <= 256 and not way.broadcast
+    if h.groups > 1 and not grouped and not way.broadcast:
         k, v = repeat_heads(tape, k, h), repeat_heads(tape, v, h)
     if bias is not None:
         mask = _bias_mask(tape, bias, mask, way, h)
     if tape.autocast:
         q, k, v = (cast(tape, x, tape.autocast) for x in (q, k, v))
         mask = None if mask is None else _cast_mask(tape, mask, tape.autocast)
-    chosen = kernel(q.item, h, mask=mask is not None, grouped=grouped)
+    chosen = kernel(q.item, h, mask=mask is not None, grouped=grouped, broadcast=way.broadcast)
     if chosen == "flash":
         return _flash(tape, q, k, v, h)
     if chosen == "efficient":
@@ -248,9 +257,13 @@ def _math(tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Va
         mask = Value(mask.n, q.item, tape.value(mask.n, q.item).storage)
     if grouped:
         k, v = repeat_heads(tape, k, h), repeat_heads(tape, v, h)
-    weights = product(tape, q, scale(tape, k), h.scores)
+    k = scale(tape, k)
+    left, right = (copy(tape, q), repeat_heads(tape, k, h)) if way.broadcast else (q, k)
+    weights = product(tape, left, right, h.scores)
     weights = _softmax(tape, weights, safe=True)
     weights = dropout(tape, weights, way.p)
+    if way.broadcast:
+        v = repeat_heads(tape, v, h)
     output = product(tape, weights, v, h.batch * h.queries * h.heads * h.value_dim)
     output = cast(tape, output, item)
     return copy(tape, output)
@@ -304,24 +317,32 @@ def _softmax(tape: Tape, x: Value, *, safe: bool = False) -> Value:
 
 def _eager(
     tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Value | None, bias: Value | None,
-    sinks: Parameter | None,
+    sinks: Parameter | None, names: list[Value],
 ) -> Value:  # fmt: skip
     """`eager_attention_forward`: repeated heads, scores, cap, mask, softmax, dropout, product, a copy to rows."""
     keys, values = repeat_heads(tape, k, h), repeat_heads(tape, v, h)
+    if way.copied:
+        q, keys = copy(tape, q), keys if way.broadcast else copy(tape, keys)
     if way.wide:
         q, keys = cast(tape, q, 4), cast(tape, keys, 4)
     if tape.autocast:
         q, keys, values = (cast(tape, x, tape.autocast) for x in (q, keys, values))
-    weights = _masked(tape, _scores(tape, q, keys, h, way, bias), h, way, mask)
+    weights = _masked(tape, _scores(tape, q, keys, h, way, bias, names), way, mask)
+    if way.lingers:
+        names.append(weights)
     weights = cast(tape, _probabilities(tape, weights, h, way, sinks), values.item)
     weights = dropout(tape, weights, way.p)
     output = product(tape, weights, values, h.batch * h.queries * h.heads * h.value_dim)
     return copy(tape, output) if way.contiguous else output
 
 
-def _scores(tape: Tape, q: Value, keys: Value, h: Heads, way: Way, bias: Value | None) -> Value:
+def _scores(tape: Tape, q: Value, keys: Value, h: Heads, way: Way, bias: Value | None, names: list[Value]) -> Value:
     """Queries times keys, scaled, capped, with their bias."""
     weights = product(tape, q, keys, h.scores)
+    if way.lingers == "all":
+        names.append(weights)
+    if way.added:
+        return weights
     if way.scaled:
         weights = scale(tape, weights)
     if way.softcap:
@@ -329,7 +350,7 @@ def _scores(tape: Tape, q: Value, keys: Value, h: Heads, way: Way, bias: Value |
     return weights if bias is None else add(tape, weights, bias)
 
 
-def _masked(tape: Tape, weights: Value, h: Heads, way: Way, mask: Value | None) -> Value:
+def _masked(tape: Tape, weights: Value, way: Way, mask: Value | None) -> Value:
     """Scores with a least number where a token may not look."""
     if way.chosen:
         weights = chosen(tape, weights)

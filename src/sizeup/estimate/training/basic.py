@@ -153,6 +153,17 @@ def cut(tape: Tape, x: Value, n: int, *, strided: bool = False) -> Value:
     return output
 
 
+def gathered(tape: Tape, x: Value, n: int) -> Value:
+    """`x[..., [a]]`: a copy of a part; its gradient is a whole tensor of zeros with the part added in."""
+    return tape.result(n, x.item, (x,), whole_size(tape, x.n, x.item))
+
+
+def spread(tape: Tape, x: Value, n: int) -> Value:
+    """X broadcast to n elements and copied; its gradient is summed."""
+    small = x.n
+    return tape.result(n, x.item, (x,), lambda g: (tape.value(small, g.item),))
+
+
 def _view_of(g: Value, n: int) -> Value:
     view = Value(n, g.item, g.storage)
     view.view = True

@@ -91,9 +91,14 @@ class Build:
             item = self.method.item
             self._keep(self.scope + name, Parameter(n, item, False), name, "embedding", (n * item,))
 
-    def linear(self, name: str, x: Value, inputs: int, outputs: int, *, bias: bool = False) -> Value:
-        """A linear module of that name, with its adapter if it is a target."""
+    def linear(
+        self, name: str, x: Value, inputs: int, outputs: int, *, bias: bool = False, apart: bool = False
+    ) -> Value:
+        """A linear module of that name, with its adapter if it is a target. apart: its bias is added afterwards."""
         method = self.method
+        if bias and apart:
+            result = self.linear(name, x, inputs, outputs)
+            return add(self.tape, result, self.weight(f"{name}.bias", outputs))
         self.modules[name] = None
         if method.four_bit:
             result = four_bit(self.tape, x, self._packed(name, inputs, outputs), self._bias(name, outputs, bias))

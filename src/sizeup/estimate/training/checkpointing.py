@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sizeup.estimate.training.tape import RECOMPUTED, Node, Storage, Tape, Value
+from sizeup.estimate.training.tape import RECOMPUTED, Node, Storage, Tape, Value, rounded
 
 
 def checkpointed(
@@ -28,18 +28,23 @@ def checkpointed(
     tape.grad = before
     n, item, storage = x.n, x.item, None if offload else x.storage
 
-    def backward(g: Value) -> Sequence[Value | None]:
+    def backward(grads: list[Value]) -> Sequence[Value | None]:
         kept = Value(n, item, storage) if storage is not None else tape.value(n, item)
-        return (_again(tape, layer, kept, g, products),)
+        return (_again(tape, layer, kept, grads, products),)
 
     tape.record((x,), (output,), backward)
+    if output.node is not None:
+        output.node.many = True
     return output
 
 
 def _again(
-    tape: Tape, layer: Callable[[Value], Value], kept: Value, g: Value, products: list[Storage | None]
+    tape: Tape, layer: Callable[[Value], Value], kept: Value, grads: list[Value], products: list[Storage | None]
 ) -> Value | None:
-    """Recompute the layer, run it backward, and return the gradient of its input."""
+    """Recompute the layer, run it backward, and return the gradient of its input.
+
+    The gradient of the output is taken out of its list, so that nothing but the graph refers to it.
+    """
     bottom = len(tape.nodes)
     leaf = Node([], lambda _g: (), 1)
     x = Value(kept.n, kept.item, kept.storage)
@@ -56,12 +61,23 @@ def _again(
     tape.drop_copies(tape.cached)
     tape.cached = outer
     _stop_early(tape, start)
+    _cast_first(tape, start, last, grads[0])
     tape.label = accumulating
     if last is not None:
-        last.grads[0] = g
-    del g, last
+        last.grads[0] = grads.pop()
+    del last
     tape.backward(bottom)
     return leaf.grads[0]
+
+
+def _cast_first(tape: Tape, start: int, last: Node | None, g: Value) -> None:
+    """The last sum of a layer keeps nothing: its branch's gradient is cast before the layer runs again."""
+    edges = last.edges if last is not None and len(last.edges) > 1 else []
+    for edge in edges:
+        if edge is not None and edge[2] == g.n and edge[3] != g.item:
+            entry = rounded(edge[2] * edge[3]) + tape.label
+            tape.log.insert(start, entry)
+            tape.log.append(2 * tape.label - entry)
 
 
 def _stop_early(tape: Tape, start: int) -> None:

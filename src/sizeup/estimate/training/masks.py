@@ -20,10 +20,15 @@ def make_mask(
     flash: bool = False,
     causal: bool = True,
     item: int = 0,
+    filled: bool = False,
+    always: bool = False,
 ) -> Value | None:
-    """The mask of the layers with that window; None when the kernel needs none."""
+    """The mask of the layers with that window; None when the kernel needs none.
+
+    filled: made boolean again (MPT). always: made even where the kernel needs none (Falcon).
+    """
     tape, s = build.tape, build.sequence
-    needed = padding or (window is not None and s >= window)
+    needed = always or padding or (window is not None and s >= window)
     if not eager and (flash or not needed):
         return None
     if eager and not causal and not padding:
@@ -35,6 +40,8 @@ def make_mask(
         tape.transient(s * s)
     whole = build.batch * s * s
     mask = tape.value(whole, item or build.method.item) if eager else Value(whole, 1, booleans.storage)
+    if filled:
+        mask = tape.value(whole, 1)
     del booleans
     tape.label = before
     return mask

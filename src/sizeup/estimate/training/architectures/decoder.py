@@ -18,7 +18,7 @@ from sizeup.estimate.training.masks import make_mask
 from sizeup.estimate.training.positions import Rotary
 from sizeup.estimate.training.program import Segment, State
 from sizeup.estimate.training.runs import Run
-from sizeup.estimate.training.tape import EMBEDDING, OTHER
+from sizeup.estimate.training.tape import EMBEDDING, OTHER, POSITIONS, Value
 
 __all__ = ["DecoderShape", "segments"]
 
@@ -76,9 +76,19 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     tape.label = OTHER
     if shape.sequence_ways > 1:
         x = tape.result(x.n // shape.sequence_ways, x.item, (x,), whole_size(tape, x.n, x.item))
+    if shape.embedding_norm:
+        x = norm(build, shape, "embedding_norm", x, shape.hidden)
+    if shape.alibi:
+        state.held["alibi"] = alibi(build, shape)
     for window in set(shape.windows or (None,)):
         state.held[f"mask {window}"] = make_mask(
-            build, window, padding=run.padding, eager=run.eager or shape.eager_only, flash=run.flash
+            build,
+            window,
+            padding=run.padding,
+            eager=run.eager or shape.eager_only,
+            flash=run.flash,
+            filled=shape.way.filled,
+            always=shape.always_masked,
         )
     if shape.rotary:
         dim = round(shape.head_dim * shape.rotary)
@@ -86,6 +96,16 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
             Rotary(tape, build.sequence, dim, 4 if shape.rotary_wide else x.item) for _ in range(shape.rotary_tables)
         ]
     state.x = x
+
+
+def alibi(build: Build, shape: DecoderShape) -> Value:
+    """A number for each head and key that is added to the scores; in fp32 where the model doesn't cast it."""
+    tape = build.tape
+    before, tape.label = tape.label, POSITIONS
+    copies, item = (build.batch, build.method.item) if shape.alibi == "cast" else (1, 4)
+    found = tape.value(copies * shape.head_count * build.sequence, item)
+    tape.label = before
+    return found
 
 
 def _last_norm(build: Build, state: State, shape: DecoderShape) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sizeup.estimate.training.activations import activate
 from sizeup.estimate.training.architectures.shape import DecoderShape
-from sizeup.estimate.training.basic import multiply, split
+from sizeup.estimate.training.basic import dropout, multiply, split
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.tape import Value
 
@@ -14,9 +14,9 @@ def feed_forward(build: Build, shape: DecoderShape, x: Value) -> Value:
     tape, h, inner, bias = build.tape, shape.hidden, shape.ffn, shape.mlp_bias
     up, down = shape.name("mlp.up_proj"), shape.name("mlp.down_proj")
     if shape.mlp == "plain":
-        return build.linear(
-            down, activate(tape, build.linear(up, x, h, inner, bias=bias), shape.activation), inner, h, bias=bias
-        )
+        y = build.linear(up, x, h, inner, bias=bias, apart=shape.product_bias)
+        y = dropout(tape, activate(tape, y, shape.activation), shape.inner_dropout)
+        return build.linear(down, y, inner, h, bias=bias, apart=shape.product_bias)
     if shape.mlp == "fused":
         both = build.linear(shape.name("mlp.gate_up_proj"), x, h, 2 * inner, bias=bias)
         gate, straight = split(tape, both, (both.n // 2, both.n // 2))

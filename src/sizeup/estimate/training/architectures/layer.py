@@ -12,7 +12,20 @@ from sizeup.estimate.training.architectures.latent import latent_attention
 from sizeup.estimate.training.architectures.layer_norms import norm
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.attention import Heads, Way, attend
-from sizeup.estimate.training.basic import add, cast, cut, dropout, heads, scale, split, whole_size
+from sizeup.estimate.training.basic import (
+    add,
+    cast,
+    copy,
+    cut,
+    dropout,
+    gathered,
+    heads,
+    pointwise,
+    scale,
+    split,
+    spread,
+    whole_size,
+)
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.checkpointing import checkpointed
 from sizeup.estimate.training.positions import rotate, rotate_part
@@ -48,7 +61,10 @@ class Layer:
         mask = state.held.get(f"mask {window}")
         self.mask = mask if isinstance(mask, Value) else None
         tables = state.held.get("rotary")
-        self.rotary = tables[0] if isinstance(tables, list) else None
+        self.rotary = tables[-1 if window is None else 0] if isinstance(tables, list) else None
+        alibi = state.held.get("alibi")
+        self.names: list[Value] = []
+        self.alibi = alibi if isinstance(alibi, Value) else None
 
     def __call__(self, x: Value) -> Value:
         """The stream after the layer."""
@@ -84,7 +100,11 @@ class Layer:
 
     def attention(self, x: Value) -> Value:
         """Attention of the whole sequence."""
-        return self.part(self.attended(self.whole(x)))
+        return self.dropped(self.part(self.attended(self.whole(x))))
+
+    def dropped(self, x: Value) -> Value:
+        """A half's output with the dropout that its own module applies."""
+        return dropout(self.build.tape, x, self.shape.half_dropout)
 
     def attended(self, x: Value) -> Value:
         """Projections, rotation, attention, output projection."""
@@ -98,30 +118,35 @@ class Layer:
         q, k, v = self.projections(x)
         if self.rotary is not None:
             q, k = self.all_turned(q, k)
+        groups = shape.head_count if shape.qkv == "grouped" else shape.kv_heads
         sizes = Heads(
-            build.batch, build.sequence, build.sequence,
-            shape.head_count, shape.kv_heads, shape.head_dim, shape.head_dim,
-        )  # fmt: skip
-        y = attend(tape, q, k, v, sizes, self.way(), self.mask)
-        y = build.linear(
-            shape.name("self_attn.o_proj"), y, shape.head_count * shape.head_dim, shape.hidden, bias=shape.output_bias
+            build.batch, build.sequence, build.sequence, shape.head_count, groups, shape.head_dim, shape.head_dim
         )
+        sinks = build.weight("self_attn.sinks", shape.head_count) if shape.way.sinks else None
+        y = attend(tape, q, k, v, sizes, self.way(), self.mask, self.alibi, sinks, self.names)
+        y = build.linear(
+            shape.name("self_attn.o_proj"), y, shape.head_count * shape.head_dim, shape.hidden, bias=shape.output_bias,
+            apart=shape.product_bias,
+        )  # fmt: skip
+        if shape.order != "bloom":
+            self.names.clear()
         tape.label = before
         return y
 
     def way(self) -> Way:
         """How attention is computed."""
         shape = self.shape
-        return msgspec.structs.replace(
-            shape.way, eager=self.run.eager or shape.eager_only, p=shape.attention_dropout
-        )
+        return msgspec.structs.replace(shape.way, eager=self.run.eager or shape.eager_only, p=shape.attention_dropout)
 
     def all_turned(self, q: Value, k: Value) -> tuple[Value, Value]:
         """Queries and keys with their positions, and normed after that where the model does."""
-        shared = self.rotary
-        if self.shape.rotary_repeats and shared is not None:
+        shared, repeats = self.rotary, self.shape.rotary_repeats
+        if repeats and shared is not None:
             self.rotary = shared.repeated(self.build.tape)
-        q, k = self.turned(q), self.turned(k)
+        q = self.turned(q)
+        if repeats == "tensor" and shared is not None:
+            self.rotary = shared.repeated(self.build.tape)
+        k = self.turned(k)
         self.rotary = shared
         if self.shape.qk_norm == "turned":
             q = self.norm("query_layernorm", q, self.shape.head_dim)
@@ -171,8 +196,19 @@ class Layer:
         """One projection, cut in three."""
         build, shape, tape = self.build, self.shape, self.build.tape
         name = shape.name("self_attn.qkv_proj")
-        y = build.linear(name, x, shape.hidden, width + 2 * small, bias=shape.qkv_bias)
+        y = build.linear(name, x, shape.hidden, width + 2 * small, bias=shape.qkv_bias, apart=shape.product_bias)
         tokens = build.tokens
+        if shape.qkv_clipped:
+            y = pointwise(tape, y)
+        if shape.qkv in {"indexed", "grouped", "selected"}:
+            self.names.append(y)
+        if shape.qkv == "indexed":
+            k, v = (gathered(tape, y, tokens * small) for _ in range(2))
+            return cut(tape, y, tokens * width, strided=True), k, v
+        if shape.qkv == "grouped":
+            q = copy(tape, cut(tape, y, tokens * width, strided=True))
+            k, v = (spread(tape, gathered(tape, y, tokens * small), tokens * width) for _ in range(2))
+            return q, k, v
         if shape.qkv == "selected":
             q, k, v = (cut(tape, y, n, strided=True) for n in (tokens * width, tokens * small, tokens * small))
             return self.normed(q, "q"), self.normed(k, "k"), v
@@ -183,7 +219,7 @@ class Layer:
 
     def feed_forward(self, x: Value) -> Value:
         """The dense half, or the mixture, of the whole sequence."""
-        return self.part(self.fed(self.whole(x)))
+        return self.dropped(self.part(self.fed(self.whole(x))))
 
     def fed(self, x: Value) -> Value:
         """The dense half, or the mixture."""
@@ -240,13 +276,45 @@ def _parallel(layer: Layer, x: Value) -> Value:
     return layer.residual(layer.residual(residual, attended), fed)
 
 
+def _named(layer: Layer, x: Value) -> Value:
+    """`pre`, but each half's output has a name of its own until the layer returns (GPT-2)."""
+    residual = x
+    attended = layer.attention(layer.norm("input_layernorm", x))
+    x = residual = layer.build.add(attended, residual)
+    x = layer.norm("post_attention_layernorm", x)
+    fed = layer.feed_forward(x)
+    return layer.build.add(residual, fed)
+
+
 def _parallel_sum(layer: Layer, x: Value) -> Value:
     """Both halves of one norm are added first, then the stream."""
-    tape, p = layer.build.tape, layer.shape.residual_dropout
     normed = layer.norm("input_layernorm", x)
-    attended = dropout(tape, layer.attention(normed), p)
-    fed = dropout(tape, layer.feed_forward(normed), p)
-    return add(tape, add(tape, attended, fed), x)
+    attended = layer.attention(normed)
+    fed = layer.feed_forward(normed)
+    return add(layer.build.tape, add(layer.build.tape, attended, fed), x)
+
+
+def _bloom(layer: Layer, x: Value) -> Value:
+    """`pre`, but each half adds the stream itself, before its names are gone."""
+    normed = layer.norm("input_layernorm", x)
+    attended = layer.attention(normed)
+    x = layer.residual(x, attended)
+    layer.names.clear()
+    del attended
+    normed = layer.norm("post_attention_layernorm", x)
+    return layer.residual(x, layer.feed_forward(normed))
+
+
+def _falcon(layer: Layer, x: Value) -> Value:
+    """Both halves of one norm or of two; the second is added to in place."""
+    normed = beside = layer.norm("input_layernorm", x)
+    if layer.shape.order == "falcon2":
+        beside = layer.norm("ln_mlp", x)
+    attended = layer.attention(normed)
+    fed = layer.feed_forward(beside)
+    both = Value(fed.n, fed.item, fed.storage)
+    layer.build.tape.record((fed, attended), (both,), lambda g: (g, g))
+    return layer.residual(x, both)
 
 
 def _parallel2(layer: Layer, x: Value) -> Value:
@@ -258,4 +326,7 @@ def _parallel2(layer: Layer, x: Value) -> Value:
     return add(tape, add(tape, fed, attended), x)
 
 
-_ORDERS = {"pre": _pre, "post": _post, "sandwich": _sandwich, "parallel": _parallel, "parallel2": _parallel2, "parallel_sum": _parallel_sum}
+_ORDERS = {
+    "pre": _pre, "post": _post, "sandwich": _sandwich, "parallel": _parallel, "parallel2": _parallel2, "parallel_sum": _parallel_sum,
+    "named": _named, "bloom": _bloom, "falcon": _falcon, "falcon2": _falcon,
+}  # fmt: skip

@@ -15,14 +15,18 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     norm: `rms`, `rms_fp32` (the weight multiplies in fp32), `rms_offset` (1 + weight in fp32, Gemma), `rms_wide` (the
     weight is cast to fp32), `layer`, `layer_plain` (no weights), `layer_lowered` (follows autocast), `wide` (Cohere's).
     order: where norms stand: `pre`, `post` (after each half), `sandwich` (both), `parallel` (one norm for both halves),
-    `parallel2` (a norm each). qkv: `split`, `sliced` (one matrix, three slices), others (one matrix, cut in three).
+    `parallel2` (a norm each), `parallel_sum` (halves are added first), `named` (GPT-2's). residual_dropout: of what is
+    added to the stream, by the layer; half_dropout: by the half's own module. qkv: `split`, `sliced` (one matrix, three slices), others (one matrix, cut in three).
     qk_norm: `head`, `whole`, `turned` (after the rotation) or none. rotary: share of a head that turns (0: none).
     interleaved: pairs turn instead of halves. rotary_back: turned in the table's type, cast back. rotary_joined: the
-    turned part is joined to the rest even if there is none. rotary_wide: tables in fp32. rotary_repeats: every layer
-    spreads the tables to pairs anew. rotary_complex: turned as complex numbers in fp32.
+    turned part is joined to the rest even if there is none. rotary_wide: tables in fp32. rotary_repeats: each
+    `layer`, or each `tensor`, spreads the tables to pairs anew. rotary_complex: turned as complex numbers in fp32.
     mlp: `gated`, `fused` (gate and up in one matrix), `plain`. windows: of each layer, None where it sees all.
     embedding_scale: who multiplies the embeddings, their `module` or the `model`.
-    position_table: rows of a learned position table (0: none). sequence_ways: ranks that split the stream.
+    position_table: rows of a learned position table (0: none). positions_apart: looked up for each sequence anew.
+    alibi: numbers for each head and key are added to the scores, `cast` to the stream's type or `wide` in fp32.
+    way: how eager attention is written. inner_dropout: of the feed-forward's inner width. sequence_ways: ranks that
+    split the stream.
     """
 
     hidden: int
@@ -38,6 +42,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     order: str = "pre"
     qkv: str = "split"
     qkv_bias: bool = False
+    qkv_clipped: bool = False
+    product_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
     qk_norm: str = ""
@@ -46,12 +52,13 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     rotary_back: bool = False
     rotary_joined: bool = False
     rotary_wide: bool = False
-    rotary_repeats: bool = False
+    rotary_repeats: str = ""
     rotary_complex: bool = False
     rotary_tables: int = 1
     mlp: str = "gated"
     activation: str = "silu"
     residual_dropout: float = 0.0
+    half_dropout: float = 0.0
     attention_dropout: float = 0.0
     embedding_dropout: float = 0.0
     windows: tuple[int | None, ...] = ()

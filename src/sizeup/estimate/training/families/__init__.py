@@ -11,12 +11,12 @@ from sizeup.models.config import Config
 #: Module → model types; the function has the model type's name, or the one after the colon.
 FAMILIES = {
     "dense": (
-        "llama mistral qwen2 qwen3 granite gemma gemma2 gemma3_text:gemma3 phi3 olmo olmo2 olmo3:olmo2 cohere "
+        "llama mistral qwen2 qwen3 granite gemma gemma2 gemma3_text:gemma3 phi3 olmo olmo2 olmo3 cohere "
         "glm glm4 seed_oss smollm3:llama helium ernie4_5 exaone4 hunyuan_v1_dense:hunyuan vaultgemma cohere2 "
-        "internlm3 ministral:mistral qwen"
+        "internlm3 ministral:mistral iquestcoder:llama qwen"
     ),
     "plain": ("gpt2 stablelm starcoder2 gpt_neox phi nemotron opt arcee apertus"),
-    "early": "gpt_bigcode gptj gpt_neo biogpt persimmon",
+    "early": "gpt_bigcode gptj codegen gpt_neo biogpt persimmon bloom mpt falcon",
     "mixtures": (
         "deepseek_v3 mixtral qwen3_moe qwen2_moe olmoe glm4_moe dots1 minimax_m2 granitemoe deepseek_v2 "
         "kimi_k2:deepseek_v3"

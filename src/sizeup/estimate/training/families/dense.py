@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.attention import Way
 from sizeup.estimate.training.families.common import base, bias, everywhere, partial, windows
@@ -126,8 +128,13 @@ def olmo2(cfg: Config) -> DecoderShape:
     return base(
         cfg, qkv_bias=b, output_bias=b, norm="rms_fp32", order="post", qk_norm="whole", rotary_back=True,
         rotary_wide=True,
-        windows=windows(cfg, sizes(cfg).layers) if cfg.has("sliding_window") else (),
     )  # fmt: skip
+
+
+def olmo3(cfg: Config) -> DecoderShape:
+    """OLMo 2 with windows in three of four layers, and a table of positions for each kind of layer."""
+    found = windows(cfg, sizes(cfg).layers, (SLIDING, SLIDING, SLIDING, FULL))
+    return msgspec.structs.replace(olmo2(cfg), windows=found, rotary_tables=2)
 
 
 def exaone4(cfg: Config) -> DecoderShape:
@@ -161,26 +168,26 @@ def ernie4_5(cfg: Config) -> DecoderShape:
         interleaved=True,
         rotary_back=True,
         rotary_wide=True,
-        rotary_repeats=True,
+        rotary_repeats="layer",
     )
 
 
 def helium(cfg: Config) -> DecoderShape:
     """Llama whose norms' weights are cast to fp32, turned in pairs."""
-    return base(cfg, qkv_bias=bias(cfg), norm="rms_wide", interleaved=True, rotary_repeats=True)
+    return base(cfg, qkv_bias=bias(cfg), norm="rms_wide", interleaved=True, rotary_repeats="layer")
 
 
 def glm(cfg: Config) -> DecoderShape:
     """Llama with gate and up in one matrix, half of each head turned in pairs."""
     b = bias(cfg)
-    return base(cfg, qkv_bias=b, mlp="fused", rotary=partial(cfg), interleaved=True, rotary_repeats=True)
+    return base(cfg, qkv_bias=b, mlp="fused", rotary=partial(cfg), interleaved=True, rotary_repeats="layer")
 
 
 def glm4(cfg: Config) -> DecoderShape:
     """GLM with norms after the halves as well."""
     b = bias(cfg)
     return base(
-        cfg, qkv_bias=b, mlp="fused", rotary=partial(cfg), interleaved=True, rotary_repeats=True, order="sandwich"
+        cfg, qkv_bias=b, mlp="fused", rotary=partial(cfg), interleaved=True, rotary_repeats="layer", order="sandwich"
     )
 
 

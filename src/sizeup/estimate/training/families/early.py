@@ -46,7 +46,7 @@ def gpt_bigcode(cfg: Config) -> DecoderShape:
         cfg, kv_heads=1 if several else heads, ffn=cfg.int("n_inner", default=4 * hidden),
         qkv="views", qkv_bias=True, output_bias=True, mlp_bias=True, norm="layer", mlp="plain",
         activation=cfg.str("activation_function", default="gelu_pytorch_tanh"), rotary=0.0,
-        residual_dropout=cfg.float("resid_pdrop", default=0.1), embedding_dropout=cfg.float("embd_pdrop", default=0.1),
+        order="named", half_dropout=cfg.float("resid_pdrop", default=0.1), embedding_dropout=cfg.float("embd_pdrop", default=0.1),
         attention_dropout=cfg.float("attn_pdrop", default=0.1), position_table=positions,
         tied=cfg.bool("tie_word_embeddings", default=True), buffers=(positions * positions,), names=GPT2_NAMES,
     )  # fmt: skip
@@ -58,12 +58,18 @@ def gptj(cfg: Config) -> DecoderShape:
     p = cfg.float("resid_pdrop", default=0.0)
     turned = cfg.int("rotary_dim", default=hidden // heads)
     return base(
-        cfg, ffn=cfg.int("n_inner", default=4 * hidden), mlp_bias=True, norm="layer", order="parallel_sum",
+        cfg, buffers=_sines(cfg), ffn=cfg.int("n_inner", default=4 * hidden), mlp_bias=True, norm="layer", order="parallel_sum",
         mlp="plain", activation=cfg.str("activation_function", default="gelu_new"), rotary=turned / (hidden // heads),
-        interleaved=True, eager_only=True, way=Way(wide=True), residual_dropout=p, head_bias=True,
+        interleaved=True, rotary_repeats="tensor", eager_only=True, way=Way(wide=True), half_dropout=p, head_bias=True,
         embedding_dropout=cfg.float("embd_pdrop", default=0.0), attention_dropout=cfg.float("attn_pdrop", default=0.0),
         names=GPTJ_NAMES,
     )  # fmt: skip
+
+
+def _sines(cfg: Config) -> tuple[int, ...]:
+    """Every layer keeps a table of sines and cosines of all positions, in fp32."""
+    width = cfg.optional_int("rotary_dim") or cfg.int("n_embd", "hidden_size")
+    return (4 * cfg.int("n_positions", "max_position_embeddings") * width,) * cfg.int("n_layer", "num_hidden_layers")
 
 
 def gpt_neo(cfg: Config) -> DecoderShape:
@@ -74,7 +80,8 @@ def gpt_neo(cfg: Config) -> DecoderShape:
         cfg, head_count=heads, kv_heads=heads, layers=layers, ffn=cfg.int("intermediate_size", default=4 * hidden),
         output_bias=True, mlp_bias=True, norm="layer", mlp="plain", rotary=0.0, position_table=positions,
         activation=cfg.str("activation_function", default="gelu_new"), eager_only=True,
-        way=Way(wide=True, scaled=False, chosen=True), residual_dropout=cfg.float("resid_dropout", default=0.0),
+        way=Way(wide=True, scaled=False, chosen=True), half_dropout=cfg.float("resid_dropout", default=0.0),
+        order="named",
         embedding_dropout=cfg.float("embed_dropout", default=0.0),
         attention_dropout=cfg.float("attention_dropout", default=0.0),
         tied=cfg.bool("tie_word_embeddings", default=True), buffers=(positions * positions,) * layers,
@@ -103,4 +110,67 @@ def persimmon(cfg: Config) -> DecoderShape:
         qk_norm="head" if cfg.bool("qk_layernorm", default=True) else "", rotary=partial(cfg), rotary_joined=True,
         activation=cfg.str("hidden_act", default="relu2"), attention_dropout=cfg.float("attention_dropout", default=0.0),
         residual_dropout=cfg.float("hidden_dropout", default=0.0), names=PERSIMMON_NAMES,
+    )  # fmt: skip
+
+
+def bloom(cfg: Config) -> DecoderShape:
+    """A norm on the embeddings, scores that begin as linear biases, a GELU with a gradient of its own (eager only)."""
+    hidden = cfg.int("n_embed", "hidden_size")
+    return base(
+        cfg, hidden=hidden, ffn=4 * hidden, qkv="selected", qkv_bias=True, output_bias=True, mlp_bias=True,
+        norm="layer", order="bloom", mlp="plain", activation="bloom_gelu", rotary=0.0, alibi="cast", embedding_norm=True,
+        eager_only=True, way=Way(added=True, lingers="all"), residual_dropout=cfg.float("hidden_dropout", default=0.0),
+        attention_dropout=cfg.float("attention_dropout", default=0.0),
+        tied=cfg.bool("tie_word_embeddings", default=True), names=BLOOM_NAMES,
+    )  # fmt: skip
+
+
+def mpt(cfg: Config) -> DecoderShape:
+    """Norms without biases, linear biases in fp32 added to the scores, masked by filling (eager only)."""
+    hidden = cfg.int("d_model", "hidden_size")
+    inner = cfg.optional_sub("attn_config")
+    p = inner.float("attn_pdrop", default=0.0) if inner is not None else 0.0
+    return base(
+        cfg, ffn=4 * hidden, qkv="views", norm="layer", norm_bias=False, mlp="plain", activation="gelu", rotary=0.0,
+        alibi="wide", eager_only=True, way=Way(filled=True, lingers="masked"), residual_dropout=p, attention_dropout=p,
+        qkv_clipped=inner is not None and bool(inner.optional_float("clip_qkv")),
+        tied=cfg.bool("tie_word_embeddings", default=True), names=MPT_NAMES,
+    )  # fmt: skip
+
+
+def codegen(cfg: Config) -> DecoderShape:
+    """GPT-J with one matrix for query, value and key, cut for four devices and copied together again."""
+    hidden, heads = cfg.int("n_embd", "hidden_size"), cfg.int("n_head", "num_attention_heads")
+    p = cfg.float("resid_pdrop", default=0.0)
+    turned = cfg.int("rotary_dim", default=hidden // heads)
+    return base(
+        cfg, buffers=_sines(cfg), ffn=cfg.int("n_inner", default=4 * hidden), qkv="copied", mlp_bias=True, norm="layer",
+        order="parallel_sum", mlp="plain", activation=cfg.str("activation_function", default="gelu_new"),
+        rotary=turned / (hidden // heads), rotary_wide=True, interleaved=True, rotary_repeats="tensor",
+        eager_only=True, way=Way(wide=True), half_dropout=p, head_bias=True,
+        embedding_dropout=cfg.float("embd_pdrop", default=0.0), attention_dropout=cfg.float("attn_pdrop", default=0.0),
+        names=GPTJ_NAMES,
+    )  # fmt: skip
+
+
+def falcon(cfg: Config) -> DecoderShape:
+    """One matrix of all heads' queries, keys and values, halves side by side, a mask even where none is needed."""
+    new, several = cfg.bool("new_decoder_architecture", default=False), cfg.bool("multi_query", default=True)
+    heads = cfg.int("num_attention_heads", "n_head")
+    groups = cfg.int("num_kv_heads", "n_head_kv", default=heads)
+    beside = cfg.bool("parallel_attn", default=True) or new
+    norms = cfg.optional_int("num_ln_in_parallel_attn") or (2 if new else 1)
+    order = ("falcon2" if new and norms == 2 else "falcon") if beside else "pre"
+    b, p = cfg.bool("bias", default=False), cfg.float("hidden_dropout", default=0.0)
+    hidden = cfg.int("hidden_size")
+    return base(
+        cfg, ffn=cfg.int("ffn_hidden_size", default=4 * hidden), kv_heads=groups if new else 1 if several else heads,
+        qkv="grouped" if new else "indexed" if several else "selected", qkv_bias=b, output_bias=b, mlp_bias=b,
+        product_bias=b, norm="layer", order=order, mlp="plain",
+        activation=cfg.str("activation", default="gelu"), rotary=0.0 if cfg.bool("alibi", default=False) else 1.0,
+        always_masked=True,
+        way=Way(
+            softmax_in_fp32=False, scaled=False, copied=True, broadcast=several and not new and heads > 1
+        ), residual_dropout=p, attention_dropout=0.0,
+        tied=cfg.bool("tie_word_embeddings", default=True), names=BLOOM_NAMES,
     )  # fmt: skip

@@ -84,7 +84,7 @@ def gpt2(cfg: Config) -> DecoderShape:
         cfg, ffn=cfg.int("n_inner", default=4 * hidden), qkv="split_views", qkv_bias=True, output_bias=True,
         mlp_bias=True,
         norm="layer", mlp="plain", activation=cfg.str("activation_function", default="gelu_new"), rotary=0.0,
-        residual_dropout=p, embedding_dropout=cfg.float("embd_pdrop", default=0.1),
+        half_dropout=p, order="named", embedding_dropout=cfg.float("embd_pdrop", default=0.1),
         attention_dropout=cfg.float("attn_pdrop", default=0.1), position_table=cfg.int("n_positions",
         "max_position_embeddings"),
         tied=cfg.bool("tie_word_embeddings", default=True), way=Way(softmax_in_fp32=False),
