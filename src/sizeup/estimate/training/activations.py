@@ -111,6 +111,27 @@ def _bloom_gelu_gradient(tape: Tape, n: int, item: int) -> Value:
     return gradient
 
 
+def xielu(tape: Tape, x: Value, positive: Value, negative: Value) -> Value:
+    """x > 0: α₊ · x² + β · x, else (expm1(min(x, ε)) - x) · α₋ + β · x, with trained α (`XIELUActivation` in Python).
+
+    Autocast computes softplus and expm1 in fp32, and what they meet becomes fp32.
+    """
+    wide = 4 if tape.autocast else x.item
+    alpha_p, alpha_n = (cast(tape, pointwise(tape, alpha), wide) for alpha in (positive, negative))
+    where = tape.value(x.n, 1)
+    rising = add(tape, multiply(tape, multiply(tape, alpha_p, x), x), scale(tape, x))
+    curve = pointwise(tape, cast(tape, pointwise(tape, x), wide), keeps_output=True)
+    falling = add(tape, multiply(tape, add(tape, curve, x), alpha_n), scale(tape, x))
+    del curve
+    tape.saved()
+    keep, n = where.storage, x.n
+
+    def backward(g: Value, _keep: object = keep) -> list[Value | None]:
+        return [tape.value(n, g.item), tape.value(n, g.item)]
+
+    return tape.result(x.n, max(rising.item, falling.item), (rising, falling), backward)
+
+
 def _squared_relu(tape: Tape, x: Value) -> Value:
     """relu(x)²."""
     return _power(tape, pointwise(tape, x, keeps_output=True))

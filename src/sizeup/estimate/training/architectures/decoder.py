@@ -35,14 +35,17 @@ def segments(shape: DecoderShape, run: Run) -> list[Segment]:
         sparse = bool(shape.sparse) and shape.sparse[number]
         window = shape.windows[number] if shape.windows else None
         recomputed = bool(run.checkpoint) and run.checkpoint[number]
+        still = bool(shape.still) and shape.still[number]
         words = (
             "first" * (number == 0), "mixture" if sparse else "dense", str(window or ""), "again" * recomputed,
-            "opens" * (recomputed and window not in seen),
+            "opens" * (recomputed and window not in seen), "still" * still,
         )  # fmt: skip
         seen.add(window)
         key = " ".join(words)
         if key not in kinds:
-            kinds[key] = layer_runner(shape, run, sparse=sparse, window=window, recomputed=recomputed)
+            kinds[key] = layer_runner(
+                shape, run, sparse=sparse, window=window, recomputed=recomputed, still=still
+            )
         parts.append(Segment(key, kinds[key], "mixture layer" if sparse else "layer", layer=True))
     parts.append(Segment("norm", lambda build, state: _last_norm(build, state, shape), "final norm"))
     parts.append(Segment("loss", lambda build, state: head_and_loss(build, state, shape, run), "head and loss"))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sizeup.estimate.training.activations import activate
-from sizeup.estimate.training.basic import add, cast, multiply, pointwise, split, whole_size
+from sizeup.estimate.training.basic import add, cast, cut, multiply, pointwise, scale, shift, split, whole_size
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.tape import ADAPTER, EXPERTS, Tape, Value
@@ -27,7 +27,8 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
     scoring: `softmax`, `sigmoid` (the product in fp32, a correction bias that doesn't train), `sigmoid after` (the
     product in the stream's type), `softmax wide` (all in fp32), `softmax after` (over the chosen ones only).
     normalised: whether the chosen weights
-    are divided by their sum.
+    are divided by their sum. bias: router and experts have biases. clamped: gate and up are clamped, and their product
+    written out (GPT-OSS). shared_fused: the shared expert's gate and up are one matrix.
     """
 
     experts: int
@@ -40,6 +41,8 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
     gated: bool = True
     bias: bool = False
     shared_first: bool = False
+    shared_fused: bool = False
+    clamped: bool = False
     adapted: bool = False
 
 
@@ -69,9 +72,10 @@ def route(build: Build, x: Value, hidden: int, m: Mixture) -> tuple[Value, Value
         gate = _adapted_weight(build, "mlp.gate", gate, hidden, 1, 1)
     if m.scoring in {"sigmoid", "softmax wide"}:
         x, gate = cast(tape, x, 4), cast(tape, gate, 4)
-    logits = linear(tape, x, gate, outputs=m.experts)
-    wide = cast(tape, logits, 4)
-    after = m.scoring == "softmax after"
+    offset = build.weight("mlp.router.bias", m.experts) if m.bias else None
+    logits = linear(tape, x, gate, offset, outputs=m.experts)
+    wide = logits if m.scoring == "softmax after, low" else cast(tape, logits, 4)
+    after = m.scoring.startswith("softmax after")
     scores = wide if after else pointwise(tape, wide, keeps_output=True)
     del wide
     numbers = tape.value(tokens * m.chosen, 8)
@@ -113,20 +117,44 @@ def _routed(build: Build, x: Value, weights: Value, numbers: Value, hidden: int,
         inner = _adapted_weight(build, "mlp.experts.gate_up_proj", inner, hidden, m.experts, sides)
         outer = _adapted_weight(build, "mlp.experts.down_proj", outer, m.width, m.experts, 1)
     y = _grouped(tape, picked, inner, pairs * sides * m.width)
+    if m.bias:
+        y = _offset(build, y, "mlp.experts.gate_up_proj_bias", m.experts * sides * m.width, sorted_numbers)
     del picked
-    if m.gated:
+    if m.clamped:
+        y = _clamped_gate(tape, y)
+    elif m.gated:
         gate, up = split(tape, y, (y.n // 2, y.n // 2))
         y = multiply(tape, activate(tape, gate, activation), up)
         del gate, up
     else:
         y = activate(tape, y, activation)
     y = _grouped(tape, y, outer, pairs * hidden)
+    if m.bias:
+        y = _offset(build, y, "mlp.experts.down_proj_bias", m.experts * hidden, sorted_numbers)
     y = multiply(tape, y, weight)
     inverse = tape.value(pairs, 8)
     y = _gathered(tape, y, pairs * hidden, inverse)
     del sorted_numbers, order, weight, inverse, numbers
     output = tape.result(build.tokens * hidden, y.item, (y,), lambda g: (_spread(g, pairs * hidden),))
     return cast(tape, output, x.item)
+
+
+def _offset(build: Build, y: Value, name: str, n: int, numbers: Value) -> Value:
+    """The biases of each pair's expert, picked and added in place."""
+    tape, weight = build.tape, build.weight(name, n, n, "matrix")
+    picked = _gathered(tape, weight, y.n, numbers)
+    output = Value(y.n, y.item, y.storage)
+    tape.record((y, picked), (output,), lambda g: (g, g))
+    return output
+
+
+def _clamped_gate(tape: Tape, y: Value) -> Value:
+    """(up + 1) · gate · sigmoid(α · gate) of clamped halves that lie in turns."""
+    n = y.n // 2
+    gate = pointwise(tape, cut(tape, y, n))
+    up = pointwise(tape, cut(tape, y, n))
+    glu = multiply(tape, gate, pointwise(tape, scale(tape, gate), keeps_output=True))
+    return multiply(tape, shift(tape, up), glu)
 
 
 def _spread(g: Value, n: int) -> Value:
@@ -164,6 +192,11 @@ def _adapts(build: Build, m: Mixture) -> bool:
 
 def _shared(build: Build, x: Value, hidden: int, m: Mixture, activation: str) -> Value:
     tape = build.tape
+    if m.shared_fused:
+        both = build.linear("shared_mlp.input_linear", x, hidden, 2 * m.shared)
+        gate, up = split(tape, both, (both.n // 2, both.n // 2))
+        y = multiply(tape, activate(tape, gate, activation), up)
+        return build.linear("shared_mlp.output_linear", y, m.shared, hidden)
     gate = build.linear("mlp.shared_experts.gate_proj", x, hidden, m.shared)
     up = build.linear("mlp.shared_experts.up_proj", x, hidden, m.shared)
     y = build.linear(

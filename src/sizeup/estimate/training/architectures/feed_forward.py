@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sizeup.estimate.training.activations import activate
+from sizeup.estimate.training.activations import activate, xielu
+from sizeup.estimate.training.architectures.layer_norms import norm
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.basic import dropout, multiply, split
 from sizeup.estimate.training.build import Build
@@ -15,21 +16,27 @@ def feed_forward(build: Build, shape: DecoderShape, x: Value) -> Value:
     up, down = shape.name("mlp.up_proj"), shape.name("mlp.down_proj")
     if shape.mlp == "plain":
         y = build.linear(up, x, h, inner, bias=bias, apart=shape.product_bias)
-        y = dropout(tape, activate(tape, y, shape.activation), shape.inner_dropout)
+        y = dropout(tape, activated(build, shape, y), shape.inner_dropout)
         return build.linear(down, y, inner, h, bias=bias, apart=shape.product_bias)
     if shape.mlp == "fused":
         both = build.linear(shape.name("mlp.gate_up_proj"), x, h, 2 * inner, bias=bias)
         gate, straight = split(tape, both, (both.n // 2, both.n // 2))
         product = multiply(tape, straight, activate(tape, gate, shape.activation))
         return build.linear(down, product, inner, h, bias=bias)
-    return build.linear(
-        down,
-        multiply(
-            tape,
-            activate(tape, build.linear(shape.name("mlp.gate_proj"), x, h, inner, bias=bias), shape.activation),
-            build.linear(up, x, h, inner, bias=bias),
-        ),
-        inner,
-        h,
-        bias=bias,
+    y = multiply(
+        tape,
+        activate(tape, build.linear(shape.name("mlp.gate_proj"), x, h, inner, bias=bias), shape.activation),
+        build.linear(up, x, h, inner, bias=bias),
+    )
+    if shape.sub_norms:
+        y = norm(build, shape, "mlp.ffn_sub_norm", y, inner)
+    return build.linear(down, y, inner, h, bias=bias)
+
+
+def activated(build: Build, shape: DecoderShape, x: Value) -> Value:
+    """The activation, with its weights if it has any."""
+    if shape.activation != "xielu":
+        return activate(build.tape, x, shape.activation)
+    return xielu(
+        build.tape, x, build.weight("mlp.act_fn.alpha_p", 1), build.weight("mlp.act_fn.alpha_n", 1)
     )

@@ -35,13 +35,15 @@ from sizeup.estimate.training.tape import ATTENTION, COMMUNICATION, MLP, Value
 
 
 def layer_runner(
-    shape: DecoderShape, run: Run, *, sparse: bool, window: int | None, recomputed: bool
+    shape: DecoderShape, run: Run, *, sparse: bool, window: int | None, recomputed: bool, still: bool = False
 ) -> Callable[[Build, State], None]:
     """A layer's forward pass as a segment."""
 
     def forward(build: Build, state: State) -> None:
         build.scope = f"{sparse}{window}{recomputed}{len(build.made)}/"
         layer = Layer(build, state, shape, run, sparse=sparse, window=window)
+        if still:
+            layer.rotary = None
         if recomputed:
             state.x = checkpointed(build.tape, layer, state.hidden, selective=run.selective, offload=run.offload)
         else:
@@ -124,6 +126,8 @@ class Layer:
         )
         sinks = build.weight("self_attn.sinks", shape.head_count) if shape.way.sinks else None
         y = attend(tape, q, k, v, sizes, self.way(), self.mask, self.alibi, sinks, self.names)
+        if shape.sub_norms:
+            y = self.norm("self_attn.attn_sub_norm", y, shape.head_count * shape.head_dim)
         y = build.linear(
             shape.name("self_attn.o_proj"), y, shape.head_count * shape.head_dim, shape.hidden, bias=shape.output_bias,
             apart=shape.product_bias,

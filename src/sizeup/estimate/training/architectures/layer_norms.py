@@ -5,6 +5,7 @@ from __future__ import annotations
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.basic import cast
 from sizeup.estimate.training.build import Build
+from sizeup.estimate.training.norms import rms_norm
 from sizeup.estimate.training.tape import Value
 
 
@@ -16,6 +17,8 @@ def norm(build: Build, shape: DecoderShape, name: str, x: Value, width: int) -> 
         return lowered_norm(build, name, x, width)
     if shape.norm == "layer_plain":
         return plain_norm(build, name, x, width)
+    if shape.norm == "rms_plain":
+        return rms_norm(build.tape, x, None, width)
     if shape.norm == "wide":
         return build.wide_norm(name, x, width, width)
     wide = shape.norm == "rms_wide"

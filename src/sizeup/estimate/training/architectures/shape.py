@@ -12,8 +12,8 @@ from sizeup.estimate.training.attention import Way
 class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     """The sizes and habits of a decoder.
 
-    norm: `rms`, `rms_fp32` (the weight multiplies in fp32), `rms_offset` (1 + weight in fp32, Gemma), `rms_wide` (the
-    weight is cast to fp32), `layer`, `layer_plain` (no weights), `layer_lowered` (follows autocast), `wide` (Cohere's).
+    norm: `rms`, `rms_fp32` (the weight multiplies in fp32), `rms_offset` (1 + weight in fp32, Gemma), `rms_plain` (no
+    weight), `rms_wide` (the weight is cast to fp32), `layer`, `layer_plain` (no weights), `layer_lowered` (follows autocast), `wide` (Cohere's).
     order: where norms stand: `pre`, `post` (after each half), `sandwich` (both), `parallel` (one norm for both halves),
     `parallel2` (a norm each), `parallel_sum` (halves are added first), `named` (GPT-2's). residual_dropout: of what is
     added to the stream, by the layer; half_dropout: by the half's own module. qkv: `split`, `sliced` (one matrix, three slices), others (one matrix, cut in three).
@@ -25,6 +25,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     embedding_scale: who multiplies the embeddings, their `module` or the `model`.
     position_table: rows of a learned position table (0: none). positions_apart: looked up for each sequence anew.
     alibi: numbers for each head and key are added to the scores, `cast` to the stream's type or `wide` in fp32.
+    still: layers whose heads aren't turned. sub_norms: norms before the output and the down projection.
     way: how eager attention is written. inner_dropout: of the feed-forward's inner width. sequence_ways: ranks that
     split the stream.
     """
@@ -54,6 +55,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     rotary_wide: bool = False
     rotary_repeats: str = ""
     rotary_complex: bool = False
+    rotary_halved: bool = False
     rotary_tables: int = 1
     mlp: str = "gated"
     activation: str = "silu"
@@ -80,7 +82,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     always_masked: bool = False
     way: Way = Way()
     inner_dropout: float = 0.0
-    final_norm: bool = True
+    sub_norms: bool = False
+    still: tuple[bool, ...] = ()
     latent: Latent | None = None
     sequence_ways: int = 1
 

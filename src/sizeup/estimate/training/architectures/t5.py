@@ -214,7 +214,7 @@ def _collect_gradients(biases: dict[str, object]) -> None:
     """The biases that a recomputed layer hands on need gradients, the zeros of cross-attention as well."""
     for bias in biases.values():
         if isinstance(bias, Value):
-            bias.node, bias.needs = Node([], lambda _g: (), 1), True
+            bias.node, bias.needs = Node([], lambda _g: (), [None]), True
 
 
 def _value(state: State, name: str) -> Value | None:

@@ -13,13 +13,14 @@ FAMILIES = {
     "dense": (
         "llama mistral qwen2 qwen3 granite gemma gemma2 gemma3_text:gemma3 phi3 olmo olmo2 olmo3 cohere "
         "glm glm4 seed_oss smollm3:llama helium ernie4_5 exaone4 hunyuan_v1_dense:hunyuan vaultgemma cohere2 "
-        "internlm3 ministral:mistral iquestcoder:llama qwen"
+        "internlm3 ministral:mistral iquestcoder:llama ministral3:mistral qwen"
     ),
     "plain": ("gpt2 stablelm starcoder2 gpt_neox phi nemotron opt arcee apertus"),
+    "recent": "cwm jais2 nanochat bitnet gpt_neox_japanese",
     "early": "gpt_bigcode gptj codegen gpt_neo biogpt persimmon bloom mpt falcon",
     "mixtures": (
         "deepseek_v3 mixtral qwen3_moe qwen2_moe olmoe glm4_moe dots1 minimax_m2 granitemoe deepseek_v2 "
-        "kimi_k2:deepseek_v3"
+        "kimi_k2:deepseek_v3 granitemoeshared gpt_oss flex_olmo ernie4_5_moe hunyuan_v1_moe exaone_moe glm4_moe_lite"
     ),
     "seq2seq": ("t5 bart mbart pegasus marian plbart:bart"),
 }

@@ -9,8 +9,9 @@ import msgspec
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.architectures.latent import Latent
+from sizeup.estimate.training.attention import Way
 from sizeup.estimate.training.families.common import base, bias, everywhere, partial, windows
-from sizeup.models.anatomy.family import sizes
+from sizeup.models.anatomy.family import FULL, SLIDING, sizes
 from sizeup.models.config import Config
 
 
@@ -141,6 +142,84 @@ def granitemoe(cfg: Config) -> DecoderShape:
         cfg, qkv_bias=b, output_bias=b, embedding_scale="model", residual_scale=True, logit_scale=True, mixture=m,
         sparse=_mixed(s.layers),
     )  # fmt: skip
+
+
+def granitemoeshared(cfg: Config) -> DecoderShape:
+    """Granite's experts, and a shared one with gate and up in one matrix."""
+    shape = granitemoe(cfg)
+    shared = cfg.int("shared_intermediate_size", min=0, default=0)
+    mixed = msgspec.structs.replace(shape.mixture, shared=shared, shared_fused=True)
+    return msgspec.structs.replace(shape, mixture=mixed)
+
+
+def gpt_oss(cfg: Config) -> DecoderShape:
+    """Sinks in the attention (eager only), biases everywhere, clamped gates, windows in every other layer."""
+    s = sizes(cfg)
+    m = Mixture(
+        experts=cfg.int("num_local_experts", "num_experts"), chosen=cfg.int("num_experts_per_tok"), width=s.ffn,
+        scoring="softmax after, low", normalised=False, bias=True, clamped=True, adapted=True,
+    )  # fmt: skip
+    b = cfg.bool("attention_bias", default=True)
+    return base(
+        cfg, qkv_bias=b, output_bias=b, eager_only=True, way=Way(sinks=True, softmax_in_fp32=False), mixture=m,
+        sparse=_mixed(s.layers), windows=windows(cfg, s.layers, (SLIDING, FULL)), rotary_halved=True,
+    )  # fmt: skip
+
+
+def flex_olmo(cfg: Config) -> DecoderShape:
+    """OLMoE with norms after the halves."""
+    return msgspec.structs.replace(olmoe(cfg), order="post", norm="rms_fp32", rotary_back=True, rotary_wide=True)
+
+
+def ernie4_5_moe(cfg: Config) -> DecoderShape:
+    """ERNIE 4.5 with experts routed in fp32, the shared one first."""
+    s = sizes(cfg)
+    b = cfg.bool("use_bias", default=False)
+    width = cfg.int("moe_intermediate_size")
+    m = Mixture(
+        experts=cfg.int("moe_num_experts"), chosen=cfg.int("moe_k"), width=width,
+        shared=width * cfg.int("moe_num_shared_experts", min=0, default=0), shared_first=True, scoring="softmax wide",
+        normalised=True, adapted=True,
+    )  # fmt: skip
+    kinds = cfg.strs("mlp_layer_types")
+    sparse = tuple(kind == "sparse" for kind in kinds) if kinds else _mixed(s.layers, 1)
+    return base(
+        cfg, qkv_bias=b, output_bias=b, mlp_bias=b, interleaved=True, rotary_back=True, rotary_wide=True,
+        rotary_repeats="layer", mixture=m, sparse=sparse,
+    )  # fmt: skip
+
+
+def hunyuan_v1_moe(cfg: Config) -> DecoderShape:
+    """HunYuan with experts and a shared feed-forward of the dense width, computed first."""
+    s = sizes(cfg)
+    b = bias(cfg)
+    chosen = cfg.data.get("moe_topk")
+    m = Mixture(
+        experts=cfg.int("num_experts"), chosen=chosen if isinstance(chosen, int) else 1, width=s.ffn, shared=s.ffn,
+        shared_first=True, adapted=True,
+    )  # fmt: skip
+    return base(
+        cfg, qkv_bias=b, output_bias=b, qk_norm="turned", mixture=m, sparse=_mixed(s.layers),
+    )  # fmt: skip
+
+
+def exaone_moe(cfg: Config) -> DecoderShape:
+    """Norms on queries and keys, windows in most layers whose heads alone are turned, DeepSeek-V3's experts."""
+    s = sizes(cfg)
+    found = windows(cfg, s.layers, (SLIDING, SLIDING, SLIDING, FULL))
+    kinds = cfg.strs("mlp_layer_types")
+    sparse = tuple(kind == "sparse" for kind in kinds) if kinds else _mixed(s.layers, 1)
+    return base(
+        cfg, qk_norm="head", mixture=_routed(cfg), sparse=sparse, windows=found,
+        still=tuple(window is None for window in found) if any(found) else (),
+    )  # fmt: skip
+
+
+def glm4_moe_lite(cfg: Config) -> DecoderShape:
+    """DeepSeek-V3 with its layers' kinds by name."""
+    shape = deepseek_v3(cfg)
+    kinds = cfg.strs("mlp_layer_types")
+    return msgspec.structs.replace(shape, sparse=tuple(kind == "sparse" for kind in kinds)) if kinds else shape
 
 
 def deepseek_v3(cfg: Config) -> DecoderShape:
