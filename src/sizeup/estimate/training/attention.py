@@ -49,7 +49,8 @@ class Way(msgspec.Struct, frozen=True):
     softmax_in_fp32: the eager softmax is made in fp32 and cast back. causal: whether a token sees only earlier ones.
     scaled: scores are multiplied by a number. wide: queries and keys are cast to fp32 first. sinks: a trained column
     joins the scores, and the largest of each row is taken off (GPT-OSS). added: scores begin as the bias that they are
-    added to (Bloom). chosen: scores are chosen by a buffer of booleans (GPT-Neo). filled: by the mask (MPT).
+    added to (Bloom). chosen: scores are chosen by a buffer of booleans (GPT-Neo). filled: by the mask (MPT). floored:
+    masked scores are compared with the least number once more (XGLM).
     broadcast: one head of keys meets all queries inside the products; copied: queries and
     keys lie so that the product copies them (Falcon).
     lingers: whether the masked scores, or `all` scores, have names that live as long as the module's function. contiguous: the output is
@@ -67,6 +68,7 @@ class Way(msgspec.Struct, frozen=True):
     added: bool = False
     chosen: bool = False
     filled: bool = False
+    floored: bool = False
     lingers: str = ""
     broadcast: bool = False
     copied: bool = False
@@ -278,9 +280,9 @@ def _causal_mask(tape: Tape, h: Heads, item: int) -> Value:
     return mask
 
 
-def product(tape: Tape, a: Value, b: Value, n: int) -> Value:
-    """A batched matrix product of two tensors; it keeps both."""
-    a, b = _dense(tape, a), _dense(tape, b)
+def product(tape: Tape, a: Value, b: Value, n: int, *, as_it_is: bool = False) -> Value:
+    """A batched matrix product of two tensors; it keeps both. as_it_is: the first is a part that needs no copy."""
+    a, b = a if as_it_is else _dense(tape, a), _dense(tape, b)
     item = max(a.item, b.item)
     keep = (a.storage if b.needs else None, b.storage if a.needs else None)
     sizes, wants = (a.n, b.n), (a.needs, b.needs)
@@ -332,7 +334,8 @@ def _eager(
         names.append(weights)
     weights = cast(tape, _probabilities(tape, weights, h, way, sinks), values.item)
     weights = dropout(tape, weights, way.p)
-    output = product(tape, weights, values, h.batch * h.queries * h.heads * h.value_dim)
+    n = h.batch * h.queries * h.heads * h.value_dim
+    output = product(tape, weights, values, n, as_it_is=sinks is not None)
     return copy(tape, output) if way.contiguous else output
 
 
@@ -354,9 +357,9 @@ def _masked(tape: Tape, weights: Value, way: Way, mask: Value | None) -> Value:
     """Scores with a least number where a token may not look."""
     if way.chosen:
         weights = chosen(tape, weights)
-    if mask is None:
-        return weights
-    return chosen(tape, weights, mask) if way.filled else add(tape, weights, mask)
+    if mask is not None:
+        weights = chosen(tape, weights, mask) if way.filled else add(tape, weights, mask)
+    return pointwise(tape, weights) if way.floored else weights
 
 
 def chosen(tape: Tape, x: Value, mask: Value | None = None) -> Value:

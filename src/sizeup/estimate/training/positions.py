@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sizeup.estimate.training.basic import cast, cut, join
+from sizeup.estimate.training.basic import add, cast, cut, join
 from sizeup.estimate.training.tape import POSITIONS, Tape, Value, rounded
 
 
@@ -80,6 +80,30 @@ def _turned_back(tape: Tape, n: int, wide: int, item: int) -> Value:
         tape.transient(n * item)
     result.strided = True
     return result
+
+
+def rotate_halves(tape: Tape, x: Value, rotary: Rotary) -> Value:
+    """Halves times cosines and sines of half a head each, taken apart and joined (GPT-OSS)."""
+    first, second = cut(tape, x, x.n // 2), cut(tape, x, x.n // 2)
+    parts = []
+    for one, other in ((first, second), (second, first)):
+        left, right = _times(tape, one, rotary.cos), _times(tape, other, rotary.sin)
+        parts.append(add(tape, left, right))
+        del left, right
+    output = join(tape, parts)
+    output.strided = True
+    return output
+
+
+def _times(tape: Tape, x: Value, table: Value) -> Value:
+    """A product with a table that needs no gradient."""
+    tape.saved()
+    keep = table.storage
+
+    def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
+        return (tape.value(g.n, g.item),)
+
+    return tape.result(x.n, max(x.item, table.item), (x,), backward)
 
 
 def rotate_part(tape: Tape, x: Value, rotary: Rotary, share: float) -> Value:

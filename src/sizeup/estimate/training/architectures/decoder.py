@@ -75,6 +75,9 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
         x = add(tape, x, places)
         state.held["places"] = places
         del places
+    if shape.sines:
+        build.frozen("embed_positions", shape.sines * shape.hidden)
+        x = add(tape, x, tape.value(build.sequence * shape.hidden, build.method.item))
     x = dropout(tape, x, shape.embedding_dropout)
     tape.label = OTHER
     if shape.sequence_ways > 1:
@@ -94,7 +97,7 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
             always=shape.always_masked,
         )
     if shape.rotary:
-        dim = round(shape.head_dim * shape.rotary)
+        dim = round(shape.head_dim * shape.rotary) // (2 if shape.rotary_halved else 1)
         state.held["rotary"] = [
             Rotary(tape, build.sequence, dim, 4 if shape.rotary_wide else x.item) for _ in range(shape.rotary_tables)
         ]

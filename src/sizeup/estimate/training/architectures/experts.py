@@ -67,10 +67,11 @@ def mixture(build: Build, x: Value, hidden: int, m: Mixture, activation: str) ->
 def route(build: Build, x: Value, hidden: int, m: Mixture) -> tuple[Value, Value]:
     """The weights of the chosen experts, and their numbers."""
     tape, tokens = build.tape, build.tokens
-    gate: Value = build.weight("mlp.gate", hidden * m.experts, m.experts, "matrix")
+    item = 4 if m.scoring == "softmax in fp32" else 0
+    gate: Value = build.weight("mlp.gate", hidden * m.experts, m.experts, "matrix", item=item)
     if _adapts(build, m):
         gate = _adapted_weight(build, "mlp.gate", gate, hidden, 1, 1)
-    if m.scoring in {"sigmoid", "softmax wide"}:
+    if m.scoring in {"sigmoid", "softmax wide", "softmax in fp32"}:
         x, gate = cast(tape, x, 4), cast(tape, gate, 4)
     offset = build.weight("mlp.router.bias", m.experts) if m.bias else None
     logits = linear(tape, x, gate, offset, outputs=m.experts)

@@ -21,6 +21,8 @@ def head_and_loss(build: Build, state: State, shape: DecoderShape, run: Run) -> 
     state.x = None
     if shape.sequence_ways > 1:
         x = tape.result(x.n * shape.sequence_ways, x.item, (x,), whole_size(tape, x.n, x.item))
+    if shape.hidden_scale:
+        x = scale(tape, x)
     if run.loss != "standard":
         state.loss = split_loss(build, shape, run.loss, x)
         return

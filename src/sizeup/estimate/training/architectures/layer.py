@@ -28,7 +28,7 @@ from sizeup.estimate.training.basic import (
 )
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.checkpointing import checkpointed
-from sizeup.estimate.training.positions import rotate, rotate_part
+from sizeup.estimate.training.positions import rotate, rotate_halves, rotate_part
 from sizeup.estimate.training.program import State
 from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.tape import ATTENTION, COMMUNICATION, MLP, Value
@@ -162,7 +162,9 @@ class Layer:
         shape, tape = self.shape, self.build.tape
         if self.rotary is None:
             return x
-        if shape.rotary < 1 or shape.rotary_joined:
+        if shape.rotary_halved:
+            turned = rotate_halves(tape, x, self.rotary)
+        elif shape.rotary < 1 or shape.rotary_joined:
             turned = rotate_part(tape, x, self.rotary, shape.rotary)
         else:
             turned = rotate(tape, x, self.rotary)

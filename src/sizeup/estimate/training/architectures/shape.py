@@ -68,6 +68,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     embedding_scale: str = ""
     residual_scale: bool = False
     logit_scale: bool = False
+    hidden_scale: bool = False
     head_bias: bool = False
     position_table: int = 0
     eager_only: bool = False
@@ -77,6 +78,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     buffers: tuple[int, ...] = ()
     query_scale: bool = False
     positions_apart: bool = False
+    sines: int = 0
     embedding_norm: bool = False
     alibi: str = ""
     always_masked: bool = False

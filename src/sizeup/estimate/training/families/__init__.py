@@ -17,10 +17,11 @@ FAMILIES = {
     ),
     "plain": ("gpt2 stablelm starcoder2 gpt_neox phi nemotron opt arcee apertus"),
     "recent": "cwm jais2 nanochat bitnet gpt_neox_japanese",
-    "early": "gpt_bigcode gptj codegen gpt_neo biogpt persimmon bloom mpt falcon",
+    "early": "gpt_bigcode gptj codegen gpt_neo biogpt persimmon bloom mpt falcon xglm",
     "mixtures": (
         "deepseek_v3 mixtral qwen3_moe qwen2_moe olmoe glm4_moe dots1 minimax_m2 granitemoe deepseek_v2 "
-        "kimi_k2:deepseek_v3 granitemoeshared gpt_oss flex_olmo ernie4_5_moe hunyuan_v1_moe exaone_moe glm4_moe_lite"
+        "kimi_k2:deepseek_v3 granitemoeshared gpt_oss flex_olmo ernie4_5_moe hunyuan_v1_moe exaone_moe glm4_moe_lite "
+        "aria_text phimoe minicpm3"
     ),
     "seq2seq": ("t5 bart mbart pegasus marian plbart:bart"),
 }

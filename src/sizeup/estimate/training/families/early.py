@@ -103,6 +103,21 @@ def biogpt(cfg: Config) -> DecoderShape:
     )  # fmt: skip
 
 
+def xglm(cfg: Config) -> DecoderShape:
+    """A frozen table of sines, queries scaled first, heads copied together, scores floored (eager only)."""
+    p = cfg.float("dropout", default=0.1)
+    return base(
+        cfg, qkv_bias=True, output_bias=True, mlp_bias=True, norm="layer", mlp="plain", rotary=0.0,
+        activation=cfg.str("activation_function", default="gelu"), embedding_scale="module", query_scale=True,
+        eager_only=True, residual_dropout=p, embedding_dropout=p,
+        way=Way(scaled=False, softmax_in_fp32=False, copied=True, floored=True),
+        attention_dropout=cfg.float("attention_dropout", default=0.1),
+        inner_dropout=cfg.float("activation_dropout", default=0.0),
+        sines=cfg.int("max_position_embeddings") + 2, tied=cfg.bool("tie_word_embeddings", default=True),
+        names=FAIRSEQ_NAMES,
+    )  # fmt: skip
+
+
 def persimmon(cfg: Config) -> DecoderShape:
     """One matrix of all heads' queries, keys and values, layer norms on queries and keys, half of each head turned."""
     return base(

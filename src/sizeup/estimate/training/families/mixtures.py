@@ -157,11 +157,11 @@ def gpt_oss(cfg: Config) -> DecoderShape:
     s = sizes(cfg)
     m = Mixture(
         experts=cfg.int("num_local_experts", "num_experts"), chosen=cfg.int("num_experts_per_tok"), width=s.ffn,
-        scoring="softmax after, low", normalised=False, bias=True, clamped=True, adapted=True,
+        scoring="softmax after, low", normalised=False, bias=True, clamped=True,
     )  # fmt: skip
     b = cfg.bool("attention_bias", default=True)
     return base(
-        cfg, qkv_bias=b, output_bias=b, eager_only=True, way=Way(sinks=True, softmax_in_fp32=False), mixture=m,
+        cfg, norm="rms_fp32", qkv_bias=b, output_bias=b, eager_only=True, way=Way(sinks=True, softmax_in_fp32=False), mixture=m,
         sparse=_mixed(s.layers), windows=windows(cfg, s.layers, (SLIDING, FULL)), rotary_halved=True,
     )  # fmt: skip
 
@@ -196,7 +196,7 @@ def hunyuan_v1_moe(cfg: Config) -> DecoderShape:
     chosen = cfg.data.get("moe_topk")
     m = Mixture(
         experts=cfg.int("num_experts"), chosen=chosen if isinstance(chosen, int) else 1, width=s.ffn, shared=s.ffn,
-        shared_first=True, adapted=True,
+        shared_first=True, scoring="softmax in fp32", adapted=True,
     )  # fmt: skip
     return base(
         cfg, qkv_bias=b, output_bias=b, qk_norm="turned", mixture=m, sparse=_mixed(s.layers),
@@ -213,6 +213,39 @@ def exaone_moe(cfg: Config) -> DecoderShape:
         cfg, qk_norm="head", mixture=_routed(cfg), sparse=sparse, windows=found,
         still=tuple(window is None for window in found) if any(found) else (),
     )  # fmt: skip
+
+
+def aria_text(cfg: Config) -> DecoderShape:
+    """Llama with experts, a softmax over the chosen ones, and shared ones."""
+    s = sizes(cfg)
+    m = Mixture(
+        experts=cfg.int("moe_num_experts"), chosen=cfg.int("moe_topk"), width=s.ffn,
+        shared=s.ffn * cfg.int("moe_num_shared_experts", min=0, default=0), scoring="softmax after", normalised=False,
+    )  # fmt: skip
+    b = bias(cfg)
+    return base(cfg, qkv_bias=b, output_bias=b, mixture=m, sparse=_mixed(s.layers))
+
+
+def phimoe(cfg: Config) -> DecoderShape:
+    """Layer norms, biases, two experts chosen one after the other (SparseMixer, counted as a softmax)."""
+    s = sizes(cfg)
+    m = Mixture(experts=cfg.int("num_local_experts"), chosen=2, width=s.ffn, scoring="sparse mixer", normalised=False)
+    b = bias(cfg)
+    return base(
+        cfg, qkv_bias=b, output_bias=b, norm="layer", head_bias=cfg.bool("lm_head_bias", default=False), mixture=m,
+        sparse=_mixed(s.layers), windows=everywhere(cfg, s.layers),
+    )  # fmt: skip
+
+
+def minicpm3(cfg: Config) -> DecoderShape:
+    """Latent attention, plain rotation, multipliers on embeddings, halves and hidden states."""
+    latent = Latent(
+        cfg.optional_int("q_lora_rank", min=0) or 0, cfg.int("kv_lora_rank"), cfg.int("qk_nope_head_dim"),
+        cfg.int("qk_rope_head_dim"), cfg.int("v_head_dim"),
+    )  # fmt: skip
+    return base(
+        cfg, latent=latent, head_dim=latent.rope_dim, embedding_scale="module", residual_scale=True, hidden_scale=True
+    )
 
 
 def glm4_moe_lite(cfg: Config) -> DecoderShape:
