@@ -50,7 +50,7 @@ class Way(msgspec.Struct, frozen=True):
     scaled: scores are multiplied by a number. wide: queries and keys are cast to fp32 first. sinks: a trained column
     joins the scores, and the largest of each row is taken off (GPT-OSS). added: scores begin as the bias that they are
     added to (Bloom). chosen: scores are chosen by a buffer of booleans (GPT-Neo). filled: by the mask (MPT). floored:
-    masked scores are compared with the least number once more (XGLM).
+    masked scores are compared with the least number once more, and weights are cast after the dropout (XGLM).
     broadcast: one head of keys meets all queries inside the products; copied: queries and
     keys lie so that the product copies them (Falcon).
     lingers: whether the masked scores, or `all` scores, have names that live as long as the module's function. contiguous: the output is
@@ -332,8 +332,12 @@ def _eager(
     weights = _masked(tape, _scores(tape, q, keys, h, way, bias, names), way, mask)
     if way.lingers:
         names.append(weights)
-    weights = cast(tape, _probabilities(tape, weights, h, way, sinks), values.item)
-    weights = dropout(tape, weights, way.p)
+    weights = _probabilities(tape, weights, h, way, sinks)
+    if way.floored:
+        weights = dropout(tape, weights, way.p)
+    weights = cast(tape, weights, values.item)
+    if not way.floored:
+        weights = dropout(tape, weights, way.p)
     n = h.batch * h.queries * h.heads * h.value_dim
     output = product(tape, weights, values, n, as_it_is=sinks is not None)
     return copy(tape, output) if way.contiguous else output
@@ -359,7 +363,23 @@ def _masked(tape: Tape, weights: Value, way: Way, mask: Value | None) -> Value:
         weights = chosen(tape, weights)
     if mask is not None:
         weights = chosen(tape, weights, mask) if way.filled else add(tape, weights, mask)
-    return pointwise(tape, weights) if way.floored else weights
+    return floored(tape, weights) if way.floored else weights
+
+
+def floored(tape: Tape, x: Value) -> Value:
+    """`torch.max(x, least)`: where both are equal each gets half of the gradient."""
+    tape.saved()
+    keep, n = x.storage, x.n
+
+    def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
+        half, equal = tape.value(n, g.item), tape.value(n, 1)
+        shared, less = tape.value(n, g.item), tape.value(n, 1)
+        del half, equal
+        result = tape.value(n, g.item)
+        del shared, less
+        return (result,)
+
+    return tape.result(n, x.item, (x,), backward)
 
 
 def chosen(tape: Tape, x: Value, mask: Value | None = None) -> Value:

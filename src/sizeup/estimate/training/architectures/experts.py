@@ -119,7 +119,8 @@ def _routed(build: Build, x: Value, weights: Value, numbers: Value, hidden: int,
         outer = _adapted_weight(build, "mlp.experts.down_proj", outer, m.width, m.experts, 1)
     y = _grouped(tape, picked, inner, pairs * sides * m.width)
     if m.bias:
-        y = _offset(build, y, "mlp.experts.gate_up_proj_bias", m.experts * sides * m.width, sorted_numbers)
+        n = m.experts * sides * m.width
+        y, biases = _offset(build, y, "mlp.experts.gate_up_proj_bias", n, sorted_numbers)
     del picked
     if m.clamped:
         y = _clamped_gate(tape, y)
@@ -131,7 +132,8 @@ def _routed(build: Build, x: Value, weights: Value, numbers: Value, hidden: int,
         y = activate(tape, y, activation)
     y = _grouped(tape, y, outer, pairs * hidden)
     if m.bias:
-        y = _offset(build, y, "mlp.experts.down_proj_bias", m.experts * hidden, sorted_numbers)
+        y, biases = _offset(build, y, "mlp.experts.down_proj_bias", m.experts * hidden, sorted_numbers)
+        del biases
     y = multiply(tape, y, weight)
     inverse = tape.value(pairs, 8)
     y = _gathered(tape, y, pairs * hidden, inverse)
@@ -140,13 +142,13 @@ def _routed(build: Build, x: Value, weights: Value, numbers: Value, hidden: int,
     return cast(tape, output, x.item)
 
 
-def _offset(build: Build, y: Value, name: str, n: int, numbers: Value) -> Value:
-    """The biases of each pair's expert, picked and added in place."""
+def _offset(build: Build, y: Value, name: str, n: int, numbers: Value) -> tuple[Value, Value]:
+    """The biases of each pair's expert, picked and added in place; and they themselves, which keep a name."""
     tape, weight = build.tape, build.weight(name, n, n, "matrix")
     picked = _gathered(tape, weight, y.n, numbers)
     output = Value(y.n, y.item, y.storage)
     tape.record((y, picked), (output,), lambda g: (g, g))
-    return output
+    return output, picked
 
 
 def _clamped_gate(tape: Tape, y: Value) -> Value:
