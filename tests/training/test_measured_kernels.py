@@ -14,7 +14,7 @@ from sizeup.estimate.training.basic import multiply
 from sizeup.estimate.training.build import Build, Method, stored_bytes
 from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.loss import cross_entropy, fused_cross_entropy
-from sizeup.estimate.training.tape import TEMPORARY, Node, Tape, peak, rounded
+from sizeup.estimate.training.tape import TEMPORARY, Node, Tape, height, rounded
 
 MIB = 2**20
 WORKSPACE = 8.125
@@ -24,11 +24,11 @@ def highest(program, elements, item, *, weight_item=2, backward=True, output_gra
     tape = Tape(accumulating=True)
     build = Build(tape, Method(item=weight_item), 1, 1)
     x = tape.value(elements, item)
-    x.node, x.needs = Node([], lambda _g: (), 1), True
+    x.node, x.needs = Node([], lambda _g: (), [None]), True
     y = program(tape, build, x)
     held = stored_bytes(build.weights) + other
     if not backward:
-        return (peak(tape.log)[0] + held) / MIB
+        return (height(tape.log).top + held) / MIB
     tape.label = TEMPORARY
     given = tape.value(y.n, output_gradient or y.item)
     seed = given if given.item == y.item else tape.value(y.n, y.item)
@@ -41,7 +41,7 @@ def highest(program, elements, item, *, weight_item=2, backward=True, output_gra
         results = list(node.backward(grad))
         del grad
         tape._pass_on(node.edges, results)
-    return (peak(tape.log)[0] + held + rounded(elements * item) + stored_bytes(build.weights)) / MIB
+    return (height(tape.log).top + held + rounded(elements * item) + stored_bytes(build.weights)) / MIB
 
 
 def mlp(case, activation):

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 from sizeup.estimate.training.basic import add, multiply, pointwise
 from sizeup.estimate.training.build import Build, Method
 from sizeup.estimate.training.checkpointing import checkpointed
-from sizeup.estimate.training.tape import ATTENTION, MLP, Node, Tape, by_label, net, peak, rounded
+from sizeup.estimate.training.tape import ATTENTION, MLP, Height, Node, Tape, by_label, height, net, rounded
 
 
 def leaf(tape, n=1024, item=2):
     value = tape.value(n, item)
-    value.node, value.needs = Node([], lambda _g: (), 1), True
+    value.node, value.needs = Node([], lambda _g: (), [None]), True
     return value
 
 
@@ -21,7 +21,7 @@ def test_a_value_goes_with_its_last_name():
     assert net(tape.log) == 1024
     del value
     assert net(tape.log) == 0
-    assert peak(tape.log) == (1024, 1)
+    assert height(tape.log) == Height(1024, 1, 0)
 
 
 def test_a_product_keeps_both_factors():

@@ -66,30 +66,36 @@ class Build:
         self.made: dict[str, Parameter] = {}
         self.scope = ""
         self.unadapted: frozenset[str] = frozenset()
-        self.modules: dict[str, None] = {}
+        self.modules: dict[str, Adapter | None] = {}
 
     @property
     def tokens(self) -> int:
         """Tokens of a micro-batch."""
         return self.batch * self.sequence
 
-    def weight(self, name: str, n: int, rows: int = 0, kind: str = "vector", copies: int = 1) -> Parameter:
-        """A weight of n elements; rows: outputs of a matrix. Made once under its name and scope."""
+    def weight(
+        self, name: str, n: int, rows: int = 0, kind: str = "vector", copies: int = 1, *, item: int = 0
+    ) -> Parameter:
+        """A weight of n elements; rows: outputs of a matrix. Made once under its name and scope.
+
+        item: bytes of an element that the model keeps whatever the others have.
+        """
         key = self.scope + name
         found = self.made.get(key)
         if found is not None:
             return found
         method = self.method
         trains = method.train and (kind != "embedding" or method.train_embeddings)
-        parameter = Parameter(n, method.item, trains, rows)
-        self._keep(key, parameter, name, kind, (n * method.item,), copies)
+        item = item or method.item
+        parameter = Parameter(n, item, None, needs=trains, rows=rows)
+        self._keep(key, parameter, name, kind, (n * item,), copies)
         return parameter
 
     def frozen(self, name: str, n: int) -> None:
         """A weight that never trains and that nothing is multiplied with (a table of sines)."""
         if self.scope + name not in self.made:
             item = self.method.item
-            self._keep(self.scope + name, Parameter(n, item, False), name, "embedding", (n * item,))
+            self._keep(self.scope + name, Parameter(n, item, None), name, "embedding", (n * item,))
 
     def linear(
         self, name: str, x: Value, inputs: int, outputs: int, *, bias: bool = False, apart: bool = False
@@ -99,15 +105,16 @@ class Build:
         if bias and apart:
             result = self.linear(name, x, inputs, outputs)
             return add(self.tape, result, self.weight(f"{name}.bias", outputs))
-        self.modules[name] = None
         if method.four_bit:
             result = four_bit(self.tape, x, self._packed(name, inputs, outputs), self._bias(name, outputs, bias))
         else:
             matrix = self.weight(name, inputs * outputs, outputs, "matrix")
             result = linear(self.tape, x, matrix, self._bias(name, outputs, bias))
-        if method.rank and self._targeted(name):
-            result = adapted(self.tape, x, result, self._adapter(name, inputs, outputs))
-        return result
+        key = self.scope + name
+        if key not in self.modules:
+            self.modules[key] = self._adapter(name, inputs, outputs)
+        adapter = self.modules[key]
+        return result if adapter is None else adapted(self.tape, x, result, adapter)
 
     def _bias(self, name: str, outputs: int, wanted: bool) -> Parameter | None:
         return self.weight(f"{name}.bias", outputs) if wanted else None
@@ -123,12 +130,14 @@ class Build:
         if found is not None:
             return found
         n = inputs * outputs
-        parameter = Parameter(n, 2, False, outputs)
+        parameter = Parameter(n, 2, None, rows=outputs)
         self._keep(self.scope + name, parameter, name, "matrix", packed_sizes(n, self.method.double_quantization))
         return parameter
 
-    def _adapter(self, name: str, inputs: int, outputs: int) -> Adapter:
+    def _adapter(self, name: str, inputs: int, outputs: int) -> Adapter | None:
         rank = self.method.rank
+        if not rank or not self._targeted(name):
+            return None
         down = self.adapter_half(f"{name}.lora_A", inputs * rank, rank)
         up = self.adapter_half(f"{name}.lora_B", rank * outputs, outputs)
         magnitude = self.adapter_half(f"{name}.magnitude", outputs) if self.method.dora else None
@@ -139,7 +148,7 @@ class Build:
         item = self.method.adapter_item
         found = self.made.get(self.scope + name)
         if found is None:
-            found = Parameter(n, item, True, rows)
+            found = Parameter(n, item, None, needs=True, rows=rows)
             self._keep(self.scope + name, found, name, "adapter", (n * item,))
         return found
 
@@ -210,5 +219,5 @@ def stored_bytes(weights: list[Weight]) -> int:
 def wants_gradient(build: Build, x: Value) -> Value:
     """`enable_input_require_grads`: the frozen embedding's output becomes a leaf whose gradient is kept."""
     output = Value(x.n, x.item, x.storage)
-    output.node, output.needs = Node([], lambda _g, _kept=x.storage: (), 1), build.tape.grad
+    output.node, output.needs = Node([], lambda _g, _kept=x.storage: (), [None]), build.tape.grad
     return output

@@ -46,7 +46,7 @@ def _again(
     The gradient of the output is taken out of its list, so that nothing but the graph refers to it.
     """
     bottom = len(tape.nodes)
-    leaf = Node([], lambda _g: (), 1)
+    leaf = Node([], lambda _g: (), [None])
     x = Value(kept.n, kept.item, kept.storage)
     x.node, x.needs = leaf, True
     accumulating = tape.label

@@ -29,7 +29,13 @@ from sizeup.estimate.training.step import (
     weight_bytes,
 )  # fmt: skip
 from sizeup.estimate.training.tape import (
-    COMMUNICATION, GRADIENT, LABELS, WEIGHT_COPIES, Tape, by_label, rounded,
+    COMMUNICATION,
+    GRADIENT,
+    LABELS,
+    WEIGHT_COPIES,
+    Tape,
+    by_label,
+    rounded,
 )  # fmt: skip
 
 Shape = DecoderShape | T5Shape | BartShape
@@ -126,7 +132,7 @@ def recorded(shape: Shape, setting: TrainSetting, layers: range | None = None) -
 
 def _untrained(setting: TrainSetting, build: Build) -> BadInput:
     """What to say when no weight wants a gradient: adapters that name no module of the model."""
-    names = dict.fromkeys(name.rpartition(".")[2] for name in build.modules)
+    names = dict.fromkeys(name.rpartition("/")[2].rpartition(".")[2] for name in build.modules)
     return BadInput(
         f"lora_targets {','.join(setting.lora_targets)} name no module of this model, so nothing would train",
         hint=f"its linear modules are {', '.join(names)}",

@@ -12,8 +12,8 @@ import msgspec
 
 from sizeup.estimate.training.build import Weight, stored_bytes
 from sizeup.estimate.training.optimizers import Optimizer
-from sizeup.estimate.training.program import Piece, Recording
-from sizeup.estimate.training.tape import by_label, net, peak, rounded
+from sizeup.estimate.training.program import Recording
+from sizeup.estimate.training.tape import by_label, height, net, rounded
 
 
 class Static(msgspec.Struct, frozen=True):
@@ -48,42 +48,26 @@ class Moment(msgspec.Struct, frozen=True):
     backward: bool
 
 
-class Measured(msgspec.Struct, frozen=True):
-    """Height and gain of a piece, forward and backward."""
-
-    up: int
-    up_entry: int
-    up_net: int
-    down: int
-    down_entry: int
-    down_net: int
-
-
-def measured(piece: Piece) -> Measured:
-    """Sum up a piece's logs."""
-    up, up_entry = peak(piece.forward)
-    down, down_entry = peak(piece.backward)
-    return Measured(up, up_entry, net(piece.forward), down, down_entry, net(piece.backward))
-
-
 def moments(recording: Recording, static: int) -> tuple[list[Moment], int]:
     """The highest point of each phase of forward and backward, and the bytes left when backward is over."""
-    sums = {key: measured(piece) for key, piece in recording.pieces.items()}
     order, pieces = recording.order, recording.pieces
+    up = {key: height(piece.forward) for key, piece in pieces.items()}
+    down = {key: height(piece.backward) for key, piece in pieces.items()}
+    released = {key: net(piece.release) for key, piece in pieces.items()}
     best: dict[str, Moment] = {}
     level = static
     last = len(order) - 1
     for place, key in enumerate(order):
         phase = "loss" if place == last else "forward"
-        _offer(best, phase, pieces[key].name, level + sums[key].up, place, sums[key].up_entry, backward=False)
-        level += sums[key].up_net
-    level += sum(net(pieces[key].release) for key in order)
+        _offer(best, phase, pieces[key].name, level + up[key].top, place, up[key].entry, backward=False)
+        level += up[key].net
+    level += sum([released[key] for key in order])
     layers = [place for place, key in enumerate(order) if pieces[key].layer]
     for place in range(last, -1, -1):
         key = order[place]
         phase = _backward_phase(place, last, layers)
-        _offer(best, phase, pieces[key].name, level + sums[key].down, place, sums[key].down_entry, backward=True)
-        level += sums[key].down_net
+        _offer(best, phase, pieces[key].name, level + down[key].top, place, down[key].entry, backward=True)
+        level += down[key].net
     return list(best.values()), level
 
 
@@ -107,18 +91,17 @@ def _offer(
 def composition(recording: Recording, moment: Moment) -> dict[int, int]:
     """What is alive at a moment beside the static bytes, by label."""
     sums: dict[int, int] = {}
-    counts: dict[tuple[str, bool], int] = {}
+    counts: dict[tuple[str, str], int] = {}
     order = recording.order
     for place, key in enumerate(order):
         if moment.backward or place < moment.place:
-            counts[key, False] = counts.get((key, False), 0) + 1
+            counts[key, "forward"] = counts.get((key, "forward"), 0) + 1
         if moment.backward:
-            _gather(sums, by_label(recording.pieces[key].release), 1)
+            counts[key, "release"] = counts.get((key, "release"), 0) + 1
         if moment.backward and place > moment.place:
-            counts[key, True] = counts.get((key, True), 0) + 1
-    for (key, backward), count in counts.items():
-        piece = recording.pieces[key]
-        _gather(sums, by_label(piece.backward if backward else piece.forward), count)
+            counts[key, "backward"] = counts.get((key, "backward"), 0) + 1
+    for (key, part), count in counts.items():
+        _gather(sums, by_label(getattr(recording.pieces[key], part)), count)
     piece = recording.pieces[order[moment.place]]
     log = piece.backward if moment.backward else piece.forward
     _gather(sums, by_label(log[: moment.entry]), 1)

@@ -19,6 +19,8 @@ import sys
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
+import msgspec
+
 ROUND = 512
 _LABEL_BITS = ROUND - 1
 
@@ -38,15 +40,11 @@ def rounded(size: int) -> int:
     return (size + ROUND - 1) // ROUND * ROUND
 
 
-class Storage:
-    """One allocation; it is written to the log when made and when the last reference to it goes."""
+class Storage(msgspec.Struct, eq=False, gc=False):
+    """One allocation, written to the log by who makes it; when the last reference to it goes, it writes that itself."""
 
-    __slots__ = ("entry", "log")
-
-    def __init__(self, log: list[int], entry: int) -> None:
-        self.log = log
-        self.entry = entry
-        log.append(entry)
+    log: list[int]
+    entry: int
 
     def __del__(self) -> None:
         entry = self.entry
@@ -67,7 +65,7 @@ class Storage:
         self.log.append(self.entry)
 
 
-class Value:
+class Value(msgspec.Struct, eq=False):
     """A tensor: elements, bytes of each, and the storage it lies in.
 
     node, slot: which output of which graph node it is. needs: whether a gradient flows to it.
@@ -76,18 +74,15 @@ class Value:
     headed: it lies head by head in memory, and not token by token.
     """
 
-    __slots__ = ("headed", "item", "n", "needs", "node", "slot", "storage", "strided", "view")
-
-    def __init__(self, n: int, item: int, storage: Storage | None) -> None:
-        self.n = n
-        self.item = item
-        self.storage = storage
-        self.node: Node | None = None
-        self.slot = 0
-        self.needs = False
-        self.view = False
-        self.strided = False
-        self.headed = False
+    n: int
+    item: int
+    storage: Storage | None
+    node: Node | None = None
+    slot: int = 0
+    needs: bool = False
+    view: bool = False
+    strided: bool = False
+    headed: bool = False
 
     @property
     def bytes(self) -> int:
@@ -95,37 +90,29 @@ class Value:
         return self.n * self.item
 
 
-class Parameter(Value):
+class Parameter(Value, eq=False):
     """A weight. Its bytes are counted apart (they are there before the step); its gradient is on the tape.
 
     rows: of a matrix, its outputs. copy: what autocast made of it. uses: how many steps still owe it a gradient.
     """
 
-    __slots__ = ("copy", "grad", "rows", "uses")
-
-    def __init__(self, n: int, item: int, trainable: bool, rows: int = 0) -> None:
-        super().__init__(n, item, None)
-        self.needs = trainable
-        self.rows = rows
-        self.grad: Value | None = None
-        self.copy: Value | None = None
-        self.uses = 0
+    rows: int = 0
+    grad: Value | None = None
+    copy: Value | None = None
+    uses: int = 0
 
 
 Edge = tuple["Node | Parameter", int, int, int] | None
 Backward = Callable[[Value], Sequence[Value | None]]
 
 
-class Node:
-    """A step of the graph: where its results go, and how they come about from the gradient of its output."""
+class Node(msgspec.Struct, eq=False):
+    """A step of the graph: where its results go, and how they come about from the gradients of its outputs."""
 
-    __slots__ = ("backward", "edges", "grads", "item", "many")
-
-    def __init__(self, edges: list[Edge], backward: Callable[..., Sequence[Value | None]], slots: int) -> None:
-        self.edges = edges
-        self.backward = backward
-        self.grads: list[Value | None] = [None] * slots
-        self.many = slots > 1
+    edges: list[Edge]
+    backward: Callable[..., Sequence[Value | None]]
+    grads: list[Value | None]
+    many: bool = False
 
 
 def _spent(_grad: object) -> Sequence[Value | None]:
@@ -176,7 +163,9 @@ class Tape:
 
     def value(self, n: int, item: int) -> Value:
         """A new tensor."""
-        return Value(n, item, Storage(self.log, (n * item + ROUND - 1) // ROUND * ROUND + self.label))
+        entry = (n * item + ROUND - 1) // ROUND * ROUND + self.label
+        self.log.append(entry)
+        return Value(n, item, Storage(self.log, entry))
 
     def transient(self, *sizes: int) -> None:
         """Tensors that are there at once and gone after."""
@@ -198,7 +187,8 @@ class Tape:
         edges = [_edge(value) for value in inputs]
         if not any(edges):
             return
-        node = Node(edges, backward, len(outputs))
+        many = len(outputs)
+        node = Node(edges, backward, [None] * many, many > 1)
         self.nodes.append(node)
         for slot, output in enumerate(outputs):
             output.node, output.slot, output.needs = node, slot, True
@@ -244,9 +234,14 @@ class Tape:
             del edges
 
     def _pass_on(self, edges: list[Edge], results: list[Value | None]) -> None:
+        if len(edges) == 1:
+            self._pass_one(edges[0], results.pop())
+            return
         for place, edge in enumerate(edges):
-            if edge is not None and results[place] is not None:
-                results[place] = self.fitted(results[place], edge[2], edge[3])
+            result = results[place]
+            if edge is not None and result is not None and (result.n != edge[2] or result.item != edge[3]):
+                results[place] = self.fitted(result, edge[2], edge[3])
+            del result
         for place, edge in enumerate(edges):
             result = results[place]
             results[place] = None
@@ -254,10 +249,14 @@ class Tape:
                 self.send(edge, result)
             del result
 
-    def fitted(self, grad: Value | None, n: int, item: int) -> Value | None:
+    def _pass_one(self, edge: Edge, result: Value | None) -> None:
+        if edge is not None and result is not None:
+            if result.n != edge[2] or result.item != edge[3]:
+                result = self.fitted(result, edge[2], edge[3])
+            self.send(edge, result)
+
+    def fitted(self, grad: Value, n: int, item: int) -> Value:
         """A gradient summed to the shape and cast to the type of what it belongs to (`validate_outputs`)."""
-        if grad is None or (grad.n == n and grad.item == item):
-            return grad
         if grad.n != n:
             grad = self.value(n, grad.item)
         if grad.item != item:
@@ -312,18 +311,26 @@ class Tape:
         cached.clear()
 
 
-def peak(log: Sequence[int]) -> tuple[int, int]:
-    """The highest running sum of a log in bytes (0 at least), and how many entries in it is reached."""
-    highest, place = 0, 0
-    for index, running in enumerate(accumulate(entry >> 9 for entry in log), 1):
-        if running > highest:
-            highest, place = running, index
-    return highest * ROUND, place
+class Height(msgspec.Struct, frozen=True):
+    """The highest running sum of a log in bytes (0 at least), how many entries in it is reached, and the sum."""
+
+    top: int
+    entry: int
+    net: int
+
+
+def height(log: Sequence[int]) -> Height:
+    """How high a log goes, and where it ends."""
+    running = list(accumulate([entry >> 9 for entry in log]))
+    top = max(running, default=0)
+    if top <= 0:
+        return Height(0, 0, running[-1] * ROUND if running else 0)
+    return Height(top * ROUND, running.index(top) + 1, running[-1] * ROUND)
 
 
 def net(log: Sequence[int]) -> int:
     """What a log adds in all, in bytes."""
-    return sum(entry >> 9 for entry in log) * ROUND
+    return sum([entry >> 9 for entry in log]) * ROUND
 
 
 def by_label(log: Sequence[int]) -> dict[int, int]:
