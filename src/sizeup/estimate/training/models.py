@@ -6,12 +6,19 @@ from typing import Any
 
 import msgspec
 
-from sizeup.errors import NotFound
+from sizeup.errors import NotFound, SizeupError
+from sizeup.estimate.training.architectures.decoder import DecoderShape, segments
+from sizeup.estimate.training.build import Build, Method
 from sizeup.estimate.training.checks import Shape
 from sizeup.estimate.training.families import INDEX, shape_reader
-from sizeup.estimate.training.families.common import base
+from sizeup.estimate.training.families.unknown import unknown
+from sizeup.estimate.training.program import record
+from sizeup.estimate.training.runs import Run
+from sizeup.estimate.training.step import counted_weights
+from sizeup.estimate.training.tape import Tape
 from sizeup.models.anatomy.defaults import filled
 from sizeup.models.config import Config
+from sizeup.models.from_config import model_from_config
 from sizeup.models.generic import looks_like_decoder, text_part
 from sizeup.models.model_type import model_type_of
 
@@ -53,10 +60,27 @@ def subject_of(config: dict[str, Any] | Config, name: str = "") -> Subject:
             hint="simulate it (--simulate) where torch and transformers are installed",
         )
     notes.append(
-        f"the modules of {family} haven't been read: taken as llama's, so up to {UNKNOWN:.0%} off; simulate it"
+        f"the modules of {family} haven't been read: every part its configuration names is counted at its dearest, "
+        f"so up to {UNKNOWN:.0%} off; simulate it"
     )
     cfg = filled(cfg, family, nested=nested)
-    return Subject(name or family, base(cfg), _context(cfg), UNKNOWN, tuple(notes))
+    return Subject(name or family, _completed(cfg, unknown(cfg)), _context(cfg), UNKNOWN, tuple(notes))
+
+
+def _completed(cfg: Config, shape: DecoderShape) -> DecoderShape:
+    """The shape with the weights that its parts lack, where the model's own description has more."""
+    try:
+        parameters = model_from_config(cfg).parameters
+    except SizeupError:
+        return shape
+    lacking = parameters - _elements(shape)
+    return msgspec.structs.replace(shape, others=lacking // shape.layers) if lacking > 0 else shape
+
+
+def _elements(shape: DecoderShape) -> int:
+    """Elements of all weights of a shape's program."""
+    made = record(Build(Tape(), Method(item=2), 1, 8), segments(shape, Run()), keeps_outputs=False)
+    return sum(weight.n * count for weight, count in counted_weights(made))
 
 
 def _context(cfg: Config) -> int | None:

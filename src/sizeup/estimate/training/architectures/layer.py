@@ -71,7 +71,17 @@ class Layer:
     def __call__(self, x: Value) -> Value:
         """The stream after the layer."""
         self.build.scope = self.scope
+        if self.shape.others:
+            x = self.with_others(x)
         return _ORDERS[self.shape.order](self, x)
+
+    def with_others(self, x: Value) -> Value:
+        """The stream, and weights of which only the size is known: they get a gradient."""
+        tape, weight = self.build.tape, self.build.weight("others", self.shape.others, 1, "matrix")
+        output = Value(x.n, x.item, x.storage)
+        n, item = weight.n, weight.item
+        tape.record((x, weight), (output,), lambda g: (g, tape.value(n, item)))
+        return output
 
     def norm(self, name: str, x: Value, width: int = 0) -> Value:
         """The model's kind of norm."""

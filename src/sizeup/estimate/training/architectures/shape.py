@@ -26,7 +26,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     position_table: rows of a learned position table (0: none). positions_apart: looked up for each sequence anew.
     alibi: numbers for each head and key are added to the scores, `cast` to the stream's type or `wide` in fp32.
     still: layers whose heads aren't turned. sub_norms: norms before the output and the down projection.
-    way: how eager attention is written. inner_dropout: of the feed-forward's inner width. sequence_ways: ranks that
+    way: how eager attention is written. inner_dropout: of the feed-forward's inner width.
+    others: elements of a layer's weights that no part here has (of a model that isn't known). sequence_ways: ranks that
     split the stream.
     """
 
@@ -87,6 +88,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     sub_norms: bool = False
     still: tuple[bool, ...] = ()
     latent: Latent | None = None
+    others: int = 0
     sequence_ways: int = 1
 
     def name(self, module: str) -> str:
