@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from sizeup.estimate.training.activations import activate
-from sizeup.estimate.training.basic import add, cast, cut, multiply, pointwise, scale, shift, split, whole_size
+from sizeup.estimate.training.basic import add, cast, cut, multiply, pointwise, scale, shift, split, spread, whole_size
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.tape import ADAPTER, EXPERTS, Tape, Value
@@ -27,7 +27,7 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
     scoring: `softmax`, `sigmoid` (the product in fp32, a correction bias that doesn't train), `sigmoid after` (the
     product in the stream's type), `softmax wide` (all in fp32), `softmax after` (over the chosen ones only).
     normalised: whether the chosen weights
-    are divided by their sum. bias: router and experts have biases. clamped: gate and up are clamped, and their product
+    are divided by their sum. wide_sum: routed and shared are added in fp32. bias: router and experts have biases. clamped: gate and up are clamped, and their product
     written out (GPT-OSS). shared_fused: the shared expert's gate and up are one matrix.
     """
 
@@ -43,6 +43,7 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
     shared_first: bool = False
     shared_fused: bool = False
     clamped: bool = False
+    wide_sum: bool = False
     adapted: bool = False
 
 
@@ -50,6 +51,10 @@ def mixture(build: Build, x: Value, hidden: int, m: Mixture, activation: str) ->
     """The routed experts' weighted sum, and the shared expert beside it."""
     tape = build.tape
     before, tape.label = tape.label, EXPERTS
+    if m.scoring == "sigmoid of the chosen":
+        y = _by_all(build, x, hidden, m, activation)
+        tape.label = before
+        return y
     beside = _shared(build, x, hidden, m, activation) if m.shared and m.shared_first else None
     weights, order = route(build, x, hidden, m)
     y = _routed(build, x, weights, order, hidden, m, activation)
@@ -59,9 +64,34 @@ def mixture(build: Build, x: Value, hidden: int, m: Mixture, activation: str) ->
             beside = _shared(build, x, hidden, m, activation)
         elif m.shared_gate:
             beside = _weighed(build, x, beside, hidden)
-        y = add(tape, y, beside)
+        if m.wide_sum:
+            y, beside = cast(tape, y, 4), cast(tape, beside, 4)
+        y = cast(tape, add(tape, y, beside), x.item)
     tape.label = before
     return y
+
+
+def _by_all(build: Build, x: Value, hidden: int, m: Mixture, activation: str) -> Value:
+    """Every expert computes every token, weighed by the sigmoid of its score, which is 0 where it isn't chosen."""
+    tape, tokens = build.tape, build.tokens
+    gate = build.weight("mlp.gate", hidden * m.experts, m.experts, "matrix")
+    logits = linear(tape, x, gate)
+    scores = cast(tape, pointwise(tape, cast(tape, scale(tape, logits), 4), keeps_output=True), logits.item)
+    whole = spread(tape, x, tokens * m.experts * hidden)
+    y = multiply(tape, whole, spread(tape, scores, scores.n))
+    inner: Value = build.weight(
+        "mlp.experts.gate_up_proj", 2 * m.experts * hidden * m.width, 2 * m.width, "experts", m.experts
+    )
+    outer: Value = build.weight("mlp.experts.down_proj", m.experts * hidden * m.width, hidden, "experts", m.experts)
+    if tape.autocast:
+        y, inner, outer = (cast(tape, value, tape.autocast) for value in (y, inner, outer))
+    y = _grouped(tape, y, inner, tokens * m.experts * 2 * m.width)
+    one, other = split(tape, y, (y.n // 2, y.n // 2))
+    y = multiply(tape, other, activate(tape, one, activation))
+    y = _grouped(tape, y, outer, tokens * m.experts * hidden)
+    beside = _shared(build, x, hidden, m, activation)
+    total = tape.result(tokens * hidden, y.item, (y,), lambda g: (_spread(g, tokens * m.experts * hidden),))
+    return add(tape, beside, total)
 
 
 def route(build: Build, x: Value, hidden: int, m: Mixture) -> tuple[Value, Value]:

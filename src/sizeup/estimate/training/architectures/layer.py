@@ -28,6 +28,7 @@ from sizeup.estimate.training.basic import (
 )
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.checkpointing import checkpointed
+from sizeup.estimate.training.norms import rms_norm
 from sizeup.estimate.training.positions import rotate, rotate_halves, rotate_part
 from sizeup.estimate.training.program import State
 from sizeup.estimate.training.runs import Run
@@ -162,6 +163,8 @@ class Layer:
             self.rotary = shared.repeated(self.build.tape)
         k = self.turned(k)
         self.rotary = shared
+        if self.shape.qk_norm == "plain":
+            q, k = (rms_norm(self.build.tape, x, None, self.shape.head_dim) for x in (q, k))
         if self.shape.qk_norm == "turned":
             q = self.norm("query_layernorm", q, self.shape.head_dim)
             k = self.norm("key_layernorm", k, self.shape.head_dim)

@@ -215,6 +215,51 @@ def exaone_moe(cfg: Config) -> DecoderShape:
     )  # fmt: skip
 
 
+def solar_open(cfg: Config) -> DecoderShape:
+    """Llama with DeepSeek-V3's experts in every layer."""
+    b = bias(cfg)
+    return base(
+        cfg, qkv_bias=b, output_bias=b, rotary=partial(cfg), mixture=_routed(cfg), sparse=_mixed(sizes(cfg).layers)
+    )
+
+
+def mellum(cfg: Config) -> DecoderShape:
+    """Qwen3's experts with windows in most layers."""
+    shape = qwen3_moe(cfg)
+    return msgspec.structs.replace(shape, windows=windows(cfg, shape.layers))
+
+
+def hy_v3(cfg: Config) -> DecoderShape:
+    """Qwen3's attention, DeepSeek-V3's experts, summed with the shared one in fp32."""
+    s = sizes(cfg)
+    kinds = cfg.strs("mlp_layer_types")
+    sparse = tuple(kind == "sparse" for kind in kinds) if kinds else _mixed(s.layers, 1)
+    wide = cfg.bool("enable_moe_fp32_combine", default=False)
+    return base(cfg, qk_norm="head", mixture=_routed(cfg, wide_sum=wide, adapted=False), sparse=sparse)
+
+
+def llama4_text(cfg: Config) -> DecoderShape:
+    """Every expert computes every token; positions turned as complex numbers, masks by chunks."""
+    s = sizes(cfg)
+    m = Mixture(
+        experts=cfg.int("num_local_experts"), chosen=cfg.int("num_experts_per_tok", default=1), width=s.ffn,
+        shared=s.ffn, scoring="sigmoid of the chosen", normalised=False,
+    )  # fmt: skip
+    chunk = cfg.optional_int("attention_chunk_size")
+    kinds = cfg.strs("layer_types") or ()
+    numbers = cfg.ints("moe_layers", min=0) or range(s.layers)
+    turned = cfg.ints("no_rope_layers", min=0) or (1,) * s.layers
+    norm = "plain" if cfg.bool("use_qk_norm", default=True) else ""
+    b = bias(cfg)
+    return base(
+        cfg, ffn=cfg.int("intermediate_size_mlp", default=s.ffn), qkv_bias=b, output_bias=b, mixture=m,
+        rotary_complex=True, rotary_wide=True, rotary_back=True, qk_norm=norm,
+        sparse=tuple(number in set(numbers) for number in range(s.layers)),
+        windows=tuple(chunk if kind == "chunked_attention" else None for kind in kinds),
+        still=tuple(not turn for turn in turned),
+    )  # fmt: skip
+
+
 def aria_text(cfg: Config) -> DecoderShape:
     """Llama with experts, a softmax over the chosen ones, and shared ones."""
     s = sizes(cfg)

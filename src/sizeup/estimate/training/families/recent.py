@@ -41,6 +41,15 @@ def bitnet(cfg: Config) -> DecoderShape:
     return base(cfg, sub_norms=True, activation=cfg.str("hidden_act", default="relu2"))
 
 
+def hyperclovax(cfg: Config) -> DecoderShape:
+    """Granite, with norms after the halves where the configuration says."""
+    b = bias(cfg)
+    return base(
+        cfg, qkv_bias=b, output_bias=b, mlp_bias=cfg.bool("mlp_bias", default=False), embedding_scale="model",
+        order="sandwich" if cfg.bool("use_post_norm", default=False) else "pre", residual_scale=True, logit_scale=True,
+    )  # fmt: skip
+
+
 def gpt_neox_japanese(cfg: Config) -> DecoderShape:
     """GPT-NeoX one half after the other; only the last layer's attention has a bias. Eager only, kept triangle."""
     p = cfg.float("hidden_dropout", default=0.0)
