@@ -8,7 +8,7 @@ from sizeup.advice.training import TrainAdvice
 from sizeup.cli import text
 from sizeup.cli.explain import term_lines
 from sizeup.estimate.training.footprint import Rank
-from sizeup.operations.train import TrainReport
+from sizeup.operations.train import Simulated, TrainReport
 from sizeup.quantity.units import format_bytes
 
 
@@ -27,6 +27,8 @@ def render(report: TrainReport, *, explain: bool) -> list[str]:
     if report.fits is not None:
         verdict = text.good("fits") if report.fits else text.bad("does not fit")
         lines.append(f"device   {verdict} {report.device} ({format_bytes(report.device_bytes)})")
+        if report.unfit:
+            lines.append(text.dim(f"         {report.unfit}"))
     for rank in found.devices:
         lines += ["", *_rank(rank)]
         if explain:
@@ -34,11 +36,32 @@ def render(report: TrainReport, *, explain: bool) -> list[str]:
     if isinstance(report.advice, TrainAdvice):
         lines += ["", *_advice(report.advice)]
     if report.simulated is not None:
-        made = report.simulated
-        lines += ["", f"{made.kind}d  {format_bytes(made.peak_bytes)}; the estimate is {made.error:+.2%} off"]
+        lines += ["", *_simulated(report.simulated)]
     if report.configuration:
         lines += ["", report.configuration]
     return lines + [line for note in report.notes for line in text.wrap(f"note: {note}")]
+
+
+def _simulated(made: Simulated) -> Iterator[str]:
+    """The worker's figures: the peak, what the caching allocator reserves, the process; kept in the ledger."""
+    where = "" if made.kind == "simulate" else f" on {made.device}"
+    yield f"{made.kind}d{where}  {format_bytes(made.peak_bytes)}; the estimate is {made.error:+.2%} off"
+    if made.reserved_bytes is not None:
+        over = made.reserved_bytes / made.peak_bytes - 1
+        verb = "would reserve" if made.kind == "simulate" else "reserved"
+        yield f"           the caching allocator {verb} {format_bytes(made.reserved_bytes)} ({over:+.1%})"
+    if made.process is not None and made.process_bytes is None:
+        yield f"           so the process takes {format_bytes(made.process.low)} to {format_bytes(made.process.high)}"
+    if made.process_bytes is not None:
+        yield f"           the driver booked {format_bytes(made.process_bytes)} for the process"
+    if made.resident_bytes is not None:
+        yield text.dim(
+            f"           every tensor of the step tracked; the process held {format_bytes(made.resident_bytes)} at most, "
+            "Python and torch included; a processor's kernels keep other things than a GPU's"
+        )
+    if made.stand_ins:
+        yield text.dim("           packed weights and 8-bit states are stand-ins of the same bytes")
+    yield text.dim("           kept in the ledger: sizeup ledger, sizeup accuracy --mine")
 
 
 def _rank(rank: Rank) -> Iterator[str]:

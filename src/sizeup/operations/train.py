@@ -65,18 +65,24 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     offload_weights: Annotated[bool, Meta(description="Weights on the host.")] = False
     offload_activations: Annotated[bool, Meta(description="What checkpointing keeps on the host.")] = False
     device: Annotated[str, Meta(description="A device to fit: 'RTX 4090', 'H100 80 GB'.")] = ""
+    machine: Annotated[str, Meta(description="A machine to fit: '4x H100 SXM', a TOML file; 'here': this machine.")] = ""
     advise: Annotated[bool, Meta(description="Largest batch, ranked savings, cheapest device, configuration.")] = False
     emit: Annotated[
         Literal["", "trl", "accelerate", "fsdp", "deepspeed", "torchtune"],
         Meta(description="Print the settings as a configuration."),
     ] = ""
     simulate: Annotated[bool, Meta(description="Run the real step on fake tensors (needs torch).")] = False
-    measure: Annotated[bool, Meta(description="Run the real step on this machine's GPU (needs torch).")] = False
+    measure: Annotated[bool, Meta(description="Run the real step on this machine's GPU, else its processor.")] = False
     offline: Annotated[bool, Meta(description="Never use the network.")] = False
 
 
 class Simulated(msgspec.Struct, frozen=True, kw_only=True):
-    """What the worker found. error: the estimate's relative difference."""
+    """What the worker found. error: the estimate's relative difference.
+
+    reserved_bytes: what the caching allocator reserved, measured or replayed. process: the range that follows from it.
+    process_bytes: what the driver booked; resident_bytes: the process's pages, on a processor. device: where it ran,
+    `fake cuda` when simulated. stand_ins: packed weights or 8-bit states were tensors of the same bytes.
+    """
 
     peak_bytes: int
     phases: dict[str, int]
@@ -85,12 +91,18 @@ class Simulated(msgspec.Struct, frozen=True, kw_only=True):
     error: float = 0.0
     versions: dict[str, str] = {}
     kind: str = "simulate"
+    process: ProcessBytes | None = None
+    resident_bytes: int | None = None
+    device: str = "fake cuda"
+    stand_ins: bool = False
+    seconds_per_step: float | None = None
 
 
 class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The footprint, what the process takes, and whether it fits the device asked for.
+    """The footprint, what the process takes, and whether it fits the device or machine asked for.
 
-    advice: answers that were asked for. configuration: the settings in the form that was asked for.
+    device_bytes: of a device its memory, of a machine what is free and usable on each GPU in use, the least of them.
+    unfit: why it doesn't fit. advice: answers that were asked for. configuration: the settings in the form that was asked for.
     """
 
     model: str
@@ -101,6 +113,7 @@ class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
     device: str = ""
     device_bytes: int | None = None
     fits: bool | None = None
+    unfit: str = ""
     advice: msgspec.Struct | None = None
     configuration: str = ""
     simulated: Simulated | None = None
@@ -109,7 +122,7 @@ class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> int:
-        """3 when a device was asked for and the step doesn't fit."""
+        """3 when a device or machine was asked for and the step doesn't fit."""
         return 3 if self.fits is False else 0
 
 
@@ -124,7 +137,7 @@ def train(request: TrainRequest) -> TrainReport:
         model=what.name, setting=setting, footprint=found, process_bytes=process, uncertainty=what.uncertainty,
         notes=(*what.notes, *filter(None, (beyond_context(setting, what.context),))),
     )  # fmt: skip
-    if request.device or request.advise or request.emit or request.simulate or request.measure:
+    if request.device or request.machine or request.advise or request.emit or request.simulate or request.measure:
         from sizeup.operations.train_answers import answered
 
         return answered(request, what, report)

@@ -1,6 +1,8 @@
-"""What `train` adds when asked: a device to fit, advice, a configuration, a simulation, a measurement."""
+"""What `train` adds when asked: a device or machine to fit, advice, a configuration, a simulation, a measurement."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 
@@ -15,22 +17,22 @@ from sizeup.advice.training import (
 from sizeup.errors import BadInput
 from sizeup.estimate.training.checks import check_device
 from sizeup.estimate.training.models import Subject
+from sizeup.estimate.training.process import process_bytes
 from sizeup.estimate.training.settings import TrainSetting
-from sizeup.machines.device import Device
+from sizeup.machines.device import Device, Machine
 from sizeup.operations.train import Simulated, TrainReport, TrainRequest
+from sizeup.quantity.units import format_bytes
 
 
 def answered(request: TrainRequest, what: Subject, report: TrainReport) -> TrainReport:
     """The report with the answers that were asked for."""
-    device = _device(request.device, report.setting) if request.device else None
-    budget = device.memory_bytes if device is not None else None
+    target = _target(request, report.setting)
     changes: dict[str, object] = {}
-    if device is not None and budget is not None:
-        changes |= {
-            "device": device.name, "device_bytes": budget, "fits": report.process_bytes.expected <= budget,
-        }  # fmt: skip
-    if request.advise or request.device:
-        changes["advice"] = advice(what, report.setting, device)
+    if target is not None:
+        unfit = _unfit(target, report)
+        changes |= {"device": target.name, "device_bytes": target.budget, "fits": not unfit, "unfit": unfit}
+    if request.advise or target is not None:
+        changes["advice"] = advice(what, report.setting, target)
     if request.emit:
         from sizeup.techniques.finetune_config import emit
 
@@ -40,20 +42,78 @@ def answered(request: TrainRequest, what: Subject, report: TrainReport) -> Train
     return msgspec.structs.replace(report, **changes)
 
 
-def _device(name: str, setting: TrainSetting) -> Device:
+#: Up to so many layers a simulation runs the whole depth and replays the caching allocator (a second for each four);
+#: beyond, two small depths are drawn on.
+REPLAYED_LAYERS = 64
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What the step is to fit: a device with all its memory, or a machine's GPUs with what is free on them.
+
+    budget: bytes on each GPU. gpus, host_bytes: how many there are, and the host's budget; None for a single device.
+    """
+
+    name: str
+    device: Device
+    budget: int
+    gpus: int | None = None
+    host_bytes: int | None = None
+
+
+def _target(request: TrainRequest, setting: TrainSetting) -> Target | None:
+    if request.device and request.machine:
+        raise BadInput(
+            f"device is {request.device!r} and machine {request.machine!r}: both say what to fit", hint="give one of them"
+        )
+    if not request.device and not request.machine:
+        return None
     from sizeup.machines.spec import load_machine
 
-    machine = load_machine(name)
+    here = request.machine == "here"
+    machine = load_machine(None if here else request.device or request.machine)
     if not machine.gpus:
-        raise BadInput(f"{name!r} has no GPU to train on", hint="name a GPU: 'RTX 4090', 'H100 80 GB'")
+        raise BadInput(
+            f"{machine.name} has no GPU to train on" if here else f"{request.device or request.machine!r} has no GPU",
+            hint="name a GPU: 'RTX 4090', 'H100 80 GB'",
+        )
     device = machine.gpus[0]
     check_device(setting, device.name, device.compute)
-    return device
+    if request.device:
+        if device.memory_bytes is None:
+            raise BadInput(f"the memory of {device.name} isn't known", hint="describe it: 'RTX 4090 24 GB'")
+        return Target(device.name, device, device.memory_bytes)
+    return _machine_target(machine, setting)
 
 
-def advice(what: Subject, setting: TrainSetting, device: Device | None) -> TrainAdvice:
+def _machine_target(machine: Machine, setting: TrainSetting) -> Target:
+    """The GPUs that the step would use: the roomiest ones."""
+    from sizeup.machines.budget import machine_budget
+
+    budget = machine_budget(machine)
+    rooms = sorted((gpu.usable_bytes for gpu in budget.gpus if gpu.usable_bytes is not None), reverse=True)
+    if not rooms:
+        raise BadInput(f"the memory of {machine.name}'s GPUs isn't known", hint="describe it: '2x RTX 4090 24 GB'")
+    used = rooms[: setting.world]
+    return Target(machine.name, machine.gpus[0], used[-1], len(rooms), budget.host.usable_bytes)
+
+
+def _unfit(target: Target, report: TrainReport) -> str:
+    """Why the step doesn't fit; empty when it does."""
+    world, expected = report.setting.world, report.process_bytes.expected
+    if target.gpus is not None and world > target.gpus:
+        return f"it takes {world} devices, and {target.name} has {target.gpus}"
+    if expected > target.budget:
+        return f"a process is likely to take {format_bytes(expected)} of {format_bytes(target.budget)}"
+    host = sum(rank.host_bytes for rank in report.footprint.devices) * (world // len(report.footprint.devices))
+    if target.host_bytes is not None and host > target.host_bytes:
+        return f"{format_bytes(host)} lie on the host, which has {format_bytes(target.host_bytes)}"
+    return ""
+
+
+def advice(what: Subject, setting: TrainSetting, target: Target | None) -> TrainAdvice:
     """Largest batch, sequence and rank on the device; savings; the cheapest device."""
-    budget = device.memory_bytes if device is not None else None
+    budget = target.budget if target is not None else None
+    device = target.device if target is not None else None
     batch = sequence = rank = seconds = None
     if budget is not None:
         batch = largest_value(what.shape, setting, "batch", budget, MOST_TOKENS // setting.sequence)
@@ -84,19 +144,58 @@ def _flops(device: Device | None, setting: TrainSetting) -> int | None:
 
 
 def _simulated(request: TrainRequest, report: TrainReport) -> Simulated:
+    """The worker's answer, kept in the ledger."""
     from sizeup.operations.train_subject import plain_configuration
-    from sizeup.workers.training_host import measure_step, simulate_step
+    from sizeup.workers.training_host import depth_of, measure_step, simulate_step
 
     config = plain_configuration(request.model, network=not request.offline)
-    run = measure_step if request.measure else simulate_step
-    found = run(config, report.setting)
-    peak = int(found["peak_bytes"])
-    return Simulated(
+    if request.measure:
+        found = measure_step(config, report.setting)
+    else:
+        found = simulate_step(config, report.setting, replay=depth_of(config) <= REPLAYED_LAYERS)
+    peak, reserved = int(found["peak_bytes"]), found.get("reserved_bytes")
+    made = Simulated(
         peak_bytes=peak,
         phases={name: int(size) for name, size in found["phases"].items()},
-        reserved_bytes=found.get("reserved_bytes"),
+        reserved_bytes=reserved,
         process_bytes=found.get("process_bytes"),
         error=report.footprint.peak_bytes / peak - 1 if peak else 0.0,
         versions=found.get("versions", {}),
         kind="measure" if request.measure else "simulate",
+        process=None if reserved is None else process_bytes(peak, reserved),
+        resident_bytes=found.get("resident_bytes"),
+        device=found.get("device", "fake cuda"),
+        stand_ins=bool(found.get("stand_ins")),
+        seconds_per_step=found.get("seconds_per_step"),
     )
+    _keep(report, config, made)
+    return made
+
+
+def _keep(report: TrainReport, config: dict[str, Any], made: Simulated) -> None:
+    """Write a simulated or measured step to the user's ledger."""
+    import datetime as dt
+
+    from sizeup.measure.ledger import Ledger
+    from sizeup.measure.torch_rows import MEASUREMENT, SIMULATION, train_record, train_row
+
+    amounts = {
+        "peak": made.peak_bytes, "reserved": made.reserved_bytes, "process": made.process_bytes,
+        "resident": made.resident_bytes,
+    }  # fmt: skip
+    record = train_record(config, report.model)
+    several = report.setting.world > 1
+    row = train_row(
+        record,
+        report.setting,
+        {name: amount for name, amount in amounts.items() if amount is not None},
+        kind=made.kind,
+        method=SIMULATION if made.kind == "simulate" else MEASUREMENT,
+        version=", ".join(f"{name} {version}" for name, version in sorted(made.versions.items())),
+        machine=made.device,
+        machine_class="cpu" if made.device == "cpu" else "several gpus" if several else "gpu",
+        date=dt.datetime.now(dt.UTC).date().isoformat(),
+        note="packed weights and 8-bit states are stand-ins of the same bytes" if made.stand_ins else "",
+    )
+    with Ledger() as ledger:
+        ledger.add([record, row])

@@ -1,10 +1,13 @@
-"""Worker: a real training step on this machine's GPU: the allocator's peak, what it reserved, what the process holds.
+"""Worker: a real training step on this machine's GPU, or on its processor where there is none.
 
     job      {"config": config.json, "setting": {the fields of TrainSetting}}
     answer   {"event": "result", "peak_bytes", "reserved_bytes", "process_bytes", "phases", "device", "versions",
-              "seconds_per_step"}
+              "seconds_per_step", "stand_ins"}
 
-Weights are whatever memory holds: bytes and speed don't depend on values.
+On a GPU: what the allocator handed out and reserved, and what the driver books for the process. On a processor, which
+has no such allocator: every tensor that the step's operations make is tracked, and the process's resident peak is read.
+Weights are whatever memory holds: bytes and speed don't depend on values. Packed weights and 8-bit states are stand-ins
+of the same bytes. One device only.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from sizeup.workers.protocol import Refused, Say, answer
+from sizeup.workers.training_simulate import REFUSED, simulated
 
 STEPS = 3
 
@@ -30,12 +34,31 @@ def work(job: dict[str, Any], say: Say) -> None:
     warnings.simplefilter("ignore")
     import torch
 
-    if not torch.cuda.is_available():
-        raise Refused("missing", "no GPU that torch can use")
     setting = job["setting"]
-    if setting["optimizer"] == "adam8bit" or setting["method"] == "qlora" or setting["sharding"] != "none":
-        raise Refused("config", "8-bit optimizers, packed weights and sharding aren't measured yet, only simulated")
-    say("result", **measured(torch, job["config"], setting))
+    for name, known in {**REFUSED, "sharding": {"none"}, "data_parallel": {1}}.items():
+        if setting.get(name) not in known:
+            raise Refused("config", f"{name}={setting.get(name)!r} isn't measured: one device, plain settings")
+    found = measured(torch, job["config"], setting) if torch.cuda.is_available() else on_processor(job, setting)
+    stand_ins = setting["method"] == "qlora" or setting["optimizer"] == "adam8bit"
+    say("result", **found, stand_ins=stand_ins)
+
+
+def on_processor(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
+    """The step on real tensors of the processor, tracked; the process's resident peak beside it."""
+    import platform
+    import resource
+
+    found = simulated({**job, "real": True, "replay": False}, setting)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1 if platform.system() == "Darwin" else 1024
+    kept = {name: found[name] for name in ("peak_bytes", "phases", "versions")}
+    return kept | {
+        "reserved_bytes": None,
+        "process_bytes": None,
+        "resident_bytes": peak * unit,
+        "device": "cpu",
+        "seconds_per_step": None,
+    }
 
 
 def measured(torch: Any, given: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
