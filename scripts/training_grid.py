@@ -45,6 +45,38 @@ ARCHITECTURES: dict[str, dict] = {
         "decoder_start_token_id": 0,
     },
 }  # fmt: skip
+SMALL_EXPERTS = {"num_local_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 384}
+#: Families whose sizes have other names; the rest of COMMON is removed.
+OLD = dict.fromkeys(("num_key_value_heads", "intermediate_size"))
+NAMED = dict.fromkeys((*OLD, "hidden_size", "num_hidden_layers", "num_attention_heads"))
+FAIRSEQ = NAMED | {"d_model": 512, "ffn_dim": 1376, "num_layers": 4, "attention_heads": 8}
+#: Judged by fewer settings.
+MORE: dict[str, dict] = {
+    "gpt_oss": SMALL_EXPERTS | {"head_dim": 64, "sliding_window": 256}, "falcon": OLD, "bloom": OLD,
+    "gptj": OLD | {"rotary_dim": 32},
+    "codegen": OLD | {"rotary_dim": 32}, "gpt_bigcode": OLD, "persimmon": {"num_key_value_heads": None},
+    "xglm": FAIRSEQ,
+    "gpt_neo": OLD | {
+        "num_hidden_layers": None, "num_layers": 4, "num_attention_heads": None, "num_heads": 8,
+        "attention_types": [[["global", "local"], 2]],
+    },
+    "mpt": NAMED | {"d_model": 512, "n_layers": 4, "n_heads": 8, "max_seq_len": 2048},
+    "biogpt": {"num_key_value_heads": None},
+    "olmo": {}, "olmo3": {"sliding_window": 256}, "olmoe": EXPERTS | {"intermediate_size": 384},
+    "exaone4": {"sliding_window": 256},
+    "smollm3": {}, "seed_oss": {"head_dim": 64}, "helium": {"head_dim": 64}, "ernie4_5": {"head_dim": 64},
+    "cohere2": {"sliding_window": 256}, "arcee": {}, "apertus": {}, "bitnet": {}, "jais2": {}, "nanochat": {},
+    "cwm": {"head_dim": 64},
+    "hyperclovax": {}, "granitemoe": SMALL_EXPERTS,
+    "granitemoeshared": SMALL_EXPERTS | {"shared_intermediate_size": 384},
+    "flex_olmo": EXPERTS | {"intermediate_size": 384}, "glm4_moe": EXPERTS | {"n_routed_experts": 8, "head_dim": 64},
+    "phimoe": SMALL_EXPERTS, "hunyuan_v1_moe": {"num_experts": 8, "moe_topk": 2, "head_dim": 64},
+    "ernie4_5_moe": {"moe_num_experts": 8, "moe_k": 2, "moe_intermediate_size": 384, "head_dim": 64},
+    "aria_text": {"moe_num_experts": 8, "moe_topk": 2, "intermediate_size": 384}, "vaultgemma": {"head_dim": 64},
+    "minicpm3": {key: LATENT[key] for key in LATENT if key.endswith(("dim", "rank"))} | {"num_key_value_heads": 8},
+    "llama4_text": SMALL_EXPERTS | {"num_experts_per_tok": 1, "intermediate_size_mlp": 1376, "head_dim": 64},
+}  # fmt: skip
+FEW = ("bf16", "autocast checkpointed", "fp32", "lora", "eager")
 AUTOCAST = "bf16-autocast-fp32-weights"
 #: What each case sets; the rest is the default.
 SETTINGS: dict[str, dict] = {
@@ -76,8 +108,9 @@ SHARDED: list[tuple[str, dict]] = [
 
 
 def config_of(name: str) -> dict:
-    fields = COMMON | ARCHITECTURES[name]
-    removed = {key for key, value in ARCHITECTURES[name].items() if value is None and key != "sliding_window"}
+    twists = (ARCHITECTURES | MORE)[name]
+    fields = COMMON | twists
+    removed = {key for key, value in twists.items() if value is None and key != "sliding_window"}
     return {"model_type": name} | {key: value for key, value in fields.items() if key not in removed}
 
 
@@ -93,11 +126,13 @@ def whole(config: dict) -> dict:
 def main(path: str, names: list[str]) -> None:
     file = Path(path)
     found = json.loads(file.read_text()) if file.is_file() else {"configs": {}, "rows": []}
-    for name in [name for name in names if name != "sharded"] or ([] if names else list(ARCHITECTURES)):
+    for name in [name for name in names if name != "sharded"] or ([] if names else list(ARCHITECTURES | MORE)):
         config = config_of(name)
         found["configs"][name] = whole(config)
         found["rows"] = [row for row in found["rows"] if row[0] != name]
         for label, changes in SETTINGS.items():
+            if name in MORE and label not in FEW:
+                continue
             try:
                 result = simulated({"config": config}, DEFAULT | changes)
             except Exception as error:

@@ -13,6 +13,8 @@ import math
 from typing import Any
 
 ROUND = 512
+#: Strides of an additive mask that the efficient kernel takes as it is (`preprocess_mask`: padded, then expanded).
+ALIGNED = 8
 
 
 def rounded(size: int) -> int:
@@ -93,10 +95,10 @@ class Attention:
         wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
         if mask is not None:
             mask = self._additive(mask, query) if mask.dtype == torch.bool else mask
-            mask = mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
             columns = mask.shape[-1]
-            if columns % 16:
-                mask = torch.nn.functional.pad(mask, (0, 16 - columns % 16))[..., :columns]
+            if any(step % ALIGNED for step in mask.stride()[:-1]):
+                mask = torch.nn.functional.pad(mask, (0, ALIGNED - columns % ALIGNED))[..., :columns]
+            mask = mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
         kernel = torch.ops.aten._scaled_dot_product_efficient_attention
         return kernel(query, key, value, mask, wanted, p, causal, scale=factor)[0]
 

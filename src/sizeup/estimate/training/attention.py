@@ -14,65 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
+from sizeup.estimate.training.basic import add, cast, copy, dropout, scale
+from sizeup.estimate.training.eager import eager
+from sizeup.estimate.training.scores import Heads, Way, product, repeat_heads, softmax
+from sizeup.estimate.training.tape import ATTENTION, Parameter, Storage, Tape, Value
 
-from sizeup.estimate.training.basic import add, cast, copy, cut, dropout, join, pointwise, same_size, scale
-from sizeup.estimate.training.tape import ATTENTION, Parameter, Storage, Tape, Value, rounded
-
-
-class Heads(msgspec.Struct, frozen=True):
-    """Sizes of one attention: batch, rows of queries and keys, heads, and the length of a key and of a value."""
-
-    batch: int
-    queries: int
-    keys: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    value_dim: int
-
-    @property
-    def groups(self) -> int:
-        """Query heads for each key head."""
-        return self.heads // self.kv_heads
-
-    @property
-    def scores(self) -> int:
-        """Elements of the score matrix."""
-        return self.batch * self.heads * self.queries * self.keys
-
-
-class Way(msgspec.Struct, frozen=True):
-    """How an attention is computed.
-
-    eager: by the model's own Python. softcap: scores pass a tanh. p: dropout of the weights.
-    softmax_in_fp32: the eager softmax is made in fp32 and cast back. causal: whether a token sees only earlier ones.
-    scaled: scores are multiplied by a number. wide: queries and keys are cast to fp32 first. sinks: a trained column
-    joins the scores, and the largest of each row is taken off (GPT-OSS). added: scores begin as the bias that they are
-    added to (Bloom). chosen: scores are chosen by a buffer of booleans (GPT-Neo). filled: by the mask (MPT). floored:
-    masked scores are compared with the least number once more, and weights are cast after the dropout (XGLM).
-    broadcast: one head of keys meets all queries inside the products; copied: queries and
-    keys lie so that the product copies them (Falcon).
-    lingers: whether the masked scores, or `all` scores, have names that live as long as the module's function. contiguous: the output is
-    copied to rows.
-    """
-
-    eager: bool = False
-    softcap: bool = False
-    p: float = 0.0
-    softmax_in_fp32: bool = True
-    causal: bool = True
-    sinks: bool = False
-    scaled: bool = True
-    wide: bool = False
-    added: bool = False
-    chosen: bool = False
-    filled: bool = False
-    floored: bool = False
-    lingers: str = ""
-    broadcast: bool = False
-    copied: bool = False
-    contiguous: bool = True
+__all__ = ["Heads", "Way", "attend", "flash_temporaries", "kernel", "product", "repeat_heads"]
 
 
 def kernel(item: int, h: Heads, *, mask: bool, grouped: bool, broadcast: bool = False) -> str:
@@ -96,7 +43,7 @@ def attend(
     """
     before, tape.label = tape.label, ATTENTION
     if way.eager:
-        output = _eager(tape, q, k, v, h, way, mask, bias, sinks, [] if names is None else names)
+        output = eager(tape, q, k, v, h, way, mask, bias, sinks, [] if names is None else names)
     else:
         output = _sdpa(tape, q, k, v, h, way, mask, bias)
     tape.label = before
@@ -124,20 +71,6 @@ def _sdpa(
 
 def _cast_mask(tape: Tape, mask: Value, item: int) -> Value:
     return mask if mask.item == 1 else cast(tape, mask, item)
-
-
-def repeat_heads(tape: Tape, x: Value, h: Heads) -> Value:
-    """`repeat_kv`: keys or values copied for each query head; the gradient is summed over the copies."""
-    if h.groups == 1:
-        return x
-    n = x.n
-
-    def backward(g: Value) -> Sequence[Value | None]:
-        return (tape.value(n, g.item),)
-
-    output = tape.result(n * h.groups, x.item, (x,), backward)
-    output.strided = False
-    return output
 
 
 def _bias_mask(tape: Tape, bias: Value, mask: Value | None, way: Way, h: Heads) -> Value:
@@ -262,7 +195,7 @@ def _math(tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Va
     k = scale(tape, k)
     left, right = (copy(tape, q), repeat_heads(tape, k, h)) if way.broadcast else (q, k)
     weights = product(tape, left, right, h.scores)
-    weights = _softmax(tape, weights, safe=True)
+    weights = softmax(tape, weights, safe=True)
     weights = dropout(tape, weights, way.p)
     if way.broadcast:
         v = repeat_heads(tape, v, h)
@@ -278,139 +211,3 @@ def _causal_mask(tape: Tape, h: Heads, item: int) -> Value:
     mask = tape.value(n, item)
     del lower
     return mask
-
-
-def product(tape: Tape, a: Value, b: Value, n: int, *, as_it_is: bool = False) -> Value:
-    """A batched matrix product of two tensors; it keeps both. as_it_is: the first is a part that needs no copy."""
-    a, b = a if as_it_is else _dense(tape, a), _dense(tape, b)
-    item = max(a.item, b.item)
-    keep = (a.storage if b.needs else None, b.storage if a.needs else None)
-    sizes, wants = (a.n, b.n), (a.needs, b.needs)
-    tape.saved()
-
-    def backward(_g: Value, _keep: object = keep) -> Sequence[Value | None]:
-        results = []
-        for size, want in zip(sizes, wants, strict=True):
-            result = tape.value(size, item) if want else None
-            if result is not None:
-                result.view = result.strided = True
-            results.append(result)
-        return results
-
-    return tape.result(n, item, (a, b), backward)
-
-
-def _dense(tape: Tape, x: Value) -> Value:
-    """A part of a larger tensor is copied before it is multiplied."""
-    storage = x.storage
-    return copy(tape, x) if storage is not None and storage.size > rounded(x.bytes) else x
-
-
-def _softmax(tape: Tape, x: Value, *, safe: bool = False) -> Value:
-    """softmax; the safe one of the math kernel also looks for rows that are all masked."""
-    output = tape.value(x.n, x.item)
-    if safe:
-        tape.transient(x.n * x.item, x.n * x.item, x.n)
-    keep = output.storage
-    tape.record((x,), (output,), lambda g, _keep=keep: (tape.value(g.n, g.item),))
-    tape.saved()
-    return output
-
-
-def _eager(
-    tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Value | None, bias: Value | None,
-    sinks: Parameter | None, names: list[Value],
-) -> Value:  # fmt: skip
-    """`eager_attention_forward`: repeated heads, scores, cap, mask, softmax, dropout, product, a copy to rows."""
-    keys, values = repeat_heads(tape, k, h), repeat_heads(tape, v, h)
-    if way.copied:
-        q, keys = copy(tape, q), keys if way.broadcast else copy(tape, keys)
-    if way.wide:
-        q, keys = cast(tape, q, 4), cast(tape, keys, 4)
-    if tape.autocast:
-        q, keys, values = (cast(tape, x, tape.autocast) for x in (q, keys, values))
-    weights = _masked(tape, _scores(tape, q, keys, h, way, bias, names), way, mask)
-    if way.lingers:
-        names.append(weights)
-    weights = _probabilities(tape, weights, h, way, sinks)
-    if way.floored:
-        weights = dropout(tape, weights, way.p)
-    weights = cast(tape, weights, values.item)
-    if not way.floored:
-        weights = dropout(tape, weights, way.p)
-    n = h.batch * h.queries * h.heads * h.value_dim
-    output = product(tape, weights, values, n, as_it_is=sinks is not None)
-    return copy(tape, output) if way.contiguous else output
-
-
-def _scores(tape: Tape, q: Value, keys: Value, h: Heads, way: Way, bias: Value | None, names: list[Value]) -> Value:
-    """Queries times keys, scaled, capped, with their bias."""
-    weights = product(tape, q, keys, h.scores)
-    if way.lingers == "all":
-        names.append(weights)
-    if way.added:
-        return weights
-    if way.scaled:
-        weights = scale(tape, weights)
-    if way.softcap:
-        weights = scale(tape, pointwise(tape, scale(tape, weights), keeps_output=True))
-    return weights if bias is None else add(tape, weights, bias)
-
-
-def _masked(tape: Tape, weights: Value, way: Way, mask: Value | None) -> Value:
-    """Scores with a least number where a token may not look."""
-    if way.chosen:
-        weights = chosen(tape, weights)
-    if mask is not None:
-        weights = chosen(tape, weights, mask) if way.filled else add(tape, weights, mask)
-    return floored(tape, weights) if way.floored else weights
-
-
-def floored(tape: Tape, x: Value) -> Value:
-    """`torch.max(x, least)`: where both are equal each gets half of the gradient."""
-    tape.saved()
-    keep, n = x.storage, x.n
-
-    def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
-        half, equal = tape.value(n, g.item), tape.value(n, 1)
-        shared, less = tape.value(n, g.item), tape.value(n, 1)
-        del half, equal
-        result = tape.value(n, g.item)
-        del shared, less
-        return (result,)
-
-    return tape.result(n, x.item, (x,), backward)
-
-
-def chosen(tape: Tape, x: Value, mask: Value | None = None) -> Value:
-    """`torch.where` or `masked_fill` by booleans that are there anyway: the gradient is chosen likewise."""
-    return tape.result(x.n, x.item, (x,), same_size(tape, None if mask is None else mask.storage))
-
-
-def _probabilities(tape: Tape, weights: Value, h: Heads, way: Way, sinks: Parameter | None) -> Value:
-    """Softmax in fp32 where autocast or the model says; sinks are a column more that is cut off again."""
-    if sinks is not None:
-        weights = _with_sinks(tape, weights, h, sinks)
-    if tape.autocast or way.softmax_in_fp32:
-        weights = cast(tape, weights, 4)
-    weights = _softmax(tape, weights)
-    return weights if sinks is None else cut(tape, weights, h.scores)
-
-
-def _with_sinks(tape: Tape, weights: Value, h: Heads, sinks: Parameter) -> Value:
-    """The trained column joined, less the largest of each row, whose gradient goes to one column of it."""
-    column = h.scores // h.keys
-    spread = Value(column, sinks.item, None)
-    tape.record((sinks,), (spread,), lambda g: (tape.value(sinks.n, g.item),))
-    whole = join(tape, (weights, spread))
-    largest = tape.value(column, whole.item)
-    numbers = tape.value(column, 8)
-    keep = numbers.storage
-    tape.record((whole,), (largest,), lambda g, _keep=keep: (tape.value(whole_n, g.item),))
-    whole_n = whole.n
-    del numbers
-
-    def backward(g: Value) -> Sequence[Value | None]:
-        return g, tape.value(column, g.item)
-
-    return tape.result(whole.n, whole.item, (whole, largest), backward)

@@ -43,9 +43,7 @@ def segments(shape: DecoderShape, run: Run) -> list[Segment]:
         seen.add(window)
         key = " ".join(words)
         if key not in kinds:
-            kinds[key] = layer_runner(
-                shape, run, sparse=sparse, window=window, recomputed=recomputed, still=still
-            )
+            kinds[key] = layer_runner(shape, run, sparse=sparse, window=window, recomputed=recomputed, still=still)
         parts.append(Segment(key, kinds[key], "mixture layer" if sparse else "layer", layer=True))
     parts.append(Segment("norm", lambda build, state: _last_norm(build, state, shape), "final norm"))
     parts.append(Segment("loss", lambda build, state: head_and_loss(build, state, shape, run), "head and loss"))

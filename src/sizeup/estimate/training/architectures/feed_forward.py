@@ -37,6 +37,4 @@ def activated(build: Build, shape: DecoderShape, x: Value) -> Value:
     """The activation, with its weights if it has any."""
     if shape.activation != "xielu":
         return activate(build.tape, x, shape.activation)
-    return xielu(
-        build.tape, x, build.weight("mlp.act_fn.alpha_p", 1), build.weight("mlp.act_fn.alpha_n", 1)
-    )
+    return xielu(build.tape, x, build.weight("mlp.act_fn.alpha_p", 1), build.weight("mlp.act_fn.alpha_n", 1))

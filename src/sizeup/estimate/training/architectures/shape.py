@@ -12,23 +12,29 @@ from sizeup.estimate.training.attention import Way
 class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     """The sizes and habits of a decoder.
 
-    norm: `rms`, `rms_fp32` (the weight multiplies in fp32), `rms_offset` (1 + weight in fp32, Gemma), `rms_plain` (no
-    weight), `rms_wide` (the weight is cast to fp32), `layer`, `layer_plain` (no weights), `layer_lowered` (follows autocast), `wide` (Cohere's).
-    order: where norms stand: `pre`, `post` (after each half), `sandwich` (both), `parallel` (one norm for both halves),
-    `parallel2` (a norm each), `parallel_sum` (halves are added first), `named` (GPT-2's). residual_dropout: of what is
-    added to the stream, by the layer; half_dropout: by the half's own module. qkv: `split`, `sliced` (one matrix, three slices), others (one matrix, cut in three).
-    qk_norm: `head`, `whole`, `turned` (after the rotation) or none. rotary: share of a head that turns (0: none).
-    interleaved: pairs turn instead of halves. rotary_back: turned in the table's type, cast back. rotary_joined: the
-    turned part is joined to the rest even if there is none. rotary_wide: tables in fp32. rotary_repeats: each
-    `layer`, or each `tensor`, spreads the tables to pairs anew. rotary_complex: turned as complex numbers in fp32.
-    mlp: `gated`, `fused` (gate and up in one matrix), `plain`. windows: of each layer, None where it sees all.
-    embedding_scale: who multiplies the embeddings, their `module` or the `model`.
-    position_table: rows of a learned position table (0: none). positions_apart: looked up for each sequence anew.
-    alibi: numbers for each head and key are added to the scores, `cast` to the stream's type or `wide` in fp32.
-    still: layers whose heads aren't turned. sub_norms: norms before the output and the down projection.
-    way: how eager attention is written. inner_dropout: of the feed-forward's inner width.
-    others: elements of a layer's weights that no part here has (of a model that isn't known). sequence_ways: ranks that
-    split the stream.
+    Norms. norm: `rms`, `rms_fp32` (the weight multiplies in fp32), `rms_offset` (1 + weight in fp32, Gemma),
+    `rms_plain` (no weight), `rms_wide` (the weight is cast to fp32), `layer`, `layer_plain` (no weights), `layer_lowered` (follows
+    autocast), `wide` (Cohere's). order: where norms stand, see `orders`. qk_norm: `head`, `whole`, `turned` (after the
+    rotation), `plain` (so, without weights) or none. sub_norms: norms before the output and the down projection.
+
+    Attention. qkv: `split`, or one matrix: `sliced` (three slices), `selected`, `indexed` and `grouped` (of heads,
+    Falcon), others (cut in three). qkv_clipped: clamped. product_bias: biases are added after the product. way: how
+    eager attention is written. eager_only: it always is. always_masked: a mask even where none is needed. windows: of
+    each layer, None where it sees all. alibi: numbers for each head and key are added to the scores, `cast` to the
+    stream's type or `wide` in fp32.
+
+    Positions. rotary: share of a head that turns (0: none). rotary_back: turned in the table's type, cast back.
+    rotary_joined: the turned part is joined to the rest even if there is none. rotary_wide: tables in fp32.
+    rotary_repeats: each `layer`, or each `tensor`, spreads the tables to pairs anew. rotary_halved: halves turn apart,
+    by tables of half a head (GPT-OSS). rotary_tables: kinds of tables. still: layers whose heads aren't turned.
+    position_table: rows of a learned table. positions_apart: looked up for each sequence anew. sines: rows of a frozen
+    one.
+
+    Feed-forward. mlp: `gated`, `fused` (gate and up in one matrix), `plain`. inner_dropout: of its inner width.
+
+    Around them. embedding_scale: who multiplies the embeddings, their `module` or the `model`. residual_dropout: of
+    what is added to the stream, by the layer; half_dropout: by the half's own module. others: elements of a layer's weights
+    that no part here has (of a model that isn't known). sequence_ways: ranks that split the stream.
     """
 
     hidden: int
@@ -50,12 +56,10 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     mlp_bias: bool = False
     qk_norm: str = ""
     rotary: float = 1.0
-    interleaved: bool = False
     rotary_back: bool = False
     rotary_joined: bool = False
     rotary_wide: bool = False
     rotary_repeats: str = ""
-    rotary_complex: bool = False
     rotary_halved: bool = False
     rotary_tables: int = 1
     mlp: str = "gated"

@@ -165,7 +165,6 @@ def ernie4_5(cfg: Config) -> DecoderShape:
         qkv_bias=b,
         output_bias=b,
         mlp_bias=b,
-        interleaved=True,
         rotary_back=True,
         rotary_wide=True,
         rotary_repeats="layer",
@@ -174,28 +173,26 @@ def ernie4_5(cfg: Config) -> DecoderShape:
 
 def helium(cfg: Config) -> DecoderShape:
     """Llama whose norms' weights are cast to fp32, turned in pairs."""
-    return base(cfg, qkv_bias=bias(cfg), norm="rms_wide", interleaved=True, rotary_repeats="layer")
+    return base(cfg, qkv_bias=bias(cfg), norm="rms_wide", rotary_repeats="layer")
 
 
 def glm(cfg: Config) -> DecoderShape:
     """Llama with gate and up in one matrix, half of each head turned in pairs."""
     b = bias(cfg)
-    return base(cfg, qkv_bias=b, mlp="fused", rotary=partial(cfg), interleaved=True, rotary_repeats="layer")
+    return base(cfg, qkv_bias=b, mlp="fused", rotary=partial(cfg), rotary_repeats="layer")
 
 
 def glm4(cfg: Config) -> DecoderShape:
     """GLM with norms after the halves as well."""
     b = bias(cfg)
-    return base(
-        cfg, qkv_bias=b, mlp="fused", rotary=partial(cfg), interleaved=True, rotary_repeats="layer", order="sandwich"
-    )
+    return base(cfg, qkv_bias=b, mlp="fused", rotary=partial(cfg), rotary_repeats="layer", order="sandwich")
 
 
 def cohere(cfg: Config) -> DecoderShape:
     """One layer norm for both halves, side by side, turned in pairs."""
     b = bias(cfg)
     return base(
-        cfg, qkv_bias=b, output_bias=b, norm="wide", order="parallel", interleaved=True, rotary_back=True,
+        cfg, qkv_bias=b, output_bias=b, norm="wide", order="parallel", rotary_back=True,
         qk_norm="per_head" if cfg.bool("use_qk_norm", default=False) else "", logit_scale=True,
         tied=cfg.bool("tie_word_embeddings", default=True),
     )  # fmt: skip
@@ -205,7 +202,7 @@ def cohere2(cfg: Config) -> DecoderShape:
     """Cohere with windows in three of four layers."""
     b = bias(cfg)
     return base(
-        cfg, qkv_bias=b, output_bias=b, norm="wide", order="parallel", interleaved=True, rotary_back=True,
+        cfg, qkv_bias=b, output_bias=b, norm="wide", order="parallel", rotary_back=True,
         logit_scale=True, tied=cfg.bool("tie_word_embeddings", default=True),
         windows=windows(cfg, sizes(cfg).layers, (SLIDING, SLIDING, SLIDING, FULL)),
     )  # fmt: skip

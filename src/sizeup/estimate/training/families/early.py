@@ -46,7 +46,8 @@ def gpt_bigcode(cfg: Config) -> DecoderShape:
         cfg, kv_heads=1 if several else heads, ffn=cfg.int("n_inner", default=4 * hidden),
         qkv="views", qkv_bias=True, output_bias=True, mlp_bias=True, norm="layer", mlp="plain",
         activation=cfg.str("activation_function", default="gelu_pytorch_tanh"), rotary=0.0,
-        order="named", half_dropout=cfg.float("resid_pdrop", default=0.1), embedding_dropout=cfg.float("embd_pdrop", default=0.1),
+        order="named", half_dropout=cfg.float("resid_pdrop", default=0.1),
+        embedding_dropout=cfg.float("embd_pdrop", default=0.1),
         attention_dropout=cfg.float("attn_pdrop", default=0.1), position_table=positions,
         tied=cfg.bool("tie_word_embeddings", default=True), buffers=(positions * positions,), names=GPT2_NAMES,
     )  # fmt: skip
@@ -58,9 +59,10 @@ def gptj(cfg: Config) -> DecoderShape:
     p = cfg.float("resid_pdrop", default=0.0)
     turned = cfg.int("rotary_dim", default=hidden // heads)
     return base(
-        cfg, buffers=_sines(cfg), ffn=cfg.int("n_inner", default=4 * hidden), mlp_bias=True, norm="layer", order="parallel_sum",
+        cfg, buffers=_sines(cfg), ffn=cfg.int("n_inner", default=4 * hidden), mlp_bias=True, norm="layer",
+        order="parallel_sum",
         mlp="plain", activation=cfg.str("activation_function", default="gelu_new"), rotary=turned / (hidden // heads),
-        interleaved=True, rotary_repeats="tensor", eager_only=True, way=Way(wide=True), half_dropout=p, head_bias=True,
+        rotary_repeats="tensor", eager_only=True, way=Way(wide=True), half_dropout=p, head_bias=True,
         embedding_dropout=cfg.float("embd_pdrop", default=0.0), attention_dropout=cfg.float("attn_pdrop", default=0.0),
         names=GPTJ_NAMES,
     )  # fmt: skip
@@ -123,7 +125,8 @@ def persimmon(cfg: Config) -> DecoderShape:
     return base(
         cfg, qkv="selected", qkv_bias=True, output_bias=True, mlp_bias=True, norm="layer", mlp="plain",
         qk_norm="head" if cfg.bool("qk_layernorm", default=True) else "", rotary=partial(cfg), rotary_joined=True,
-        activation=cfg.str("hidden_act", default="relu2"), attention_dropout=cfg.float("attention_dropout", default=0.0),
+        activation=cfg.str("hidden_act", default="relu2"),
+        attention_dropout=cfg.float("attention_dropout", default=0.0),
         residual_dropout=cfg.float("hidden_dropout", default=0.0), names=PERSIMMON_NAMES,
     )  # fmt: skip
 
@@ -133,7 +136,8 @@ def bloom(cfg: Config) -> DecoderShape:
     hidden = cfg.int("n_embed", "hidden_size")
     return base(
         cfg, hidden=hidden, ffn=4 * hidden, qkv="selected", qkv_bias=True, output_bias=True, mlp_bias=True,
-        norm="layer", order="bloom", mlp="plain", activation="bloom_gelu", rotary=0.0, alibi="cast", embedding_norm=True,
+        norm="layer", order="bloom", mlp="plain", activation="bloom_gelu", rotary=0.0, alibi="cast",
+        embedding_norm=True,
         eager_only=True, way=Way(added=True, lingers="all"), residual_dropout=cfg.float("hidden_dropout", default=0.0),
         attention_dropout=cfg.float("attention_dropout", default=0.0),
         tied=cfg.bool("tie_word_embeddings", default=True), names=BLOOM_NAMES,
@@ -161,7 +165,7 @@ def codegen(cfg: Config) -> DecoderShape:
     return base(
         cfg, buffers=_sines(cfg), ffn=cfg.int("n_inner", default=4 * hidden), qkv="copied", mlp_bias=True, norm="layer",
         order="parallel_sum", mlp="plain", activation=cfg.str("activation_function", default="gelu_new"),
-        rotary=turned / (hidden // heads), rotary_wide=True, interleaved=True, rotary_repeats="tensor",
+        rotary=turned / (hidden // heads), rotary_wide=True, rotary_repeats="tensor",
         eager_only=True, way=Way(wide=True), half_dropout=p, head_bias=True,
         embedding_dropout=cfg.float("embd_pdrop", default=0.0), attention_dropout=cfg.float("attn_pdrop", default=0.0),
         names=GPTJ_NAMES,

@@ -148,6 +148,8 @@ def granitemoeshared(cfg: Config) -> DecoderShape:
     """Granite's experts, and a shared one with gate and up in one matrix."""
     shape = granitemoe(cfg)
     shared = cfg.int("shared_intermediate_size", min=0, default=0)
+    if shape.mixture is None:
+        return shape
     mixed = msgspec.structs.replace(shape.mixture, shared=shared, shared_fused=True)
     return msgspec.structs.replace(shape, mixture=mixed)
 
@@ -161,7 +163,8 @@ def gpt_oss(cfg: Config) -> DecoderShape:
     )  # fmt: skip
     b = cfg.bool("attention_bias", default=True)
     return base(
-        cfg, norm="rms_fp32", qkv_bias=b, output_bias=b, eager_only=True, way=Way(sinks=True, softmax_in_fp32=False), mixture=m,
+        cfg, norm="rms_fp32", qkv_bias=b, output_bias=b, eager_only=True, way=Way(sinks=True, softmax_in_fp32=False),
+        mixture=m,
         sparse=_mixed(s.layers), windows=windows(cfg, s.layers, (SLIDING, FULL)), rotary_halved=True,
     )  # fmt: skip
 
@@ -184,7 +187,7 @@ def ernie4_5_moe(cfg: Config) -> DecoderShape:
     kinds = cfg.strs("mlp_layer_types")
     sparse = tuple(kind == "sparse" for kind in kinds) if kinds else _mixed(s.layers, 1)
     return base(
-        cfg, qkv_bias=b, output_bias=b, mlp_bias=b, interleaved=True, rotary_back=True, rotary_wide=True,
+        cfg, qkv_bias=b, output_bias=b, mlp_bias=b, rotary_back=True, rotary_wide=True,
         rotary_repeats="layer", mixture=m, sparse=sparse,
     )  # fmt: skip
 
@@ -253,7 +256,7 @@ def llama4_text(cfg: Config) -> DecoderShape:
     b = bias(cfg)
     return base(
         cfg, ffn=cfg.int("intermediate_size_mlp", default=s.ffn), qkv_bias=b, output_bias=b, mixture=m,
-        rotary_complex=True, rotary_wide=True, rotary_back=True, qk_norm=norm,
+        rotary_wide=True, rotary_back=True, qk_norm=norm,
         sparse=tuple(number in set(numbers) for number in range(s.layers)),
         windows=tuple(chunk if kind == "chunked_attention" else None for kind in kinds),
         still=tuple(not turn for turn in turned),
@@ -314,9 +317,7 @@ def deepseek_v3(cfg: Config) -> DecoderShape:
         normalised=cfg.bool("norm_topk_prob", default=True),
     )  # fmt: skip
     dense = cfg.int("first_k_dense_replace", min=0, default=0)
-    return base(
-        cfg, latent=latent, head_dim=latent.rope_dim, mixture=m, sparse=_mixed(s.layers, dense), interleaved=True
-    )
+    return base(cfg, latent=latent, head_dim=latent.rope_dim, mixture=m, sparse=_mixed(s.layers, dense))
 
 
 def deepseek_v2(cfg: Config) -> DecoderShape:
@@ -324,4 +325,4 @@ def deepseek_v2(cfg: Config) -> DecoderShape:
     s = sizes(cfg)
     shape = deepseek_v3(cfg)
     mixed = _routed(cfg, scoring="softmax wide", normalised=False)
-    return msgspec.structs.replace(shape, mixture=mixed, rotary_complex=True, layers=s.layers)
+    return msgspec.structs.replace(shape, mixture=mixed, layers=s.layers)

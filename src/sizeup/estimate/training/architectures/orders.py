@@ -1,0 +1,112 @@
+"""The orders in which norms, halves and residuals of a layer follow each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sizeup.estimate.training.basic import add, dropout
+from sizeup.estimate.training.tape import Value
+
+if TYPE_CHECKING:
+    from sizeup.estimate.training.architectures.layer import Layer
+
+
+def _pre(layer: Layer, x: Value) -> Value:
+    residual = x
+    x = layer.norm("input_layernorm", x)
+    x = layer.attention(x)
+    x = layer.residual(residual, x)
+    residual = x
+    x = layer.norm("post_attention_layernorm", x)
+    x = layer.feed_forward(x)
+    return layer.residual(residual, x)
+
+
+def _post(layer: Layer, x: Value) -> Value:
+    residual = x
+    x = layer.attention(x)
+    x = layer.norm("post_attention_layernorm", x)
+    x = layer.residual(residual, x)
+    residual = x
+    x = layer.feed_forward(x)
+    x = layer.norm("post_feedforward_layernorm", x)
+    return layer.residual(residual, x)
+
+
+def _sandwich(layer: Layer, x: Value) -> Value:
+    residual = x
+    x = layer.norm("input_layernorm", x)
+    x = layer.attention(x)
+    x = layer.norm("post_attention_layernorm", x)
+    x = layer.residual(residual, x)
+    residual = x
+    x = layer.norm("pre_feedforward_layernorm", x)
+    x = layer.feed_forward(x)
+    x = layer.norm("post_feedforward_layernorm", x)
+    return layer.residual(residual, x)
+
+
+def _parallel(layer: Layer, x: Value) -> Value:
+    residual = x
+    x = layer.norm("input_layernorm", x)
+    attended = layer.attention(x)
+    fed = layer.feed_forward(x)
+    return layer.residual(layer.residual(residual, attended), fed)
+
+
+def _named(layer: Layer, x: Value) -> Value:
+    """`pre`, but each half's output has a name of its own until the layer returns (GPT-2)."""
+    residual = x
+    attended = layer.attention(layer.norm("input_layernorm", x))
+    x = residual = layer.build.add(attended, residual)
+    x = layer.norm("post_attention_layernorm", x)
+    fed = layer.feed_forward(x)
+    return layer.build.add(residual, fed)
+
+
+def _parallel_sum(layer: Layer, x: Value) -> Value:
+    """Both halves of one norm are added first, then the stream."""
+    normed = layer.norm("input_layernorm", x)
+    attended = layer.attention(normed)
+    fed = layer.feed_forward(normed)
+    return add(layer.build.tape, add(layer.build.tape, attended, fed), x)
+
+
+def _bloom(layer: Layer, x: Value) -> Value:
+    """`pre`, but each half adds the stream itself, before its names are gone."""
+    normed = layer.norm("input_layernorm", x)
+    attended = layer.attention(normed)
+    x = layer.residual(x, attended)
+    layer.names.clear()
+    del attended
+    normed = layer.norm("post_attention_layernorm", x)
+    return layer.residual(x, layer.feed_forward(normed))
+
+
+def _falcon(layer: Layer, x: Value) -> Value:
+    """Both halves of one norm or of two; the second is added to in place."""
+    normed = beside = layer.norm("input_layernorm", x)
+    if layer.shape.order == "falcon2":
+        beside = layer.norm("ln_mlp", x)
+    attended = layer.attention(normed)
+    fed = layer.feed_forward(beside)
+    both = Value(fed.n, fed.item, fed.storage)
+    layer.build.tape.record((fed, attended), (both,), lambda g: (g, g))
+    return layer.residual(x, both)
+
+
+def _parallel2(layer: Layer, x: Value) -> Value:
+    attended = layer.attention(layer.norm("input_layernorm", x))
+    tape, p = layer.build.tape, layer.shape.residual_dropout
+    attended = dropout(tape, attended, p)
+    fed = layer.feed_forward(layer.norm("post_attention_layernorm", x))
+    fed = dropout(tape, fed, p)
+    return add(tape, add(tape, fed, attended), x)
+
+
+#: By the name that a shape gives; each takes the layer and the stream, and returns the next.
+ORDERS: dict[str, Callable[[Layer, Value], Value]] = {
+    "pre": _pre, "post": _post, "sandwich": _sandwich, "named": _named, "bloom": _bloom, "parallel": _parallel,
+    "parallel2": _parallel2, "parallel_sum": _parallel_sum, "falcon": _falcon, "falcon2": _falcon,
+}  # fmt: skip
