@@ -29,6 +29,15 @@ MIXTURE = LLAMA | {
         ({"optimizer": "adm"}, ("optimizer 'adm'",)),
         ({"batch": 0}, ("batch is 0",)),
         ({"checkpointing": "some"}, ("checkpointing 'some'",)),
+        ({"lora_rank": 8}, ("lora_rank is 8", "method full")),
+        ({"lora_targets": "q_proj"}, ("lora_targets", "method full")),
+        ({"method": "lora", "lora_targets": "c_attn"}, ("lora_targets c_attn", "no module of this model")),
+        ({"fsdp": 8, "data_parallel": 4}, ("fsdp is 8", "data_parallel is 4")),
+        ({"method": "lora", "lora_dropout": 1.5}, ("lora_dropout is 1.5",)),
+        ({"method": "lora", "adapter_precision": "int4"}, ("adapter_precision 'int4'",)),
+        ({"optimizer": "paged_adam8bit", "offload_optimizer": True}, ("offload_optimizer", "paged_adam8bit")),
+        ({"sharding": "zero2", "data_parallel": 2, "pipeline_parallel": 2}, ("zero2", "pipeline_parallel 2")),
+        ({"device": "RTX 4090", "machine": "RTX 4090"}, ("device is 'RTX 4090'", "machine 'RTX 4090'")),
     ],
 )
 def test_contradictions_are_named(setting, names):
@@ -47,6 +56,12 @@ def test_experts_that_do_not_divide():
 def test_fp8_on_a_device_without_it():
     with pytest.raises(BadInput, match=r"fp8 needs fp8, which .* doesn't compute in"):
         sizeup.train(LLAMA, precision="fp8", device="RTX 3090")
+
+
+def test_targets_that_name_nothing_are_told_what_there_is():
+    with pytest.raises(BadInput) as caught:
+        sizeup.train(LLAMA, method="lora", lora_targets="c_attn")
+    assert "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,9 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     offload_weights: Annotated[bool, Meta(description="Weights on the host.")] = False
     offload_activations: Annotated[bool, Meta(description="What checkpointing keeps on the host.")] = False
     device: Annotated[str, Meta(description="A device to fit: 'RTX 4090', 'H100 80 GB'.")] = ""
-    machine: Annotated[str, Meta(description="A machine to fit: '4x H100 SXM', a TOML file; 'here': this machine.")] = ""
+    machine: Annotated[str, Meta(description="A machine to fit: '4x H100 SXM', a TOML file; 'here': this machine.")] = (
+        ""
+    )
     advise: Annotated[bool, Meta(description="Largest batch, ranked savings, cheapest device, configuration.")] = False
     emit: Annotated[
         Literal["", "trl", "accelerate", "fsdp", "deepspeed", "torchtune"],
@@ -151,11 +153,16 @@ def setting_of(request: TrainRequest) -> TrainSetting:
     given["lora_rank"] = 16 if request.lora_rank is None else request.lora_rank
     given["lora_targets"] = _targets(request.lora_targets)
     given["adapter_precision"] = request.adapter_precision or "fp32"
+    if request.method == "full" and (request.lora_rank is not None or given["lora_targets"]):
+        named = "lora_targets are given" if given["lora_targets"] else f"lora_rank is {request.lora_rank}"
+        raise BadInput(f"{named}, but method full trains no adapters", hint="set method=lora, or drop it")
     if request.fsdp:
-        if request.sharding not in {"none", "fsdp"}:
-            raise BadInput(
-                f"fsdp is {request.fsdp}, but sharding is {request.sharding}", hint="give only one of the two"
-            )
+        for name, value, fitting in (
+            ("sharding", request.sharding, {"none", "fsdp"}),
+            ("data_parallel", request.data_parallel, {1, request.fsdp}),
+        ):
+            if value not in fitting:
+                raise BadInput(f"fsdp is {request.fsdp}, but {name} is {value}", hint="give only one of the two")
         given["data_parallel"], given["sharding"] = request.fsdp, "fsdp"
     given["reshard"] = request.fsdp_reshard is not False
     return TrainSetting(**given)

@@ -6,14 +6,31 @@ import json
 from typing import Any
 
 from sizeup.errors import BadInput
+from sizeup.estimate.training.optimizers import GALORE_RANK
 from sizeup.estimate.training.settings import TrainSetting
 
-_TORCH_OPTIMIZERS = {
-    "adamw_fused": "adamw_torch_fused", "adamw_foreach": "adamw_torch", "adamw_loop": "adamw_torch",
-    "adam8bit": "adamw_bnb_8bit", "paged_adamw": "paged_adamw_32bit", "paged_adam8bit": "paged_adamw_8bit",
-    "adafactor": "adafactor", "lion": "lion_32bit", "lion8bit": "lion_8bit", "sgd": "sgd", "sgd_momentum": "sgd",
-    "galore": "galore_adamw",
+#: Optimizer → its name in transformers' Trainer; those without one can't be said there.
+_TRAINER_OPTIMIZERS = {
+    "adamw_fused": "adamw_torch_fused", "adamw_foreach": "adamw_torch", "adam8bit": "adamw_bnb_8bit",
+    "paged_adamw": "paged_adamw_32bit", "paged_adam8bit": "paged_adamw_8bit", "adafactor": "adafactor",
+    "lion": "lion_32bit", "lion8bit": "lion_8bit", "sgd": "sgd", "galore": "galore_adamw",
 }  # fmt: skip
+#: Optimizer → its class and arguments in a torchtune recipe.
+_TUNE_OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "adamw_fused": {"_component_": "torch.optim.AdamW", "fused": True},
+    "adamw_foreach": {"_component_": "torch.optim.AdamW", "foreach": True},
+    "adamw_loop": {"_component_": "torch.optim.AdamW", "foreach": False},
+    "adam8bit": {"_component_": "bitsandbytes.optim.AdamW8bit"},
+    "paged_adamw": {"_component_": "bitsandbytes.optim.PagedAdamW"},
+    "paged_adam8bit": {"_component_": "bitsandbytes.optim.PagedAdamW8bit"},
+    "lion8bit": {"_component_": "bitsandbytes.optim.Lion8bit"},
+    "adafactor": {"_component_": "torch.optim.Adafactor"},
+    "sgd": {"_component_": "torch.optim.SGD"},
+    "sgd_momentum": {"_component_": "torch.optim.SGD", "momentum": 0.9},
+}
+_STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
+_MLP = frozenset({"gate_proj", "up_proj", "down_proj"})
+_DTYPES = {2: "bfloat16", 4: "float32"}
 
 
 def emit(form: str, model: str, setting: TrainSetting) -> str:
@@ -21,6 +38,8 @@ def emit(form: str, model: str, setting: TrainSetting) -> str:
     forms = {"trl": trl, "accelerate": accelerate, "fsdp": accelerate, "deepspeed": deepspeed, "torchtune": torchtune}
     if form not in forms:
         raise BadInput(f"no configuration for {form!r}", hint=f"one of {', '.join(forms)}")
+    if form == "fsdp" and setting.sharding != "fsdp":
+        raise BadInput(f"a configuration for fsdp, but sharding is {setting.sharding}", hint="set sharding=fsdp")
     return forms[form](model, setting)
 
 
@@ -35,51 +54,91 @@ def yaml(fields: dict[str, Any], depth: int = 0) -> str:
     return "\n".join(lines)
 
 
+def _unsaid(form: str, setting: TrainSetting, known: dict[str, tuple[str, ...]]) -> None:
+    """Raise BadInput for the first field whose value the form has no words for."""
+    for name, values in known.items():
+        value = str(getattr(setting, name))
+        if value not in values:
+            raise BadInput(f"{form} has no {name} {value!r}", hint=f"set {name}={values[0]}")
+
+
 def trl(model: str, setting: TrainSetting) -> str:
-    """`trl sft --config` (or dpo, grpo): TRL's own arguments and those of its Trainer."""
-    if setting.optimizer not in _TORCH_OPTIMIZERS:
-        raise BadInput(f"TRL's Trainer has no optimizer {setting.optimizer!r}", hint="set optimizer=adamw_fused")
+    """`trl sft --config` (or dpo, grpo): TRL's own arguments and those of its Trainer (TRL 1.16, transformers 5.23).
+
+    How it is distributed is accelerate's business, and so is checkpointing under FSDP.
+    """
+    known = {
+        "optimizer": tuple(_TRAINER_OPTIMIZERS), "checkpointing": ("full", "none"),
+        "loss": ("fused", "standard"),
+        "precision": ("bf16", "fp32", "fp16", "bf16-autocast-fp32-weights", "fp16-autocast-fp32-weights"),
+    }  # fmt: skip
+    _unsaid("TRL", setting, known)
     fields: dict[str, Any] = {
         "model_name_or_path": model,
         "per_device_train_batch_size": setting.batch,
-        "max_length": setting.sequence,
+        **_lengths(setting),
         "gradient_accumulation_steps": 2 if setting.accumulating else 1,
-        "gradient_checkpointing": setting.checkpointing != "none",
-        "optim": _TORCH_OPTIMIZERS[setting.optimizer],
+        "gradient_checkpointing": setting.checkpointing != "none" and setting.sharding != "fsdp",
+        "optim": _TRAINER_OPTIMIZERS[setting.optimizer],
         "attn_implementation": setting.attention,
-        "dtype": "float32" if setting.weight_item == 4 and setting.method != "qlora" else "bfloat16",
+        "dtype": _dtype(setting),
         "bf16": "bf16-autocast" in setting.precision or setting.method == "qlora",
         "fp16": "fp16-autocast" in setting.precision,
         "use_liger_kernel": setting.loss == "fused",
+        "max_grad_norm": 1.0 if setting.gradient_clip else 0.0,
     }
-    if not setting.gradient_clip:
-        fields["max_grad_norm"] = 0.0
-    if setting.adapters:
-        fields |= {
-            "use_peft": True,
-            "lora_r": setting.lora_rank,
-            "lora_alpha": 2 * setting.lora_rank,
-            "lora_dropout": setting.lora_dropout,
-            "lora_target_modules": list(setting.lora_targets) or "all-linear",
-            "use_dora": setting.method == "dora",
-        }
+    if setting.optimizer == "galore":
+        fields |= {"optim_target_modules": ["attn", "mlp"], "optim_args": f"rank={GALORE_RANK}"}
+    return yaml(fields | _adapters(setting))
+
+
+def _lengths(setting: TrainSetting) -> dict[str, Any]:
+    """The sequence in the words of the objective's trainer."""
+    if setting.objective == "grpo":
+        return {"max_completion_length": setting.sequence, "num_generations": max(2, setting.batch)}
+    return {"max_length": setting.sequence}
+
+
+def _dtype(setting: TrainSetting) -> str:
+    if setting.precision == "fp16":
+        return "float16"
+    return "bfloat16" if setting.method == "qlora" else _DTYPES[setting.weight_item]
+
+
+def _adapters(setting: TrainSetting) -> dict[str, Any]:
+    """Peft's and bitsandbytes' settings in TRL's words."""
+    if not setting.adapters:
+        return {}
+    fields: dict[str, Any] = {
+        "use_peft": True,
+        "lora_r": setting.lora_rank,
+        "lora_alpha": 2 * setting.lora_rank,
+        "lora_dropout": setting.lora_dropout,
+        "lora_target_modules": list(setting.lora_targets) or "all-linear",
+        "use_dora": setting.method == "dora",
+    }
     if setting.method == "qlora":
         fields |= {
             "load_in_4bit": True,
             "bnb_4bit_quant_type": "nf4",
             "use_bnb_nested_quant": setting.double_quantization,
         }
-    return yaml(fields)
+    return fields
 
 
 def accelerate(model: str, setting: TrainSetting) -> str:
-    """`accelerate launch --config_file`: where and how it is distributed."""
+    """`accelerate launch --config_file`: where and how it is distributed (accelerate 1.15)."""
+    for name in ("pipeline_parallel", "expert_parallel"):
+        if getattr(setting, name) > 1:
+            raise BadInput(f"accelerate has no {name}, and it is {getattr(setting, name)}", hint=f"set {name}=1")
+    stage = _STAGES.get(setting.sharding)
+    kind = "FSDP" if setting.sharding == "fsdp" else "DEEPSPEED" if stage else "MULTI_GPU"
     fields: dict[str, Any] = {
         "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": "FSDP" if setting.sharding == "fsdp" else "MULTI_GPU" if setting.world > 1 else "NO",
+        "distributed_type": kind if setting.world > 1 else "NO",
         "num_machines": 1,
         "num_processes": setting.world,
-        "mixed_precision": "bf16" if setting.autocast or setting.gathers else "no",
+        "mixed_precision": _mixed(setting),
     }
     if setting.sharding == "fsdp":
         fields["fsdp_config"] = {
@@ -90,55 +149,95 @@ def accelerate(model: str, setting: TrainSetting) -> str:
             "fsdp_activation_checkpointing": setting.checkpointing != "none",
             "fsdp_state_dict_type": "SHARDED_STATE_DICT",
         }
+    if stage:
+        fields["deepspeed_config"] = {
+            "zero_stage": stage,
+            "gradient_accumulation_steps": 2 if setting.accumulating else 1,
+            "gradient_clipping": 1.0 if setting.gradient_clip else 0.0,
+            "offload_optimizer_device": "cpu" if setting.offload_optimizer else "none",
+            "offload_param_device": "cpu" if setting.offload_weights and stage == 3 else "none",
+            "zero3_init_flag": stage == 3,
+        }
+    if setting.tensor_parallel > 1 or setting.context_parallel > 1:
+        shards = setting.data_parallel if setting.sharding == "fsdp" else 1
+        fields["parallelism_config"] = {
+            "parallelism_config_dp_replicate_size": setting.data_parallel // shards,
+            "parallelism_config_dp_shard_size": shards,
+            "parallelism_config_tp_size": setting.tensor_parallel,
+            "parallelism_config_cp_size": setting.context_parallel,
+        }
     return f"# {model}\n{yaml(fields)}"
 
 
+def _mixed(setting: TrainSetting) -> str:
+    """Accelerate's mixed precision: what is computed in where weights are wider."""
+    if setting.precision == "fp8":
+        return "fp8"
+    if "fp16-autocast" in setting.precision:
+        return "fp16"
+    return "bf16" if setting.autocast or setting.compute_item < setting.weight_item else "no"
+
+
 def deepspeed(_model: str, setting: TrainSetting) -> str:
-    """DeepSpeed's JSON."""
-    stage = {"zero1": 1, "zero2": 2, "zero3": 3}.get(setting.sharding, 0)
+    """DeepSpeed's JSON (0.17). With 16-bit weights its optimizer always keeps fp32 copies of them."""
+    if setting.sharding == "fsdp":
+        raise BadInput("DeepSpeed shards by ZeRO, but sharding is fsdp", hint="set sharding=zero3")
+    if setting.precision == "fp8":
+        raise BadInput("DeepSpeed has no precision fp8", hint="set precision=bf16-fp32-master")
+    stage = _STAGES.get(setting.sharding, 0)
     zero: dict[str, Any] = {"stage": stage, "overlap_comm": True, "contiguous_gradients": True}
     if setting.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
     if setting.offload_weights and stage == 3:
         zero["offload_param"] = {"device": "cpu", "pin_memory": True}
+    autocast = "autocast" in setting.precision
+    kind = "float16" if "fp16" in setting.precision else "bfloat16"
     fields: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": setting.batch,
         "gradient_accumulation_steps": 2 if setting.accumulating else 1,
-        "bf16": {"enabled": "bf16" in setting.precision},
-        "fp16": {"enabled": "fp16" in setting.precision},
+        "bf16": {"enabled": "bf16" in setting.precision and not autocast},
+        "fp16": {"enabled": setting.precision == "fp16"},
         "zero_optimization": zero,
     }
+    if autocast:
+        fields["torch_autocast"] = {"enabled": True, "dtype": kind}
     if setting.gradient_clip:
         fields["gradient_clipping"] = 1.0
     return json.dumps(fields, indent=2)
 
 
 def torchtune(model: str, setting: TrainSetting) -> str:
-    """The part of a torchtune recipe that decides its memory."""
+    """The part of a torchtune recipe (0.6) that decides its memory; its model builder is the recipe's own."""
+    known = {
+        "optimizer": tuple(_TUNE_OPTIMIZERS), "checkpointing": ("full", "none"),
+        "precision": ("bf16", "fp16", "fp32"), "method": ("full", "lora", "qlora", "dora"),
+        "objective": ("causal", "sft"),
+    }  # fmt: skip
+    _unsaid("torchtune", setting, known)
+    chunked = "torchtune.modules.loss.LinearCrossEntropyLoss"
     fields: dict[str, Any] = {
         "checkpointer": {"checkpoint_dir": model},
         "batch_size": setting.batch,
         "tokenizer": {"max_seq_len": setting.sequence},
+        "dataset": {"packed": not setting.padding},
         "gradient_accumulation_steps": 2 if setting.accumulating else 1,
-        "dtype": "fp32" if setting.precision == "fp32" else "bf16",
+        "clip_grad_norm": 1.0 if setting.gradient_clip else None,
+        "dtype": setting.precision,
         "enable_activation_checkpointing": setting.checkpointing != "none",
         "enable_activation_offloading": setting.offload_activations,
-        "optimizer": {
-            "_component_": "bitsandbytes.optim.PagedAdamW8bit" if "8bit" in setting.optimizer else "torch.optim.AdamW",
-            "fused": setting.optimizer == "adamw_fused",
-        },
-        "loss": {
-            "_component_": "torchtune.modules.loss.LinearCrossEntropyLoss"
-            if setting.loss != "standard"
-            else "torch.nn.CrossEntropyLoss"
-        },
+        "optimizer": _TUNE_OPTIMIZERS[setting.optimizer],
+        "loss": {"_component_": "torch.nn.CrossEntropyLoss" if setting.loss == "standard" else chunked},
     }
     if setting.adapters:
+        targets = set(setting.lora_targets)
+        attention = ["output_proj" if name == "o_proj" else name for name in setting.lora_targets if name not in _MLP]
         fields["model"] = {
             "lora_rank": setting.lora_rank,
             "lora_alpha": 2 * setting.lora_rank,
-            "lora_attn_modules": list(setting.lora_targets) or ["q_proj", "k_proj", "v_proj", "output_proj"],
-            "apply_lora_to_mlp": not setting.lora_targets,
+            "lora_dropout": setting.lora_dropout,
+            "lora_attn_modules": attention or ([] if targets else ["q_proj", "k_proj", "v_proj", "output_proj"]),
+            "apply_lora_to_mlp": bool(targets & _MLP) or not targets,
             "quantize_base": setting.method == "qlora",
+            "use_dora": setting.method == "dora",
         }
     return yaml(fields)

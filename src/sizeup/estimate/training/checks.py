@@ -8,6 +8,7 @@ from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.t5 import T5Shape
 from sizeup.estimate.training.optimizers import OPTIMIZERS
 from sizeup.estimate.training.settings import (
+    ADAPTER_PRECISIONS,
     ATTENTIONS,
     LOSSES,
     METHODS,
@@ -23,6 +24,7 @@ Shape = DecoderShape | T5Shape | BartShape
 _CHOICES = {
     "method": METHODS, "precision": PRECISIONS, "objective": OBJECTIVES, "sharding": SHARDINGS,
     "attention": ATTENTIONS, "loss": LOSSES, "schedule": SCHEDULES, "optimizer": tuple(OPTIMIZERS),
+    "adapter_precision": ADAPTER_PRECISIONS,
 }  # fmt: skip
 _POSITIVE = (
     "batch", "sequence", "lora_rank", "data_parallel", "tensor_parallel", "pipeline_parallel", "micro_batches",
@@ -76,6 +78,13 @@ def _check_method(setting: TrainSetting, shape: Shape) -> None:
         raise BadInput(
             "attention flash_attention_2 needs 16-bit numbers, but precision is fp32",
             hint="set attention=sdpa, or precision=bf16",
+        )
+    if not 0 <= setting.lora_dropout < 1:
+        raise BadInput(f"lora_dropout is {setting.lora_dropout}", hint="give a share from 0 to below 1")
+    if setting.offload_optimizer and OPTIMIZERS[setting.optimizer].paged:
+        raise BadInput(
+            f"offload_optimizer moves states to the host, where optimizer {setting.optimizer} keeps them anyway",
+            hint="drop offload_optimizer, or set optimizer=adam8bit",
         )
     if setting.offload_optimizer and setting.optimizer == "sgd":
         raise BadInput(
@@ -134,6 +143,12 @@ def _check_parallel(setting: TrainSetting, shape: Shape) -> None:
         raise BadInput(
             f"sharding {setting.sharding} spreads over data_parallel ranks, but data_parallel is 1",
             hint="set data_parallel to the number of devices, or sharding=none",
+        )
+    if setting.sharding in {"zero2", "zero3"} and setting.pipeline_parallel > 1:
+        raise BadInput(
+            f"sharding {setting.sharding} splits gradients that pipeline_parallel {setting.pipeline_parallel} adds up "
+            "over micro-batches, and DeepSpeed refuses both together",
+            hint="set sharding=zero1 or fsdp, or pipeline_parallel=1",
         )
     _check_experts(setting, shape)
 

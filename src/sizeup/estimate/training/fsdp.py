@@ -50,15 +50,26 @@ def shard_elements(weight: Weight, world: int) -> int:
     return -(-first // world) * (weight.n // first)
 
 
+def shard_bytes(weight: Weight, world: int, item: int) -> int:
+    """Bytes of a weight's part on the fullest rank; a packed weight is split with its scales, byte by byte."""
+    if len(weight.sizes) > 1:
+        return -(-sum(weight.sizes) // world)
+    return shard_elements(weight, world) * item
+
+
+def _whole_bytes(weight: Weight) -> int:
+    return weight.n * weight.item if len(weight.sizes) == 1 else sum(weight.sizes)
+
+
 def group(weights: tuple[Weight, ...], policy: Policy) -> Group:
     """The sizes of a group of weights."""
     trained = [weight for weight in weights if weight.trains]
-    padded = sum(shard_elements(weight, policy.world) * weight.item for weight in weights)
+    padded = sum(shard_bytes(weight, policy.world, weight.item) for weight in weights)
     reduced = sum(shard_elements(weight, policy.world) for weight in trained) * policy.reduce_item
     return Group(
         shard=rounded(padded),
         gathered=rounded(padded * policy.world),
-        whole=tuple(rounded(weight.n * weight.item) for weight in weights),
+        whole=tuple(rounded(_whole_bytes(weight)) for weight in weights),
         reduced=rounded(reduced * policy.world),
         gradients=tuple(rounded(weight.n * weight.item) for weight in trained),
         scattered=rounded(reduced),
@@ -160,6 +171,7 @@ def shards(weights: list[tuple[Weight, int]], policy: Policy) -> list[tuple[Weig
     found = []
     for weight, count in weights:
         n = shard_elements(weight, policy.world)
-        kept = msgspec.structs.replace(weight, n=n, item=policy.weight_item, sizes=(n * policy.weight_item,))
-        found.append((kept, count))
+        size = shard_bytes(weight, policy.world, policy.weight_item)
+        item = policy.weight_item if len(weight.sizes) == 1 else weight.item
+        found.append((msgspec.structs.replace(weight, n=n, item=item, sizes=(size,)), count))
     return found

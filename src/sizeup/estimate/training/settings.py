@@ -12,6 +12,7 @@ OBJECTIVES = ("causal", "sft", "dpo", "grpo")
 SHARDINGS = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 LOSSES = ("standard", "chunked", "fused")
+ADAPTER_PRECISIONS = ("fp32", "bf16", "fp16")
 SCHEDULES = ("1f1b", "gpipe", "interleaved")
 
 
@@ -100,5 +101,6 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def world(self) -> int:
-        """Devices in all."""
-        return self.data_parallel * self.tensor_parallel * self.pipeline_parallel * self.context_parallel
+        """Devices in all; experts are dealt out over those that are there, or over as many as they need."""
+        ways = self.data_parallel * self.tensor_parallel * self.context_parallel
+        return self.pipeline_parallel * max(ways, self.expert_parallel)
