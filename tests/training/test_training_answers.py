@@ -57,7 +57,8 @@ def test_a_device_too_small_answers_no():
 
 @pytest.mark.parametrize("form", ["trl", "accelerate", "fsdp", "deepspeed", "torchtune"])
 def test_configurations_say_the_settings(form):
-    text = emit(form, "some/model", TrainSetting(method="lora", batch=3, checkpointing="full"))
+    spread = {"sharding": "fsdp", "data_parallel": 2} if form == "fsdp" else {}
+    text = emit(form, "some/model", TrainSetting(method="lora", batch=3, checkpointing="full", **spread))
     assert text.count("\n") >= 4
     if form == "deepspeed":
         assert json.loads(text)["train_micro_batch_size_per_gpu"] == 3

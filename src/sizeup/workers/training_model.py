@@ -106,9 +106,9 @@ def four_bit_class(torch: Any) -> Any:
                 self.register_buffer("absmax2", scales)
 
         def forward(self, x: Any) -> Any:
-            autocast = torch.is_autocast_enabled("cuda")
-            dtype = torch.get_autocast_dtype("cuda") if autocast else x.dtype
-            with torch.autocast("cuda", enabled=False):
+            kind = x.device.type
+            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+            with torch.autocast(kind, enabled=False):
                 shape = (self.out_features, self.in_features)
                 return Product.apply(x, self.weight, self.absmax, shape, torch.bfloat16, self.bias).to(dtype)
 
