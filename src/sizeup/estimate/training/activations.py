@@ -112,7 +112,7 @@ def _bloom_gelu_gradient(tape: Tape, n: int, item: int) -> Value:
 
 
 def xielu(tape: Tape, x: Value, positive: Value, negative: Value) -> Value:
-    """x > 0: α₊ · x² + β · x, else (expm1(min(x, ε)) - x) · α₋ + β · x, with trained α (`XIELUActivation` in Python).
+    """X > 0: α₊ · x² + β · x, else (expm1(min(x, ε)) - x) · α₋ + β · x, with trained α (`XIELUActivation` in Python).
 
     Autocast computes softplus and expm1 in fp32, and what they meet becomes fp32.
     """

@@ -112,7 +112,7 @@ class Build:
             result = linear(self.tape, x, matrix, self._bias(name, outputs, bias))
         key = self.scope + name
         if key not in self.modules:
-            self.modules[key] = self._adapter(name, inputs, outputs)
+            self.modules[key] = self._adapter(name, inputs, outputs, biased=bias)
         adapter = self.modules[key]
         return result if adapter is None else adapted(self.tape, x, result, adapter)
 
@@ -134,18 +134,19 @@ class Build:
         self._keep(self.scope + name, parameter, name, "matrix", packed_sizes(n, self.method.double_quantization))
         return parameter
 
-    def _adapter(self, name: str, inputs: int, outputs: int) -> Adapter | None:
+    def _adapter(self, name: str, inputs: int, outputs: int, *, biased: bool) -> Adapter | None:
         rank = self.method.rank
         if not rank or not self._targeted(name):
             return None
         down = self.adapter_half(f"{name}.lora_A", inputs * rank, rank)
         up = self.adapter_half(f"{name}.lora_B", rank * outputs, outputs)
         magnitude = self.adapter_half(f"{name}.magnitude", outputs) if self.method.dora else None
-        return Adapter(down, up, self.method.adapter_dropout, magnitude)
+        base = 2 if self.method.four_bit else self.method.item
+        return Adapter(down, up, self.method.adapter_dropout, magnitude, base, biased=biased)
 
     def adapter_half(self, name: str, n: int, rows: int = 0) -> Parameter:
-        """One matrix (or vector) of an adapter."""
-        item = self.method.adapter_item
+        """One matrix (or vector) of an adapter: in fp32, or in the type of the weights that aren't packed."""
+        item = max(self.method.adapter_item, self.method.item)
         found = self.made.get(self.scope + name)
         if found is None:
             found = Parameter(n, item, None, needs=True, rows=rows)

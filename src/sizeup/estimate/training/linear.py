@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sizeup.estimate.training.basic import add, cast, dropout, multiply, scale
+from sizeup.estimate.training.basic import add, cast, dropout, multiply, scale, shift
 from sizeup.estimate.training.tape import ADAPTER, WEIGHT_COPIES, Parameter, Storage, Tape, Value
 
 
@@ -81,12 +81,25 @@ def weight_copy(tape: Tape, weight: Parameter) -> Value:
 
 
 class Adapter:
-    """A low-rank pair on a linear layer (Hu et al. 2021); magnitude: DoRA's vector (Liu et al. 2024)."""
+    """A low-rank pair on a linear layer (Hu et al. 2021); magnitude: DoRA's vector (Liu et al. 2024).
 
-    __slots__ = ("down", "dropout", "magnitude", "up")
+    base_item: bytes of an element of the layer's own weight. biased: whether the layer has a bias.
+    """
 
-    def __init__(self, down: Parameter, up: Parameter, dropout: float, magnitude: Parameter | None) -> None:
+    __slots__ = ("base_item", "biased", "down", "dropout", "magnitude", "up")
+
+    def __init__(
+        self,
+        down: Parameter,
+        up: Parameter,
+        dropout: float,
+        magnitude: Parameter | None,
+        base_item: int,
+        *,
+        biased: bool,
+    ) -> None:
         self.down, self.up, self.dropout, self.magnitude = down, up, dropout, magnitude
+        self.base_item, self.biased = base_item, biased
 
 
 def adapted(tape: Tape, x: Value, result: Value, adapter: Adapter) -> Value:
@@ -95,28 +108,50 @@ def adapted(tape: Tape, x: Value, result: Value, adapter: Adapter) -> Value:
     item = result.item
     x = cast(tape, x, adapter.down.item)
     if adapter.magnitude is None:
-        result = add(tape, result, scale(tape, _branch(tape, x, adapter)))
+        result = add(tape, result, scale(tape, _branch(tape, dropout(tape, x, adapter.dropout), adapter)))
     else:
-        result = _by_magnitude(tape, result, _branch(tape, x, adapter), adapter)
+        result = add(tape, result, _by_magnitude(tape, x, result, adapter, adapter.magnitude))
     result = cast(tape, result, item)
     tape.label = before
     return result
 
 
 def _branch(tape: Tape, x: Value, adapter: Adapter) -> Value:
-    return linear(tape, linear(tape, dropout(tape, x, adapter.dropout), adapter.down), adapter.up)
+    return linear(tape, linear(tape, x, adapter.down), adapter.up)
 
 
-def _by_magnitude(tape: Tape, result: Value, branch: Value, adapter: Adapter) -> Value:
-    """DoRA: result and branch times magnitude / ‖W + B · A‖ of each output; the norm is made anew, in fp32."""
-    magnitude = adapter.magnitude
-    if magnitude is None:
-        return result
+def _by_magnitude(tape: Tape, x: Value, result: Value, adapter: Adapter, magnitude: Parameter) -> Value:
+    """DoRA: what is added to the result, by magnitude / ‖W + B · A‖ of each output.
+
+    The norm is made anew: B · A of an identity matrix, whose graph lives as long as the function, W in fp32, both times
+    the scale and added (peft 0.21, `lora/dora.py`). With dropout the base product is computed again, from W in fp32.
+    """
     rank = adapter.down.rows
-    n = adapter.down.n // rank * (adapter.up.n // rank)
-    tape.transient(4 * n, 4 * n, 4 * n)
+    inputs, outputs = adapter.down.n // rank, adapter.up.n // rank
+    names = _weight_norm(tape, inputs, outputs, rank)
+    whole = Value(inputs * outputs, 4, tape.value(inputs * outputs, 4).storage if adapter.base_item < 4 else None)
     factor = scale(tape, magnitude)
-    return add(tape, multiply(tape, factor, result), scale(tape, multiply(tape, factor, branch)))
+    x = dropout(tape, x, adapter.dropout)
+    branch = _branch(tape, x, adapter)
+    if adapter.dropout:
+        result = linear(tape, x, whole, outputs=outputs)
+    elif adapter.biased:
+        result = shift(tape, result)
+    first = multiply(tape, shift(tape, factor), result)
+    second = scale(tape, multiply(tape, factor, branch))
+    del names
+    return add(tape, first, second)
+
+
+def _weight_norm(tape: Tape, inputs: int, outputs: int, rank: int) -> list[Value]:
+    """What computing ‖W + B · A‖ leaves behind until the function returns."""
+    n = inputs * outputs
+    names = [tape.value(inputs * inputs, 4)]
+    if tape.autocast:
+        names.append(tape.value(inputs * inputs, tape.autocast))
+    names += [tape.value(inputs * rank, tape.autocast or 4), tape.value(n, 4)]
+    tape.transient(4 * n, 4 * n)
+    return names
 
 
 def four_bit(tape: Tape, x: Value, weight: Parameter, bias: Parameter | None = None) -> Value:

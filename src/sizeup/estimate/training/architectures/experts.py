@@ -25,10 +25,12 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
 
     shared: inner width of what every token uses (0: nothing). shared_gate: whether that is weighed by a gate.
     scoring: `softmax`, `sigmoid` (the product in fp32, a correction bias that doesn't train), `sigmoid after` (the
-    product in the stream's type), `softmax wide` (all in fp32), `softmax after` (over the chosen ones only).
-    normalised: whether the chosen weights
-    are divided by their sum. wide_sum: routed and shared are added in fp32. bias: router and experts have biases. clamped: gate and up are clamped, and their product
-    written out (GPT-OSS). shared_fused: the shared expert's gate and up are one matrix.
+    product in the stream's type), `softmax wide` (all in fp32), `softmax in fp32` (so, with a weight kept in fp32),
+    `softmax after` (over the chosen ones only; `softmax after, low` in the stream's type), `sigmoid of the chosen`
+    (every expert computes every token). normalised: the chosen weights are divided by their sum. wide_sum: routed and
+    shared are added in fp32. bias: router and experts have biases. clamped: gate and up are clamped, and their product
+    is written out (GPT-OSS). shared_fused: the shared expert's gate and up are one matrix. adapted: peft adapts the
+    stacked weights.
     """
 
     experts: int

@@ -13,8 +13,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     """The sizes and habits of a decoder.
 
     Norms. norm: `rms`, `rms_fp32` (the weight multiplies in fp32), `rms_offset` (1 + weight in fp32, Gemma),
-    `rms_plain` (no weight), `rms_wide` (the weight is cast to fp32), `layer`, `layer_plain` (no weights), `layer_lowered` (follows
-    autocast), `wide` (Cohere's). order: where norms stand, see `orders`. qk_norm: `head`, `whole`, `turned` (after the
+    `rms_plain` (no weight), `rms_wide` (the weight is cast to fp32), `layer`, `layer_plain`
+    (no weights), `layer_lowered` (follows autocast), `wide` (Cohere's). order: where norms stand, see `orders`. qk_norm: `head`, `whole`, `turned` (after the
     rotation), `plain` (so, without weights) or none. sub_norms: norms before the output and the down projection.
 
     Attention. qkv: `split`, or one matrix: `sliced` (three slices), `selected`, `indexed` and `grouped` (of heads,
@@ -33,8 +33,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     Feed-forward. mlp: `gated`, `fused` (gate and up in one matrix), `plain`. inner_dropout: of its inner width.
 
     Around them. embedding_scale: who multiplies the embeddings, their `module` or the `model`. residual_dropout: of
-    what is added to the stream, by the layer; half_dropout: by the half's own module. others: elements of a layer's weights
-    that no part here has (of a model that isn't known). sequence_ways: ranks that split the stream.
+    what is added to the stream, by the layer; half_dropout: by the half's own module. others: elements of a
+    layer's weights that no part here has (of a model that isn't known). sequence_ways: ranks that split the stream.
     """
 
     hidden: int

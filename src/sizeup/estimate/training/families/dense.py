@@ -71,7 +71,7 @@ def gemma(cfg: Config) -> DecoderShape:
         norm="rms_offset",
         activation="gelu_pytorch_tanh",
         embedding_scale="module",
-        tied=True,
+        tied=cfg.bool("tie_word_embeddings", default=True),
     )
 
 
@@ -80,7 +80,7 @@ def gemma2(cfg: Config) -> DecoderShape:
     b = bias(cfg)
     return base(
         cfg, qkv_bias=b, output_bias=b, norm="rms_offset", order="sandwich", activation="gelu_pytorch_tanh",
-        embedding_scale="module", tied=True, eager_only=True,
+        embedding_scale="module", tied=cfg.bool("tie_word_embeddings", default=True), eager_only=True,
         way=Way(softcap=cfg.has("attn_logit_softcapping")), logit_softcap=cfg.has("final_logit_softcapping"),
         windows=windows(cfg, sizes(cfg).layers, (SLIDING, FULL)),
     )  # fmt: skip
@@ -91,7 +91,7 @@ def gemma3(cfg: Config) -> DecoderShape:
     b = bias(cfg)
     return base(
         cfg, qkv_bias=b, output_bias=b, norm="rms_offset", order="sandwich", activation="gelu_pytorch_tanh",
-        embedding_scale="module", tied=True, qk_norm="head", rotary_tables=2,
+        embedding_scale="module", tied=cfg.bool("tie_word_embeddings", default=True), qk_norm="head", rotary_tables=2,
         logit_softcap=cfg.has("final_logit_softcapping"),
         windows=windows(cfg, sizes(cfg).layers, (SLIDING,) * 5 + (FULL,)),
     )  # fmt: skip
@@ -102,7 +102,7 @@ def vaultgemma(cfg: Config) -> DecoderShape:
     b = bias(cfg)
     return base(
         cfg, qkv_bias=b, output_bias=b, norm="rms_offset", activation="gelu_pytorch_tanh", embedding_scale="module",
-        tied=True, eager_only=cfg.has("attn_logit_softcapping"),
+        tied=cfg.bool("tie_word_embeddings", default=True), eager_only=cfg.has("attn_logit_softcapping"),
         way=Way(softcap=cfg.has("attn_logit_softcapping")), logit_softcap=cfg.has("final_logit_softcapping"),
         windows=windows(cfg, sizes(cfg).layers, (SLIDING, FULL)),
     )  # fmt: skip

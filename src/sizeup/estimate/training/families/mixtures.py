@@ -263,6 +263,11 @@ def llama4_text(cfg: Config) -> DecoderShape:
     )  # fmt: skip
 
 
+def youtu(cfg: Config) -> DecoderShape:
+    """Latent attention with dense feed-forwards."""
+    return base(cfg, latent=_latent(cfg), head_dim=cfg.int("qk_rope_head_dim"))
+
+
 def aria_text(cfg: Config) -> DecoderShape:
     """Llama with experts, a softmax over the chosen ones, and shared ones."""
     s = sizes(cfg)
@@ -287,10 +292,7 @@ def phimoe(cfg: Config) -> DecoderShape:
 
 def minicpm3(cfg: Config) -> DecoderShape:
     """Latent attention, plain rotation, multipliers on embeddings, halves and hidden states."""
-    latent = Latent(
-        cfg.optional_int("q_lora_rank", min=0) or 0, cfg.int("kv_lora_rank"), cfg.int("qk_nope_head_dim"),
-        cfg.int("qk_rope_head_dim"), cfg.int("v_head_dim"),
-    )  # fmt: skip
+    latent = _latent(cfg)
     return base(
         cfg, latent=latent, head_dim=latent.rope_dim, embedding_scale="module", residual_scale=True, hidden_scale=True
     )
@@ -303,13 +305,17 @@ def glm4_moe_lite(cfg: Config) -> DecoderShape:
     return msgspec.structs.replace(shape, sparse=tuple(kind == "sparse" for kind in kinds)) if kinds else shape
 
 
-def deepseek_v3(cfg: Config) -> DecoderShape:
-    """Latent attention, experts routed by sigmoids, a shared one."""
-    s = sizes(cfg)
-    latent = Latent(
+def _latent(cfg: Config) -> Latent:
+    return Latent(
         cfg.optional_int("q_lora_rank", min=0) or 0, cfg.int("kv_lora_rank"), cfg.int("qk_nope_head_dim"),
         cfg.int("qk_rope_head_dim"), cfg.int("v_head_dim"),
     )  # fmt: skip
+
+
+def deepseek_v3(cfg: Config) -> DecoderShape:
+    """Latent attention, experts routed by sigmoids, a shared one."""
+    s = sizes(cfg)
+    latent = _latent(cfg)
     width = cfg.int("moe_intermediate_size")
     m = Mixture(
         experts=cfg.int("n_routed_experts", "num_local_experts"), chosen=cfg.int("num_experts_per_tok"), width=width,

@@ -26,6 +26,7 @@ DROPOUTS = ("resid_pdrop", "residual_dropout", "hidden_dropout", "hidden_dropout
 
 def unknown(cfg: Config) -> DecoderShape:
     """The dearest decoder that the configuration can mean."""
+    cfg = _with_one_width(cfg)
     layers = sizes(cfg).layers
     capped = cfg.has("attn_logit_softcapping")
     eager = capped or cfg.bool("alibi", default=False)
@@ -41,6 +42,14 @@ def unknown(cfg: Config) -> DecoderShape:
         sparse=(True,) * layers if mixed is not None else (), logit_softcap=cfg.has("final_logit_softcapping"),
         residual_dropout=cfg.float(*DROPOUTS, default=0.0), **fields,
     )  # fmt: skip
+
+
+def _with_one_width(cfg: Config) -> Config:
+    """The widest feed-forward everywhere, where layers have widths of their own."""
+    widths = cfg.data.get("intermediate_size")
+    if not isinstance(widths, list) or not all(isinstance(width, int) for width in widths) or not widths:
+        return cfg
+    return Config(cfg.data | {"intermediate_size": max(widths)}, cfg.origin, cfg.path)
 
 
 def _first(cfg: Config, names: tuple[str, ...]) -> int:
