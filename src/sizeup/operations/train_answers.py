@@ -63,7 +63,8 @@ class Target(msgspec.Struct, frozen=True):
 def _target(request: TrainRequest, setting: TrainSetting) -> Target | None:
     if request.device and request.machine:
         raise BadInput(
-            f"device is {request.device!r} and machine {request.machine!r}: both say what to fit", hint="give one of them"
+            f"device is {request.device!r} and machine {request.machine!r}: both say what to fit",
+            hint="give one of them",
         )
     if not request.device and not request.machine:
         return None
@@ -150,7 +151,7 @@ def _simulated(request: TrainRequest, report: TrainReport) -> Simulated:
 
     config = plain_configuration(request.model, network=not request.offline)
     if request.measure:
-        found = measure_step(config, report.setting)
+        found = measure_step(config, report.setting, needed=report.footprint.peak_bytes)
     else:
         found = simulate_step(config, report.setting, replay=depth_of(config) <= REPLAYED_LAYERS)
     peak, reserved = int(found["peak_bytes"]), found.get("reserved_bytes")

@@ -38,10 +38,12 @@ def simulate_step(
     return extrapolated(low, high, layers)
 
 
-def measure_step(config: dict[str, Any], setting: TrainSetting, *, timeout: float = 600) -> dict[str, Any]:
-    """The real step on this machine's GPU. Raises MissingPart where there is none."""
+def measure_step(
+    config: dict[str, Any], setting: TrainSetting, *, needed: int = 0, timeout: float = 600
+) -> dict[str, Any]:
+    """The real step on this machine's GPU, else on its processor, if `needed` bytes are free there."""
     python = find_python(PACKAGES, "training")
-    job = {"config": config, "setting": msgspec.to_builtins(setting)}
+    job = {"config": config, "setting": msgspec.to_builtins(setting), "needed": needed}
     return run_worker("training_measure.py", job, python=python, timeout=timeout)[0]
 
 

@@ -1,6 +1,6 @@
 """Worker: a real training step on this machine's GPU, or on its processor where there is none.
 
-    job      {"config": config.json, "setting": {the fields of TrainSetting}}
+    job      {"config": config.json, "setting": {the fields of TrainSetting}, "needed": bytes it is estimated to take}
     answer   {"event": "result", "peak_bytes", "reserved_bytes", "process_bytes", "phases", "device", "versions",
               "seconds_per_step", "stand_ins"}
 
@@ -26,6 +26,7 @@ from sizeup.workers.protocol import Refused, Say, answer
 from sizeup.workers.training_simulate import REFUSED, simulated
 
 STEPS = 3
+GIB = 1 << 30
 
 
 def work(job: dict[str, Any], say: Say) -> None:
@@ -48,6 +49,10 @@ def on_processor(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]
     import platform
     import resource
 
+    free, needed = _free_bytes(), job.get("needed", 0)
+    if free is not None and needed > free:
+        sizes = f"the step needs {needed / GIB:,.0f} GiB of the {free / GIB:,.0f} GiB that are free"
+        raise Refused("config", f"this machine has no GPU, and {sizes}; simulate it instead")
     found = simulated({**job, "real": True, "replay": False}, setting)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit = 1 if platform.system() == "Darwin" else 1024
@@ -61,8 +66,16 @@ def on_processor(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def measured(torch: Any, given: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
-    """Run the steps on the first GPU."""
+def _free_bytes() -> int | None:
+    """Memory that can be had without swapping; None where the system doesn't say."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
+    return None
+
+
+def measured(torch: Any, given: dict[str, Any], setting: dict[str, Any], kind: str = "cuda") -> dict[str, Any]:
+    """Run the steps on the first GPU. kind: torch's name of where tensors lie."""
     import transformers
 
     from sizeup.workers.training_model import built, optimizer_of
@@ -72,15 +85,15 @@ def measured(torch: Any, given: dict[str, Any], setting: dict[str, Any]) -> dict
 
     config = configuration(given)
     config.use_cache = False
-    model = built(torch, config, setting, "cuda")
+    model = built(torch, config, setting, kind)
     optimizer = optimizer_of(torch, model, setting["optimizer"])
-    inputs = inputs_of(torch, setting, "cuda", real=True)
+    inputs = inputs_of(torch, setting, kind, real=True)
     seconds = 0.0
     for _ in range(STEPS):
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
-        run_step(torch, model, optimizer, inputs, setting, Ledger("cuda"), "cuda")
+        run_step(torch, model, optimizer, inputs, setting, Ledger(kind), kind)
         torch.cuda.synchronize()
         seconds = time.perf_counter() - began
     return {
