@@ -104,7 +104,7 @@ class TrainReport(msgspec.Struct, frozen=True, kw_only=True):
     """The footprint, what the process takes, and whether it fits the device or machine asked for.
 
     device_bytes: of a device its memory, of a machine what is free and usable on each GPU in use, the least of them.
-    unfit: why it doesn't fit. advice: answers that were asked for. configuration: the settings in the form that was asked for.
+    unfit: why it doesn't fit. advice: answers that were asked for. configuration: the settings in the form asked for.
     """
 
     model: str
