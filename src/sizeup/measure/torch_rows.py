@@ -8,6 +8,7 @@ the caching allocator), `process` (what the driver shows), `resident` (the proce
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from sizeup.errors import BadFile, NotFound
 from sizeup.estimate.training.checks import check
 from sizeup.estimate.training.estimate import training_footprint
-from sizeup.estimate.training.models import subject_of
+from sizeup.estimate.training.models import Subject, subject_of
 from sizeup.estimate.training.process import Range, process_range, reserved_bytes
 from sizeup.estimate.training.settings import TrainSetting
 from sizeup.measure.rows import ModelRecord, Row
@@ -69,10 +70,21 @@ def train_estimate(row: Row, record: ModelRecord | None) -> dict[str, float]:
     """Component → bytes. Raises NotFound when the ledger doesn't hold the model."""
     if record is None or not record.config:
         raise NotFound(f"the ledger doesn't say how {row.model} is built")
-    what, setting = subject_of(record.config, record.model), setting_of_row(row)
-    check(setting, what.shape, None)
-    peak = training_footprint(what.shape, setting).peak_bytes
+    peak = _peak(msgspec.json.encode(record.config), setting_of_row(row))
     return {name: train_range(name, peak).expected for name in ("peak", "reserved", "process")}
+
+
+@lru_cache(maxsize=2048)
+def _peak(config: bytes, setting: TrainSetting) -> int:
+    """The estimated peak; a row is looked at for several reasons, and estimated once."""
+    shape = _subject(config).shape
+    check(setting, shape, None)
+    return training_footprint(shape, setting).peak_bytes
+
+
+@lru_cache(maxsize=128)
+def _subject(config: bytes) -> Subject:
+    return subject_of(msgspec.json.decode(config))
 
 
 def train_range(component: str, peak: int) -> Range:
