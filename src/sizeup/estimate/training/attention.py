@@ -108,8 +108,8 @@ def _flash(tape: Tape, q: Value, k: Value, v: Value, h: Heads) -> Value:
         results[0].strided = results[1].strided = False
         return results
 
-    tape.record((q, k, v), (output,), backward)
     tape.saved()
+    tape.record((q, k, v), (output,), backward)
     if spare:
         return _unpadded(tape, output, h.batch * h.queries * h.heads * h.head_dim)
     return copy(tape, output) if q.headed else output
@@ -161,8 +161,8 @@ def _efficient(tape: Tape, q: Value, k: Value, v: Value, h: Heads, mask: Value |
         tape.transient(*hidden)
         return results
 
-    tape.record((q, k, v, additive), (output,), backward)
     tape.saved()
+    tape.record((q, k, v, additive), (output,), backward)
     return output
 
 

@@ -92,8 +92,8 @@ def pointwise(tape: Tape, x: Value, *, keeps_output: bool = False, keeps_input: 
     """
     if keeps_output:
         output = tape.value(x.n, x.item)
-        tape.record((x,), (output,), same_size(tape, output.storage))
         tape.saved()
+        tape.record((x,), (output,), same_size(tape, output.storage))
         return output
     tape.saved()
     return tape.result(x.n, x.item, (x,), same_size(tape, x.storage if keeps_input else None))
@@ -105,8 +105,8 @@ def dropout(tape: Tape, x: Value, p: float) -> Value:
         return x
     output = tape.value(x.n, x.item)
     mask = tape.value(x.n, 1)
-    tape.record((x,), (output,), same_size(tape, mask.storage))
     tape.saved()
+    tape.record((x,), (output,), same_size(tape, mask.storage))
     return output
 
 

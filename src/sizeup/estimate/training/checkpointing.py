@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sizeup.estimate.training.tape import RECOMPUTED, Node, Storage, Tape, Value, rounded
+from sizeup.estimate.training.tape import RECOMPUTED, Node, Storage, Tape, Value
 
 
 def checkpointed(
@@ -61,23 +61,22 @@ def _again(
     tape.drop_copies(tape.cached)
     tape.cached = outer
     _stop_early(tape, start)
-    _cast_first(tape, start, last, grads[0])
     tape.label = accumulating
     if last is not None:
         last.grads[0] = grads.pop()
     del last
+    _first_of_all(tape, start)
     tape.backward(bottom)
     return leaf.grads[0]
 
 
-def _cast_first(tape: Tape, start: int, last: Node | None, g: Value) -> None:
-    """The last sum of a layer keeps nothing: its branch's gradient is cast before the layer runs again."""
-    edges = last.edges if last is not None and len(last.edges) > 1 else []
-    for edge in edges:
-        if edge is not None and edge[2] == g.n and edge[3] != g.item:
-            entry = rounded(edge[2] * edge[3]) + tape.label
-            tape.log.insert(start, entry)
-            tape.log.append(2 * tape.label - entry)
+def _first_of_all(tape: Tape, start: int) -> None:
+    """What follows the last kept tensor (sums, casts, scales) keeps nothing: it runs before the layer runs again."""
+    done = len(tape.log)
+    tape.backward(tape.last_saver + 1)
+    entries = tape.log[done:]
+    del tape.log[done:]
+    tape.log[start:start] = entries
 
 
 def _stop_early(tape: Tape, start: int) -> None:

@@ -63,8 +63,8 @@ def inverse_rms(tape: Tape, wide: Value, width: int) -> Value:
         result.strided = g.strided
         return (result,)
 
-    tape.record((wide,), (output,), backward)
     tape.saved()
+    tape.record((wide,), (output,), backward)
     return output
 
 
@@ -88,8 +88,8 @@ def layer_norm(tape: Tape, x: Value, weight: Parameter | None, bias: Parameter |
         sizes = (n, width, width)
         return [tape.value(size, item) if want else None for size, want in zip(sizes, wants, strict=True)]
 
-    tape.record((x, weight_value, bias_value), (output,), backward)
     tape.saved()
+    tape.record((x, weight_value, bias_value), (output,), backward)
     tape.label = before
     return output
 

@@ -111,6 +111,6 @@ def softmax(tape: Tape, x: Value, *, safe: bool = False) -> Value:
     if safe:
         tape.transient(x.n * x.item, x.n * x.item, x.n)
     keep = output.storage
-    tape.record((x,), (output,), lambda g, _keep=keep: (tape.value(g.n, g.item),))
     tape.saved()
+    tape.record((x,), (output,), lambda g, _keep=keep: (tape.value(g.n, g.item),))
     return output

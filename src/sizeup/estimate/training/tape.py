@@ -123,10 +123,13 @@ def _spent(_grad: object) -> Sequence[Value | None]:
 def _edge(value: Value | None) -> Edge:
     if value is None or not value.needs:
         return None
+    node = value.node
+    if node is not None:
+        return (node, value.slot, value.n, value.item)
     if isinstance(value, Parameter):
         value.uses += 1
         return (value, 0, value.n, value.item)
-    return None if value.node is None else (value.node, value.slot, value.n, value.item)
+    return None
 
 
 def _references(grads: list[Value | None], slot: int) -> tuple[int, int]:
@@ -160,10 +163,11 @@ class Tape:
         self.cached: list[Parameter] = []
         self.segment = 0
         self.last_save = 0
+        self.last_saver = 0
 
     def value(self, n: int, item: int) -> Value:
         """A new tensor."""
-        entry = (n * item + ROUND - 1) // ROUND * ROUND + self.label
+        entry = (n * item + _LABEL_BITS & -ROUND) + self.label
         self.log.append(entry)
         return Value(n, item, Storage(self.log, entry))
 
@@ -177,6 +181,7 @@ class Tape:
     def saved(self) -> None:
         """Note that the operation at hand keeps something for its backward pass (recomputation goes this far)."""
         self.last_save = len(self.log)
+        self.last_saver = len(self.nodes)
 
     def record(
         self, inputs: Sequence[Value | None], outputs: Sequence[Value], backward: Callable[..., Sequence[Value | None]]

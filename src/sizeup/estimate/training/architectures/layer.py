@@ -206,6 +206,8 @@ class Layer:
         y = heads(build.tape, y)
         if shape.qk_norm == "head":
             y = self.norm(f"{name}_norm", y, shape.head_dim)
+        if shape.qk_norm == "per_head":
+            y = build.wide_norm(f"{name}_norm", y, shape.head_dim, width)
         return y
 
     def normed(self, x: Value, name: str) -> Value:
