@@ -25,15 +25,22 @@ def linear(tape: Tape, x: Value, weight: Value, bias: Parameter | None = None, *
     item = max(x.item, matrix.item)
     if tape.eight_bit:
         x, matrix = cast(tape, x, 1), _eight_bit_copy(tape, matrix)
+    tape.saved()
+    if not tape.grad:
+        return tape.product(rows * outputs, item, (), _ungraphed)
     keep = (x.storage if matrix.needs else None, matrix.storage if x.needs else None)
     shape = (x.n, weight.n, 0 if bias is None else bias.n)
     wants = (x.needs, matrix.needs, offset is not None and offset.needs)
-    tape.saved()
 
     def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
         return _gradients(tape, g, shape, wants, item)
 
     return tape.product(rows * outputs, item, (x, matrix, offset), backward)
+
+
+def _ungraphed(_g: Value) -> Sequence[Value | None]:
+    """Stands in for the backward pass where no graph is made."""
+    return ()
 
 
 def _gradients(
