@@ -95,6 +95,15 @@ def test_the_range_is_wider_for_larger_steps_but_less_of_them():
     assert process_range(GIB).low < process_range(GIB).expected < process_range(GIB).high
 
 
+def test_devices_that_talk_take_more():
+    alone, several = process_bytes(10 * GIB), process_bytes(10 * GIB, devices=8)
+
+    assert several.low > alone.low
+    assert several.high - several.low > alone.high - alone.low
+    assert "NCCL" in several.because
+    assert "NCCL" not in alone.because
+
+
 def test_a_replayed_reserve_narrows_the_range():
     wide, narrow = process_bytes(10 * GIB), process_bytes(10 * GIB, 11 * GIB)
 

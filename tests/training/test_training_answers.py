@@ -48,6 +48,11 @@ def test_savings_save_and_are_ranked():
     assert report.advice.cheapest.memory_bytes >= report.process_bytes.expected
 
 
+def test_what_is_set_already_is_no_saving():
+    report = sizeup.train(LLAMA, method="qlora", advise=True)
+    assert "method=qlora" not in {saving.change for saving in report.advice.savings}
+
+
 def test_a_device_too_small_answers_no():
     report = sizeup.train(LLAMA, batch=64, sequence=4096, device="RTX 4090")
     assert report.fits is False

@@ -9,7 +9,7 @@ import msgspec
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.checks import Shape
 from sizeup.estimate.training.estimate import training_footprint
-from sizeup.estimate.training.process import process_bytes
+from sizeup.estimate.training.process import process_range
 from sizeup.estimate.training.settings import TrainSetting
 from sizeup.machines.catalogue import Entry, entries
 
@@ -67,7 +67,8 @@ def largest(fits: Callable[[int], bool], most: int) -> int | None:
 
 def process_fits(shape: Shape, setting: TrainSetting, budget: int) -> bool:
     """Whether what the process is expected to take is within the budget."""
-    return process_bytes(training_footprint(shape, setting).peak_bytes).expected <= budget
+    peak = training_footprint(shape, setting).peak_bytes
+    return process_range(peak, devices=setting.world).expected <= budget
 
 
 def largest_value(shape: Shape, setting: TrainSetting, name: str, budget: int, most: int, step: int = 1) -> int | None:
@@ -124,7 +125,7 @@ def _changed(setting: TrainSetting, fields: dict[str, object]) -> TrainSetting |
         if setting.batch == 1:
             return None
         return msgspec.structs.replace(setting, batch=-(-setting.batch // 2), accumulating=True)
-    if fields.get("method") == "lora" and setting.adapters:
+    if fields.get("method") == setting.method or (fields.get("method") == "lora" and setting.adapters):
         return None
     if "sharding" in fields and (setting.data_parallel > 1 or setting.method == "qlora"):
         return None
@@ -139,7 +140,7 @@ def _changed(setting: TrainSetting, fields: dict[str, object]) -> TrainSetting |
 
 def cheapest_device(shape: Shape, setting: TrainSetting) -> CheapestDevice | None:
     """The device of the catalogue with the lowest price at launch whose memory holds the process."""
-    wanted = process_bytes(training_footprint(shape, setting).peak_bytes).expected
+    wanted = process_range(training_footprint(shape, setting).peak_bytes, devices=setting.world).expected
     number = "fp8" if setting.precision == "fp8" else "bf16" if "bf16" in setting.precision else ""
     fitting = [entry for entry in entries() if _trains(entry, wanted, number)]
     best = min(fitting, key=lambda entry: (entry.price_usd or 0, entry.memory_bytes or 0), default=None)

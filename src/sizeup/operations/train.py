@@ -134,7 +134,7 @@ def train(request: TrainRequest) -> TrainReport:
     setting = setting_of(request)
     check(setting, what.shape, what.context)
     found = training_footprint(what.shape, setting)
-    process = process_bytes(found.peak_bytes)
+    process = process_bytes(found.peak_bytes, devices=setting.world)
     report = TrainReport(
         model=what.name, setting=setting, footprint=found, process_bytes=process, uncertainty=what.uncertainty,
         notes=(*what.notes, *filter(None, (beyond_context(setting, what.context),))),

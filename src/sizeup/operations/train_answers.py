@@ -163,7 +163,7 @@ def _simulated(request: TrainRequest, report: TrainReport) -> Simulated:
         error=report.footprint.peak_bytes / peak - 1 if peak else 0.0,
         versions=found.get("versions", {}),
         kind="measure" if request.measure else "simulate",
-        process=None if reserved is None else process_bytes(peak, reserved),
+        process=None if reserved is None else process_bytes(peak, reserved, report.setting.world),
         resident_bytes=found.get("resident_bytes"),
         device=found.get("device", "fake cuda"),
         stand_ins=bool(found.get("stand_ins")),
