@@ -94,7 +94,8 @@ DEFAULT = {
     "method": "full", "precision": "bf16", "optimizer": "adamw_fused", "batch": 2, "sequence": 512,
     "checkpointing": "none", "attention": "sdpa", "lora_rank": 16, "lora_targets": [], "lora_dropout": 0.0,
     "adapter_precision": "fp32", "double_quantization": True, "padding": False, "accumulating": False,
-    "keeps_outputs": False, "gradient_clip": False, "sharding": "none", "data_parallel": 1, "reshard": True,
+    "keeps_outputs": False, "gradient_clip": False, "sharding": "none", "data_parallel": 1,
+    "reshard": True, "tensor_parallel": 1,
 }  # fmt: skip
 
 

@@ -194,12 +194,12 @@ def _math(tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Va
         k, v = repeat_heads(tape, k, h), repeat_heads(tape, v, h)
     k = scale(tape, k)
     left, right = (copy(tape, q), repeat_heads(tape, k, h)) if way.broadcast else (q, k)
-    weights = product(tape, left, right, h.scores)
+    weights = product(tape, left, right, h.scores, h)
     weights = softmax(tape, weights, safe=True)
     weights = dropout(tape, weights, way.p)
     if way.broadcast:
         v = repeat_heads(tape, v, h)
-    output = product(tape, weights, v, h.batch * h.queries * h.heads * h.value_dim)
+    output = product(tape, weights, v, h.batch * h.queries * h.heads * h.value_dim, h)
     output = cast(tape, output, item)
     return copy(tape, output)
 

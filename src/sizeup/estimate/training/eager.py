@@ -15,7 +15,7 @@ def eager(
 ) -> Value:  # fmt: skip
     """`eager_attention_forward`: repeated heads, scores, cap, mask, softmax, dropout, product, a copy to rows."""
     keys, values = repeat_heads(tape, k, h), repeat_heads(tape, v, h)
-    if way.copied:
+    if way.copied and h.batch > 1:
         q, keys = copy(tape, q), keys if way.broadcast else copy(tape, keys)
     if way.wide:
         q, keys = cast(tape, q, 4), cast(tape, keys, 4)
@@ -31,13 +31,13 @@ def eager(
     if not way.floored:
         weights = dropout(tape, weights, way.p)
     n = h.batch * h.queries * h.heads * h.value_dim
-    output = product(tape, weights, values, n, as_it_is=sinks is not None)
+    output = product(tape, weights, values, n, h, as_it_is=sinks is not None)
     return copy(tape, output) if way.contiguous else output
 
 
 def _scores(tape: Tape, q: Value, keys: Value, h: Heads, way: Way, bias: Value | None, names: list[Value]) -> Value:
     """Queries times keys, scaled, capped, with their bias."""
-    weights = product(tape, q, keys, h.scores)
+    weights = product(tape, q, keys, h.scores, h)
     if way.lingers == "all":
         names.append(weights)
     if way.added:

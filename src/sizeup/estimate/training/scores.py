@@ -79,9 +79,14 @@ def repeat_heads(tape: Tape, x: Value, h: Heads) -> Value:
     return output
 
 
-def product(tape: Tape, a: Value, b: Value, n: int, *, as_it_is: bool = False) -> Value:
-    """A batched matrix product of two tensors; it keeps both. as_it_is: the first is a part that needs no copy."""
-    a, b = a if as_it_is else _dense(tape, a), _dense(tape, b)
+def product(tape: Tape, a: Value, b: Value, n: int, h: Heads, *, as_it_is: bool = False) -> Value:
+    """A batched matrix product of two tensors; it keeps both.
+
+    Parts of larger tensors are copied first, unless there is one sequence, whose heads can be seen as a batch.
+    as_it_is: the first needs no copy in any case.
+    """
+    if h.batch > 1:
+        a, b = a if as_it_is else _dense(tape, a), _dense(tape, b)
     item = max(a.item, b.item)
     keep = (a.storage if b.needs else None, b.storage if a.needs else None)
     sizes, wants = (a.n, b.n), (a.needs, b.needs)

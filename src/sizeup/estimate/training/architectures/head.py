@@ -35,7 +35,7 @@ def head_and_loss(build: Build, state: State, shape: DecoderShape, run: Run) -> 
         logits = scale(tape, logits)
     state.logits = logits
     del logits
-    state.loss = cross_entropy(tape, state.logits, build.tokens, divided=run.divided)
+    state.loss = cross_entropy(tape, state.logits, build.tokens, divided=run.divided, split=run.split_vocabulary)
 
 
 def split_loss(build: Build, shape: DecoderShape, kind: str, x: Value) -> Value:

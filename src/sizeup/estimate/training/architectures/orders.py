@@ -65,6 +65,15 @@ def _named(layer: Layer, x: Value) -> Value:
     return layer.build.add(residual, fed)
 
 
+def _kept(layer: Layer, x: Value) -> Value:
+    """`pre`, but the first norm's and the attention's output keep their names until the layer returns (StableLM)."""
+    normed = layer.norm("input_layernorm", x)
+    attended = layer.attention(normed)
+    x = layer.build.add(x, attended)
+    fed = layer.feed_forward(layer.norm("post_attention_layernorm", x))
+    return layer.residual(x, fed)
+
+
 def _parallel_sum(layer: Layer, x: Value) -> Value:
     """Both halves of one norm are added first, then the stream."""
     normed = layer.norm("input_layernorm", x)
@@ -107,6 +116,7 @@ def _parallel2(layer: Layer, x: Value) -> Value:
 
 #: By the name that a shape gives; each takes the layer and the stream, and returns the next.
 ORDERS: dict[str, Callable[[Layer, Value], Value]] = {
-    "pre": _pre, "post": _post, "sandwich": _sandwich, "named": _named, "bloom": _bloom, "parallel": _parallel,
+    "pre": _pre, "post": _post, "sandwich": _sandwich, "named": _named, "kept": _kept, "bloom": _bloom,
+    "parallel": _parallel,
     "parallel2": _parallel2, "parallel_sum": _parallel_sum, "falcon": _falcon, "falcon2": _falcon,
 }  # fmt: skip

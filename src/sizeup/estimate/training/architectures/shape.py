@@ -13,9 +13,10 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     """The sizes and habits of a decoder.
 
     Norms. norm: `rms`, `rms_fp32` (the weight multiplies in fp32), `rms_offset` (1 + weight in fp32, Gemma),
-    `rms_plain` (no weight), `rms_wide` (the weight is cast to fp32), `layer`, `layer_plain`
-    (no weights), `layer_lowered` (follows autocast), `wide` (Cohere's). order: where norms stand, see `orders`. qk_norm: `head`, `whole`, `turned` (after the
-    rotation), `plain` (so, without weights) or none. sub_norms: norms before the output and the down projection.
+    `rms_plain` (no weight), `rms_wide` (the weight is cast to fp32), `layer`, `layer_plain` (no weights),
+    `layer_lowered` (follows autocast), `wide` (Cohere's). order: where norms stand, see `orders`. qk_norm: `head`,
+    `per_head` (a weight for each), `whole`, `turned` (after the rotation), `plain` (so, without weights) or none.
+    sub_norms: norms before the output and the down projection.
 
     Attention. qkv: `split`, or one matrix: `sliced` (three slices), `selected`, `indexed` and `grouped` (of heads,
     Falcon), others (cut in three). qkv_clipped: clamped. product_bias: biases are added after the product. way: how

@@ -12,7 +12,7 @@ from sizeup.models.config import Config
 def stablelm(cfg: Config) -> DecoderShape:
     """Layer norms, part of each head turned, perhaps halves side by side."""
     b = cfg.bool("use_qkv_bias", default=False)
-    order = "parallel" if cfg.bool("use_parallel_residual", default=False) else "pre"
+    order = "parallel" if cfg.bool("use_parallel_residual", default=False) else "kept"
     return base(
         cfg,
         qkv_bias=b,
