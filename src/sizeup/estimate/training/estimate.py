@@ -106,7 +106,10 @@ def recorded(shape: Shape, setting: TrainSetting, layers: range | None = None) -
         eight_bit=setting.precision == "fp8",
     )
     build = Build(tape, method_of(setting), setting.sequences, setting.sequence // setting.context_parallel)
-    segments = _segments(local, run_of(local, setting))
+    run = run_of(local, setting)
+    if isinstance(local, DecoderShape) and isinstance(shape, DecoderShape) and local.vocabulary < shape.vocabulary:
+        run = msgspec.structs.replace(run, split_vocabulary=True)
+    segments = _segments(local, run)
     try:
         made = record(build, segments, keeps_outputs=setting.keeps_outputs)
     except NothingTrains as error:

@@ -2,7 +2,8 @@
 
 `ForCausalLMLoss` (transformers 5.23): logits to fp32 (a copy when they are 16-bit), the labels moved by one (two small
 tensors), log-softmax (kept) and the negative log-likelihood. Backward, 12 bytes a logit are alive at once: the kept
-log-softmax, the gradient of the likelihood, and that of the log-softmax.
+log-softmax, the gradient of the likelihood, and that of the log-softmax. Where the vocabulary is split over ranks,
+`loss_parallel` (torch 2.13, `distributed/tensor/parallel/loss.py`) writes both out in Python: 16 bytes a logit.
 """
 
 from __future__ import annotations
@@ -14,17 +15,22 @@ from sizeup.estimate.training.tape import LOSS, TEMPORARY, Tape, Value
 
 
 def cross_entropy(
-    tape: Tape, logits: Value, tokens: int, *, shifted: bool = True, upcast: bool = True, divided: bool = False
-) -> Value:
+    tape: Tape, logits: Value, tokens: int, *, shifted: bool = True, upcast: bool = True, divided: bool = False,
+    split: bool = False,
+) -> Value:  # fmt: skip
     """The mean loss of `tokens` rows of logits.
 
     shifted: labels are moved by one first. upcast: logits are made fp32 outside the loss.
-    divided: the sum is divided by the number of items of all micro-batches.
+    divided: the sum is divided by the number of items of all micro-batches. split: each rank has a part of the
+    vocabulary.
     """
     before, tape.label = tape.label, LOSS
     wide = cast(tape, logits, 4) if upcast or tape.autocast else logits
     labels = _shifted_labels(tape, tokens) if shifted else None
-    loss = _likelihood(tape, _log_softmax(tape, wide), labels)
+    if split:
+        loss = _split_likelihood(tape, _split_log_softmax(tape, wide), labels)
+    else:
+        loss = _likelihood(tape, _log_softmax(tape, wide), labels)
     if divided:
         loss = tape.result(1, 4, (loss,), lambda _g: (tape.value(1, 4),))
     tape.label = before
@@ -52,6 +58,34 @@ def _likelihood(tape: Tape, x: Value, labels: Value | None) -> Value:
 
     def backward(_g: Value, _keep: object = keep) -> Sequence[Value | None]:
         return (tape.value(n, item),)
+
+    tape.record((x,), (output,), backward)
+    return output
+
+
+def _split_log_softmax(tape: Tape, x: Value) -> Value:
+    """The logits less their maximum, and for a moment the exponentials; the gradient passes, it is complete already."""
+    shifted = tape.value(x.n, x.item)
+    tape.transient(x.n * x.item)
+    output = tape.value(x.n, x.item)
+    del shifted
+    tape.record((x,), (output,), lambda g: (g,))
+    return output
+
+
+def _split_likelihood(tape: Tape, x: Value, labels: Value | None) -> Value:
+    """The likelihood of a rank's part; its gradient is that of the softmax, too: (zeros + exp x) times the incoming."""
+    n, item = x.n, x.item
+    output = tape.value(1, item)
+    keep = (x.storage, None if labels is None else labels.storage)
+
+    def backward(_g: Value, _keep: object = keep) -> Sequence[Value | None]:
+        zeros, exponentials = tape.value(n, item), tape.value(n, item)
+        both = tape.value(n, item)
+        del exponentials
+        gradient = tape.value(n, item)
+        del zeros, both
+        return (gradient,)
 
     tape.record((x,), (output,), backward)
     return output

@@ -12,6 +12,7 @@ class Run(msgspec.Struct, frozen=True):
     divided: the loss is divided by the items of all micro-batches. flash: the flash-attention package, which takes
     grouped heads, windows and packed sequences without a mask. selective: recomputation keeps matrix products.
     offload: what a recomputed layer keeps lies on the host. loss: `standard`, `chunked`, `fused`.
+    split_vocabulary: each rank has a part of the head's rows, and the loss is made of all ranks' parts.
     """
 
     eager: bool = False
@@ -23,3 +24,4 @@ class Run(msgspec.Struct, frozen=True):
     selective: bool = False
     offload: bool = False
     loss: str = "standard"
+    split_vocabulary: bool = False
