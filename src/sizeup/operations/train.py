@@ -54,6 +54,8 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     fsdp_reshard: Annotated[bool | None, Meta(description="FSDP2: free gathered weights after the forward pass.")] = (
         True
     )
+    bucket_views: Annotated[bool, Meta(description="DDP: gradient_as_bucket_view.")] = False
+    loss_parallel: Annotated[bool, Meta(description="Tensor parallel: the loss on parts of the vocabulary.")] = False
     tensor_parallel: Annotated[int, Meta(description="Devices that split heads and widths.")] = 1
     sequence_parallel: Annotated[bool, Meta(description="Split the stream along the sequence, too.")] = False
     pipeline_parallel: Annotated[int, Meta(description="Stages of layers.")] = 1

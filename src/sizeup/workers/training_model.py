@@ -117,7 +117,7 @@ def four_bit_class(torch: Any) -> Any:
 
 def optimizer_of(torch: Any, model: Any, name: str) -> Any:
     """The optimizer of that name over everything that trains. Raises ValueError for one that isn't simulated."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters = groups_of(model)
     if name.startswith("adamw_"):
         ways = {"adamw_fused": {"fused": True}, "adamw_foreach": {"foreach": True}, "adamw_loop": {"foreach": False}}
         return torch.optim.AdamW(parameters, lr=1e-4, **ways[name])
@@ -131,8 +131,17 @@ def optimizer_of(torch: Any, model: Any, name: str) -> Any:
         return Adafactor(parameters, lr=1e-4, scale_parameter=False, relative_step=False)
     if name == "adam8bit":
         tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
-        return eight_bit(torch, parameters, tables)
+        return eight_bit(torch, [parameter for group in parameters for parameter in group["params"]], tables)
     raise ValueError(f"optimizer {name} isn't simulated; the estimate covers it")
+
+
+def groups_of(model: Any) -> list[dict[str, Any]]:
+    """What trains, distributed tensors apart from others: an optimizer can't take both at once."""
+    groups: dict[Any, list[Any]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups.setdefault(hasattr(parameter, "to_local"), []).append(parameter)
+    return [{"params": group} for group in groups.values()]
 
 
 def eight_bit(torch: Any, parameters: list[Any], tables: set[int]) -> Any:

@@ -6,7 +6,7 @@
               "operation", "kernels", "reserved_bytes", "parameters", "versions", "seconds"}
 
 No GPU, no weights. Covered: full, LoRA, QLoRA, DoRA; fp32, 16-bit, autocast; torch's AdamW and SGD, Adafactor, 8-bit
-states; checkpointing of every layer; SDPA and eager; FSDP2. Anything else is refused by name.
+states; checkpointing of every layer; SDPA and eager; DDP, FSDP2, tensor parallel. Anything else is refused by name.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ REFUSED: dict[str, set[object]] = {
     "checkpointing": {"none", "full"},
     "loss": {"standard"},
     "attention": {"sdpa", "eager"},
-    "sharding": {"none", "fsdp"},
-    "tensor_parallel": {1},
+    "sharding": {"none", "ddp", "fsdp"},
+    "sequence_parallel": {False},
+    "loss_parallel": {False},
     "pipeline_parallel": {1},
     "expert_parallel": {1},
     "context_parallel": {1},
@@ -75,7 +76,7 @@ def simulated(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
     if not real:
         training_device.install(torch)
         attention = training_patches.applied(torch, padding=setting["padding"])
-    world = World(torch, setting["data_parallel"]) if setting["sharding"] == "fsdp" else None
+    world = World(torch, setting) if setting["data_parallel"] * setting["tensor_parallel"] > 1 else None
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     fake = None if real else FakeTensorMode(allow_non_fake_inputs=True)
@@ -83,8 +84,7 @@ def simulated(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
         model = built(torch, config, setting, kind)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         if world is not None:
-            mixed = setting["precision"] != "bf16"
-            world.shard(torch, model, mixed=mixed, reshard=setting["reshard"])
+            model = world.spread(torch, model)
         optimizer = optimizer_of(torch, model, setting["optimizer"])
         inputs = training_step.inputs_of(torch, setting, kind, real=real)
         training_step.collected()

@@ -11,7 +11,8 @@ from sizeup.workers.training_tracker import Ledger
 
 def follow_layers(model: Any, ledger: Ledger) -> None:
     """Name the phase of the backward pass by the layer that it is in."""
-    names = set(getattr(model, "_no_split_modules", None) or ())
+    inner = getattr(model, "module", model)
+    names = set(getattr(inner, "_no_split_modules", None) or ())
     layers = [module for module in model.modules() if type(module).__name__.removeprefix("FSDP") in names]
     for place, layer in enumerate(layers):
         last, first = place == len(layers) - 1, place == 0

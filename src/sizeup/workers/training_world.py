@@ -1,4 +1,7 @@
-"""One rank of a fake world, for FSDP2 on fake CUDA tensors: no other process, the same allocations."""
+"""One rank of a fake world on fake CUDA tensors: no other process, the same allocations.
+
+Data parallel by DDP or FSDP2, tensor parallel by the plan that transformers has for the model, and both together.
+"""
 
 # What is private to torch is the point here.
 # ruff: noqa: SLF001
@@ -6,11 +9,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import types
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
+
+AXES = ("data", "tensor")
 
 
 class _Event:
@@ -63,13 +69,26 @@ def _handle() -> types.ModuleType:
     return handle
 
 
+class _Reducer:
+    """DDP's reducer, which doesn't sort its buckets anew after the first step: that reads numbers back."""
+
+    def __init__(self, reducer: Any) -> None:
+        self._own = reducer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+    def _rebuild_buckets(self) -> bool:
+        return False
+
+
 class World:
     """The mesh, and what the tracker must know of distributed tensors.
 
     propagating: above 0 while torch works out how shards flow: it computes with whole tensors then, which no rank has.
     """
 
-    def __init__(self, torch: Any, ranks: int) -> None:
+    def __init__(self, torch: Any, setting: dict[str, Any]) -> None:
         from torch import distributed
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.tensor import DTensor
@@ -80,8 +99,10 @@ class World:
         os.environ["LOCAL_RANK"] = "0"
         if not torch.cuda.is_available():
             self._replace_handles()
-        distributed.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
-        self.mesh = init_device_mesh("cuda", (ranks,))
+        axes = {axis: setting[f"{axis}_parallel"] for axis in AXES if setting[f"{axis}_parallel"] > 1}
+        distributed.init_process_group("fake", rank=0, world_size=math.prod(axes.values()), store=FakeStore())
+        self.mesh = init_device_mesh("cuda", tuple(axes.values()), mesh_dim_names=tuple(axes))
+        self.setting = setting
         self.tensor_type = DTensor
         self.wait = torch.ops._c10d_functional.wait_tensor.default
         self.propagating = 0
@@ -116,13 +137,54 @@ class World:
         """The part of a tensor that this rank holds."""
         return tensor._local_tensor if isinstance(tensor, self.tensor_type) else tensor
 
-    def shard(self, torch: Any, model: Any, *, mixed: bool, reshard: bool) -> None:
+    def spread(self, torch: Any, model: Any) -> Any:
+        """The model as this rank holds it: split, then sharded or wrapped."""
+        setting = self.setting
+        if setting["tensor_parallel"] > 1:
+            self._split(model)
+        if setting["sharding"] == "fsdp":
+            self._shard(torch, model)
+        elif setting["data_parallel"] > 1:
+            return self._copied(torch, model)
+        return model
+
+    def _copied(self, torch: Any, model: Any) -> Any:
+        """Under DDP, whose reductions are over as soon as they are asked for."""
+        wrapped = torch.nn.parallel.DistributedDataParallel(
+            model,
+            process_group=self.mesh["data"].get_group(),
+            init_sync=False,
+            gradient_as_bucket_view=self.setting["bucket_views"],
+        )
+
+        def reduced(_state: object, bucket: Any) -> Any:
+            future = torch.futures.Future()
+            future.set_result(bucket.buffer())
+            return future
+
+        reduced.__annotations__.clear()
+        wrapped.register_comm_hook(None, reduced)
+        wrapped.reducer = _Reducer(wrapped.reducer)
+        wrapped.logger = types.SimpleNamespace(set_runtime_stats_and_log=lambda: None)
+        return wrapped
+
+    def _split(self, model: Any) -> None:
+        """Tensor parallelism by the model's own plan."""
+        from transformers.distributed.configuration_utils import DistributedConfig
+        from transformers.distributed.tensor_parallel import apply_tensor_parallelism
+
+        mesh = self.mesh["tensor"]
+        plan = model._resolve_parallel_plans(DistributedConfig(tp_size=mesh.size()))[0]
+        apply_tensor_parallelism(model, mesh, plan)
+
+    def _shard(self, torch: Any, model: Any) -> None:
         """`fully_shard` on every layer and on the whole; gathered in bf16 and reduced in fp32 unless all is bf16."""
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+        mixed = self.setting["precision"] != "bf16"
         types_ = {"param_dtype": torch.bfloat16, "reduce_dtype": torch.float32} if mixed else {}
         policy = MixedPrecisionPolicy(**types_)
         names = set(getattr(model, "_no_split_modules", None) or ())
         layers = [module for module in model.modules() if type(module).__name__ in names]
         for module in (*layers, model):
-            fully_shard(module, mesh=self.mesh, mp_policy=policy, reshard_after_forward=reshard)
+            fully_shard(module, mesh=self.mesh["data"], mp_policy=policy, reshard_after_forward=self.setting["reshard"])

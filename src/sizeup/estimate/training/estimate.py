@@ -102,7 +102,7 @@ def recorded(shape: Shape, setting: TrainSetting, layers: range | None = None) -
     local = split_shape(shape, setting) if isinstance(shape, DecoderShape) else shape
     tape = Tape(
         autocast=setting.autocast,
-        accumulating=setting.accumulating and not setting.gathers,
+        accumulating=(setting.accumulating or setting.reduced_as_they_come) and not setting.gathers,
         eight_bit=setting.precision == "fp8",
     )
     build = Build(tape, method_of(setting), setting.sequences, setting.sequence // setting.context_parallel)
@@ -253,8 +253,9 @@ def _static(step: Step) -> tuple[Static, int]:
     buckets = 0
     if setting.sharding in {"zero1", "zero2"}:
         states, masters = -(-states // ways), -(-masters // ways)
-    if setting.sharding == "ddp":
-        buckets = gradient_bytes(trained)
+    if setting.replicated:
+        buckets = sum(count * weight.n * weight.item for weight, count in trained)
+        gradients = 0 if setting.bucket_views else gradients
     inputs = rounded(8 * setting.sequences * setting.sequence) * (3 if setting.padding else 2)
     host = (states + masters if setting.offload_optimizer or step.optimizer.paged else 0) + (
         held if setting.offload_weights else 0

@@ -23,7 +23,9 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     kept), or a number n: every n-th layer is recomputed. padding: the batch carries a mask with padded tokens, or
     several packed sequences. accumulating: parameters hold gradients of an earlier micro-batch. keeps_outputs: the loop
     holds the logits until the step is over (the Trainer drops them). reshard: FSDP2 frees gathered weights after the
-    forward pass.
+    forward pass. bucket_views: gradients lie in DDP's buckets (`gradient_as_bucket_view`) and not beside them.
+    loss_parallel: with tensor parallelism, the loss is computed on parts of the vocabulary (Megatron, torchtitan);
+    transformers gathers the logits.
     """
 
     method: str = "full"
@@ -48,6 +50,8 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     data_parallel: int = 1
     sharding: str = "none"
     reshard: bool = True
+    bucket_views: bool = False
+    loss_parallel: bool = False
     tensor_parallel: int = 1
     sequence_parallel: bool = False
     pipeline_parallel: int = 1
@@ -63,6 +67,16 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     def gathers(self) -> bool:
         """Whether a rank holds shards of the weights and gathers a layer at a time."""
         return self.sharding in {"fsdp", "zero3"}
+
+    @property
+    def replicated(self) -> bool:
+        """Whether every rank holds the whole model and gradients are reduced in buckets (DDP)."""
+        return self.data_parallel > 1 and self.sharding in {"none", "ddp"}
+
+    @property
+    def reduced_as_they_come(self) -> bool:
+        """Whether a gradient goes from where backward made it as soon as it is there: to a bucket or to its owner."""
+        return (self.replicated and self.bucket_views) or self.sharding == "zero2"
 
     @property
     def autocast(self) -> int:
