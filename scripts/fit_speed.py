@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import speed_rows
 
 from sizeup.estimate.speed.ceilings import ceilings
-from sizeup.estimate.speed.parameters import Engine, Parameters, Spread, Stack
+from sizeup.estimate.speed.parameters import Engine, Parameters, Spread, Stack, parameters
 from sizeup.estimate.speed.passes import Rates, pass_seconds
-from sizeup.estimate.speed.work import PACKINGS, Work
+from sizeup.estimate.speed.work import PACKINGS, Work, family
 from sizeup.measure.speed_accuracy import HeldBack, parameters_digest
 
 SOURCE = Path(__file__).parents[1] / "src/sizeup"
@@ -39,11 +39,11 @@ LOCALSCORE = speed_rows.LOCALSCORE
 #: name → (prior, standard deviation of its logarithm), for each stack.
 STACK_PRIORS = {
     "streaming": (0.80, 0.2), "cache_streaming": (0.60, 0.2), "kernel_seconds": (3e-6, 1.0), "matrix": (0.5, 0.5),
-    "plain_matrix": (0.55, 0.4), "scaling": (0.25, 0.7), "attention": (0.3, 0.4),
+    "plain_matrix": (0.55, 0.4), "scaling": (0.25, 0.7), "attention": (0.3, 0.4), "passing": (0.6, 0.5),
 }  # fmt: skip
-UNPACK_PRIORS = {"plain": 0.5, "legacy": 2.5, "k": 3.5, "codebook": 6.0, "float4": 3.0, "integer": 3.0, "repacked": 2.2}
-RESCALE_PRIORS = {"legacy": 1.0, "k": 1.3, "codebook": 1.3, "float4": 1.0, "integer": 1.0, "repacked": 0.6}
-#: No published row speaks of these; values of the nearest relative, or measured here (cpu).
+UNPACK_PRIORS = {"plain": 0.5, "legacy": 2.5, "k": 3.5, "codebook": 6.0, "float4": 3.0, "integer": 3.0}
+RESCALE_PRIORS = {"legacy": 1.0, "k": 1.3, "codebook": 1.3, "float4": 1.0, "integer": 1.0}
+#: No published row speaks of these; values of the nearest relative. Processors: scripts/fit_processor.py.
 UNSEEN = {"sycl": "vulkan"}
 
 
@@ -135,14 +135,20 @@ class Table:
         return Rates(
             streaming=top["bandwidth"] * of("streaming") * generation,
             caching=top["bandwidth"] * of("cache_streaming"),
-            unpacking=[one(x, [f"unpack.{p}"])[0] / top["integer"] for p in PACKINGS],
-            matrix_flop=1 / (top["packed_matrix"] * of("matrix") * prompt),
-            scaling_flop=[
-                0.0 if p == "plain" else one(x, [f"rescale.{p}"])[0] * of("scaling") / (top["vector"] * prompt)
-                for p in PACKINGS
+            unpacking=[one(x, [f"unpack.{p}"])[0] / top["integer"] for p in UNPACK_PRIORS],
+            flop=[
+                1 / (top["plain_matrix"] * of("plain_matrix") * prompt)
+                if p == "plain"
+                else (
+                    1 / (top["packed_matrix"] * of("matrix"))
+                    + one(x, [f"rescale.{p}"])[0] * of("scaling") / top["vector"]
+                )
+                / prompt
+                for p in UNPACK_PRIORS
             ],
-            plain_flop=1 / (top["plain_matrix"] * of("plain_matrix") * prompt),
             attention_flop=1 / (top["plain_matrix"] * of("attention")),
+            attention_one=1 / (top["plain_matrix"] * of("attention")),
+            activation=4 / (top["bandwidth"] * of("passing")),
             kernel=of("kernel_seconds"),
             expert_reading=one(x, ["expert_reading"])[0],
             expert_computing=one(x, ["expert_computing"])[0],
@@ -165,12 +171,23 @@ class Table:
 
 
 def _works(works: list[Work]) -> Work:
+    """All rows in one, their packings merged into families (the order of UNPACK_PRIORS)."""
+
     def of(name: str) -> Any:
         return np.array([getattr(w, name) for w in works], float)
 
+    def merged(name: str) -> Any:
+        each = np.array([getattr(w, name) for w in works]).T
+        return tuple(
+            sum(row for row, packing in zip(each, PACKINGS, strict=True) if family(packing) == kept)
+            for kept in UNPACK_PRIORS
+        )
+
     return Work(
-        of("tokens"), of("weight_bytes"), tuple(np.array([w.values for w in works]).T), of("matrix_flops"),
-        of("attention_flops"), of("cache_bytes"), of("kernels"), of("expert_bytes"), of("layers"),
+        tokens=of("tokens"), weight_bytes=of("weight_bytes"), values=merged("values"), flops=merged("flops"),
+        expert_flops=merged("expert_flops"), expert_rows=of("expert_rows"), attention_flops=of("attention_flops"),
+        cache_bytes=of("cache_bytes"), activations=of("activations"), kernels=of("kernels"),
+        expert_bytes=of("expert_bytes"), layers=of("layers"),
     )  # fmt: skip
 
 
@@ -228,15 +245,25 @@ def refit(base: Any, slopes: Any, x: Any, keep: Any, vector: Vector) -> Any:
     return x + step
 
 
-def held_back(table: Table, x: Any) -> tuple[Any, Any]:
-    """Residuals of each row from a fit without its device; of vLLM and SGLang without its model."""
-    count = len(table.rows)
-    decode, prompt = np.full(count, np.nan), np.full(count, np.nan)
-    base, slopes = jacobian(table, x)
+def by_device(table: Table) -> list[Any]:
+    """What is held back together: a device's rows; of vLLM and SGLang, which ran on few, a model's."""
     vllm = np.array([stack == "vllm" for stack in table.stacks])
     models = np.array([_family(row.model) for row in table.rows])
     folds = [(table.device == device) & ~vllm for device in sorted(set(table.device[~vllm]))]
-    folds += [(models == model) & vllm for model in sorted(set(models[vllm]))]
+    return folds + [(models == model) & vllm for model in sorted(set(models[vllm]))]
+
+
+def by_source(table: Table) -> list[Any]:
+    """All that one source published."""
+    sources = np.array([row.source for row in table.rows])
+    return [sources == source for source in sorted(set(sources))]
+
+
+def held_back(table: Table, x: Any, folds: list[Any]) -> tuple[Any, Any]:
+    """Residuals of each row from a fit without the rows that are held back with it."""
+    count = len(table.rows)
+    decode, prompt = np.full(count, np.nan), np.full(count, np.nan)
+    base, slopes = jacobian(table, x)
     for fold in folds:
         found = refit(base, slopes, x, np.concatenate([~fold, ~fold]), table.vector)
         one, two = table.residuals(found)
@@ -286,28 +313,26 @@ def spreads(table: Table, residuals: Any) -> dict[str, Spread]:
     return found
 
 
-def to_parameters(vector: Vector, x: Any, generations: list[str], cpu: Stack, spread: Any) -> Parameters:
+def to_parameters(vector: Vector, x: Any, generations: list[str], spread: Any) -> Parameters:
     def value(name: str) -> float:
         return float(f"{np.exp(x[vector.names[name]]):.4g}")
 
     stacks = {s: Stack(**{name: value(f"{s}.{name}") for name in STACK_PRIORS}) for s in STACKS}
-    stacks |= {name: stacks[like] for name, like in UNSEEN.items()} | {"cpu": cpu}
+    stacks |= {name: stacks[like] for name, like in UNSEEN.items()} | {"cpu": parameters().stacks["cpu"]}
     engines = {e: Engine(value(f"{e}.token"), value(f"{e}.factor"), value(f"{e}.prompt")) for e in ENGINES}
+    engines["llama.cpp"] = msgspec.structs.replace(engines["llama.cpp"], processor_seconds=PROCESSOR_SECONDS)
     engines["transformers"] = engines["vllm<0.7"]
     return Parameters(
         stacks, engines,
         {g: value(f"generation.{g}") for g in generations}, {g: value(f"prompt_generation.{g}") for g in generations},
         {name: value(f"unpack.{name}") for name in UNPACK_PRIORS},
-        {"plain": 0.0} | {name: value(f"rescale.{name}") for name in RESCALE_PRIORS}, value("without_flash"),
+        {name: value(f"rescale.{name}") for name in RESCALE_PRIORS}, value("without_flash"),
         value("expert_reading"), value("expert_computing"), value("all_reduce"), *spread,
     )  # fmt: skip
 
 
-#: llama.cpp's CPU kernels on x86 with AVX2 or more, from this project's own runs (docs/speed.md).
-CPU = Stack(
-    0.80, 0.6, 4e-6, 2.0, 0.35, 1.2, 0.1, 1.0, 1.3,
-    unpack={"k": 11.0, "codebook": 15.0}, rescale={"k": 0.36, "codebook": 0.3, "repacked": 0.5, "float4": 0.5},
-)  # fmt: skip
+#: Seconds that llama.cpp adds to a pass where no GPU has to be waited for.
+PROCESSOR_SECONDS = 3e-5
 
 
 def main() -> None:
@@ -328,6 +353,10 @@ def main() -> None:
     print(f"{len(every)} rows; dropped:")
     for reason, count in Counter(row.dropped.split(":")[0] for row in every if row.dropped).most_common():
         print(f"  {count:4d}  {reason}")
+    for row in every:
+        if row.dropped.startswith(speed_rows.HELD_UP):
+            where = f"{row.source[:30]}, {row.hardware}, {row.engine}"
+            print(f"        {where}: {row.model} {row.format}, {row.decode:.3g}/s: {row.dropped}")
     rows = [row for row in every if not row.dropped and (row.decode or row.prefill)] + bench
     generations = sorted({row.device.arch for row in rows})
     vector = Vector(generations)
@@ -338,7 +367,11 @@ def main() -> None:
     benches = np.array([row.key.startswith("bench") for row in rows])
     vllm = np.array([stack == "vllm" for stack in table.stacks])
     print(report("fitted: decode", decode), report("fitted: prompt", prompt), sep="\n")
-    decode, prompt = held_back(table, x)
+    decode, prompt = held_back(table, x, by_source(table))
+    print("\nheld back by source")
+    print(report("decode, speed.csv", decode[~benches]), report("prompt, speed.csv", prompt[~benches]), sep="\n")
+    print(report("llama-bench tg", decode[benches]), report("llama-bench pp512", prompt[benches]), sep="\n")
+    decode, prompt = held_back(table, x, by_device(table))
     print("\nheld back by device (vLLM and SGLang: by model)")
     print(report("decode, speed.csv", decode[~benches]))
     print(report("decode, speed.csv without vLLM", decode[~benches & ~vllm]))
@@ -351,14 +384,13 @@ def main() -> None:
     print(
         f"90 % intervals cover {coverage(decode, table.device):.1%} of decode, {coverage(prompt, table.device):.1%} of prompt"  # noqa: E501
     )
-    np.save("/tmp/held.npy", np.array([decode, prompt]))
     worst = defaultdict(list)
     for row, residual in zip(rows, decode, strict=True):
         worst[row.device.id, row.engine].append(residual)
     print("\nlargest device biases:", ", ".join(
         f"{d}/{e} {np.exp(np.nanmedian(v)) - 1:+.0%} ({len(v)})"
         for (d, e), v in sorted(worst.items(), key=lambda kv: -len(kv[1]) * abs(np.nanmedian(kv[1])))[:14]))  # fmt: skip  # noqa: E501
-    found = to_parameters(vector, x, generations, CPU, (spreads(table, decode), spreads(table, prompt)))
+    found = to_parameters(vector, x, generations, (spreads(table, decode), spreads(table, prompt)))
     print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
     if given.write:
         OUT.write_text(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")

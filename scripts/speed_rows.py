@@ -21,7 +21,7 @@ from sizeup.engines.mlx.traffic import layout_of as mlx_layout
 from sizeup.engines.vllm.traffic import layout_of as vllm_layout
 from sizeup.errors import SizeupError
 from sizeup.estimate.speed.checkpoint import demands
-from sizeup.estimate.speed.work import Work
+from sizeup.estimate.speed.work import PACKINGS, Work, family
 from sizeup.formats.mixes import mix
 from sizeup.machines.catalogue import Entry
 from sizeup.machines.words import device_named
@@ -40,6 +40,9 @@ _SUFFIX = re.compile(
 )
 _ENGINES = {"llama.cpp": "llama.cpp", "llamacpp": "llama.cpp", "ollama": "ollama", "lmstudio": "lmstudio",
             "llamafile": "llamafile", "mlx": "mlx", "vllm": "vllm", "sglang": "sglang"}  # fmt: skip
+#: A row that moves less than this share of the bytes a second of a smaller pass on the same device contradicts it.
+CONTRADICTED = 0.4
+HELD_UP = "throttled, shared or partly on the host"
 #: LocalScore's nine tests: (prompt, generated).
 LOCALSCORE = (
     (1024, 16),
@@ -158,23 +161,23 @@ def drop_contradicted(rows: list[Row]) -> None:
     """Drop rows that another row of the same device, engine and source shows to have been held up by something else.
 
     A pass that reads more bytes in the same sort of format reaches at least about the same bandwidth. Where one reads
-    at least two thirds as much and moves less than 0.6 of the bytes a second, the GPU was throttled or shared, or
-    part of the model was on the host.
+    at least two thirds as much and moves less than 0.4 of the bytes a second, the GPU was throttled or shared, or part
+    of the model was on the host.
     """
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         if not row.dropped and row.work and row.decode and row.work.cache_bytes < 0.3 * row.work.weight_bytes:
-            packing = max(range(6), key=row.work.values.__getitem__)
-            key = (row.device.id, row.count, row.engine, row.source, packing, row.work.expert_bytes > 0)
+            largest = family(PACKINGS[max(range(len(PACKINGS)), key=row.work.values.__getitem__)])
+            key = (row.device.id, row.count, row.engine, row.source, largest, row.work.expert_bytes > 0)
             groups.setdefault(key, []).append(row)
     for group in groups.values():
         for row in group:
             moved = row.decode * _bytes(row)  # type: ignore[operator]
             rival = [other for other in group if _bytes(other) <= 1.5 * _bytes(row)]
             best = max(rival, key=lambda other: other.decode * _bytes(other))  # type: ignore[operator]
-            if moved < 0.6 * best.decode * _bytes(best):  # type: ignore[operator]
+            if moved < CONTRADICTED * best.decode * _bytes(best):  # type: ignore[operator]
                 row.dropped = (
-                    f"throttled, shared or partly on the host: {moved / 1e9:.0f} GB/s, while {best.model} "
+                    f"{HELD_UP}: {moved / 1e9:.0f} GB/s, while {best.model} "
                     f"moved {best.decode * _bytes(best) / 1e9:.0f} GB/s on the same device"  # type: ignore[operator]
                 )
 

@@ -23,14 +23,14 @@ def render(report: CostReport, *, explain: bool) -> list[str]:
     ]
     shown = report.hosted if explain else report.hosted[:8]
     rows = [
-        (f"{h.provider} {h.name}", f"${h.usd_per_million:.3g}", _even(h), "same model" if h.same_model else "")
+        (f"{h.provider} {h.name}", f"${h.usd_per_million:.3g}", _even(h), "same model" if h.same_model else "", h.date)
         for h in shown
     ]
-    lines += text.table(rows, header=("hosted", "a million", "local is cheaper from", ""), align="<><")
-    lines += [text.dim(f"hosted prices of {report.hosted_date}; prompts that come along included"), ""]
+    lines += text.table(rows, header=("hosted", "a million", "local is cheaper from", "", "price of"), align="<><<")
+    lines += [text.dim("hosted prices are lists' of the day beside them; prompts that come along included"), ""]
     lines += [line for item in report.considerations for line in text.wrap(item)]
     if explain:
-        lines += ["", text.dim(report.hosted_source)]
+        lines += ["", *(text.dim(f"{h.provider} {h.name}: {h.source}") for h in shown if h.source)]
     return lines + [line for note in report.notes for line in text.wrap(f"note: {note}")]
 
 

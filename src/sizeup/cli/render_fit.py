@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sizeup.advice.plans import Plan
+from sizeup.advice.speculation import Speculation
 from sizeup.advice.speeds import Speed
 from sizeup.cli import text
 from sizeup.cli.explain import term_lines
@@ -26,6 +27,8 @@ def render(report: FitReport, *, explain: bool) -> list[str]:
     if len(report.plans) > 1:
         lines += [*_grid(report), ""]
     lines += _best(report, best)
+    if report.speculation:
+        lines += _speculation(report.speculation)
     if report.simulation:
         lines += [
             "",
@@ -33,6 +36,7 @@ def render(report: FitReport, *, explain: bool) -> list[str]:
         ]
     if explain:
         lines += ["", text.bold("Every byte of it"), *term_lines(best.footprint.term)]
+        lines += text.wrap(f"quality: {best.format}: {best.loss.evidence}: {best.loss.because}")
     if not report.fits:
         lines += ["", text.bold("What would make it fit"), *(f"  {remedy}" for remedy in report.remedies)]
     return lines + [line for note in report.notes for line in text.wrap(f"note: {note}")]
@@ -80,6 +84,15 @@ def _waiting(speed: Speed) -> Iterator[str]:
     reach = f"{prompt.low:,.0f} to {prompt.high:,.0f}"
     yield f"prompt   {prompt.value:,.0f} tokens/s ({reach}), first token after {first:.2g} s"
     yield f"bound    by {speed.bound}, {speed.ceiling_share:.0%} of what the memory's bandwidth allows"
+
+
+def _speculation(found: Speculation) -> Iterator[str]:
+    """What speculative decoding gives."""
+    small = f" by {found.draft}, {format_bytes(found.draft_bytes)} more" if found.draft else ""
+    yield (
+        f"ahead    {found.tokens_per_s.value:.3g} tokens/s ({found.speedup:.2g} times as fast) with {found.proposed} "
+        f"tokens proposed{small}, {found.accepted:.2g} accepted a pass"
+    )
 
 
 def _best(report: FitReport, best: Plan) -> Iterator[str]:

@@ -16,18 +16,24 @@ def render(report: MachineCalibrateReport, *, explain: bool) -> list[str]:
     )  # fmt: skip
     if report.formats:
         rows = [
-            (f.device, f.format, f"{f.prompt_tokens_per_s:.3g}",
-             ", ".join(f"{speed:.3g} at {depth}" for depth, speed in f.decode_tokens_per_s.items()))
+            (f.device, f.format, _rates(f.prompt_tokens_per_s, "of"), _rates(f.decode_tokens_per_s, "at"))
             for f in report.formats
-        ]  # fmt: skip
+        ]
         lines += [
             "",
             *text.table(rows, header=("device", "format", "prompt tokens/s", "decoded tokens/s"), align="<<>"),
         ]
     for device in report.devices:
-        share = device.measured.bandwidth / device.theoretical_bandwidth
-        lines += ["", f"{device.device}: {device.measured.bandwidth / GB:.1f} GB/s, {share:.0%} of theory"]
+        share = device.bandwidth / device.theoretical_bandwidth
+        lines += ["", f"{device.device}: weights stream at {device.bandwidth / GB:.1f} GB/s, {share:.0%} of theory"]
+        if explain:
+            lines += [f"  {name}: {value:.2f} times the expected time" for name, value in device.corrections.items()]
     if explain:
         lines += [f"{name}: {rate / 1e9:,.0f} GFLOP/s in a matrix product" for name, rate in report.multiply.items()]
     lines += ["", f"kept in {report.kept}" if report.kept else "nothing kept (dry run)"]
     return lines + [line for note in report.notes for line in text.wrap(f"note: {note}")]
+
+
+def _rates(found: dict[int, float], word: str) -> str:
+    """`1,480 of 128, 1,300 of 1024`."""
+    return ", ".join(f"{speed:,.3g} {word} {tokens}" for tokens, speed in found.items())

@@ -17,17 +17,22 @@ DAYS_PER_YEAR = 365.25
 
 
 class HostedPrice(msgspec.Struct, frozen=True):
-    """A hosted API's list price, USD for a million tokens. model: of the catalogue when its weights are open."""
+    """A hosted API's list price, USD for a million tokens. model: of the catalogue when its weights are open.
+
+    date, source: when and where it was read.
+    """
 
     provider: str
     name: str
     input_usd: float
     output_usd: float
     model: str = ""
+    date: str = ""
+    source: str = ""
 
 
 class HostedPrices(msgspec.Struct, frozen=True):
-    """A dated table. how: `read` or `recalled` from the providers' price pages."""
+    """A dated table. date: of the newest price; how, source: in words, for all of them."""
 
     date: str
     how: str

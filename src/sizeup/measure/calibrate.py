@@ -1,6 +1,6 @@
-"""Measure this machine in about a minute: memory by threads, and llama.cpp on a small model in two formats.
+"""Measure this machine in about a minute: memory by threads, and llama.cpp on small models in many formats.
 
-What can't be measured (no llama.cpp, no GPU in its build) is left at its theoretical ceiling, and said.
+What can't be measured (no llama.cpp, no GPU in its build) stays as theory has it, and is said.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sizeup.errors import SizeupError
 from sizeup.estimate.speed.ceilings import Ceilings, ceilings
 from sizeup.estimate.speed.parameters import parameters
 from sizeup.estimate.speed.tighten import Observation, tightened
+from sizeup.estimate.speed.work import Work
 from sizeup.machines.device import Device, Machine
 from sizeup.measure.calibration import Calibration, Fitted, machine_key
 from sizeup.measure.speed_runs import SpeedRun, speed_run
@@ -25,11 +26,48 @@ from sizeup.models.load import load_model
 from sizeup.models.model import Model
 from sizeup.workers.host import run_worker
 
-#: 0.27 · 10⁹ parameters: more bytes than processors' caches hold, few enough for a minute.
-SHAPE = "layers=16,embedding=1024,heads=16,kv_heads=4,vocabulary=32000,ffn=4096"
-FORMATS = ("Q8_0", "Q4_K_M", "F16")
+#: More bytes than processors' caches hold, few enough for a second each: 140 · 10⁶ values.
+SHAPE = "layers=4,embedding=1536,heads=24,kv_heads=8,vocabulary=4096,ffn=6144"
+#: Narrow matrices, as the smallest models have: activations weigh.
+NARROW = "layers=20,embedding=512,heads=8,kv_heads=4,vocabulary=4096,ffn=1536"
+#: Next to no bytes: what remains is the start of kernels.
+EMPTY = "layers=48,embedding=64,heads=2,kv_heads=1,vocabulary=256,ffn=64"
+#: Experts, which processors multiply row by row in many formats.
+MIXTURE = (
+    "layers=2,embedding=1024,heads=16,kv_heads=4,vocabulary=4096,ffn=512,experts=16,active_experts=2,expert_ffn=1024"
+)
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """One small run: a shape in a format, the prompts that it reads, the depths at which it decodes."""
+
+    shape: str
+    format: str
+    prompts: tuple[int, ...] = (128,)
+    depths: tuple[int, ...] = (0,)
+
+
+#: What matters differs by device: a processor has a kernel for each type, GPUs share most of theirs.
+PROCESSOR_PROBES = (
+    Probe(SHAPE, "Q8_0", (128, 1024), (0, 2048)),
+    Probe(NARROW, "Q8_0", (128,)),
+    Probe(NARROW, "Q4_K_S", (128,)),
+    Probe(EMPTY, "Q8_0", ()),
+    *(Probe(SHAPE, name) for name in ("Q4_0", "Q4_K_S", "Q6_K", "Q5_K_S", "Q3_K_S", "Q2_K", "IQ4_XS", "IQ4_NL",
+                                      "IQ3_XXS", "Q5_0", "F16", "BF16")),
+    *(Probe(MIXTURE, name, (128,), ()) for name in ("Q8_0", "Q4_K_S", "F16")),
+)  # fmt: skip
+#: 0.27 · 10⁹ values: a GPU's caches hold tens of megabytes.
+_GPU_SHAPE = "layers=16,embedding=1024,heads=16,kv_heads=4,vocabulary=32000,ffn=4096"
+GPU_PROBES = (
+    Probe(_GPU_SHAPE, "Q8_0", (512, 2048), (0, 4096)),
+    Probe(EMPTY, "Q8_0", ()),
+    *(Probe(_GPU_SHAPE, name, (512,)) for name in ("Q4_0", "Q4_K_S", "Q6_K", "IQ4_XS", "F16")),
+)
 BUFFER_BYTES = 256 * 2**20
-PROMPT, DEPTHS = 128, (0, 1024)
+REPEAT, DECODED = 5, 4
+#: All probes are run so often, and the best of each counts: what disturbs one round spares another.
+ROUNDS = 2
 
 Say = Callable[[str], None]
 
@@ -42,11 +80,12 @@ class MemoryRate(msgspec.Struct, frozen=True):
 
 
 class FormatRate(msgspec.Struct, frozen=True):
-    """What llama.cpp reached on the small model in one format: tokens/s of a prompt, and decoded at each depth."""
+    """What llama.cpp reached on a small model in one format: tokens/s by length of prompt, and by depth."""
 
     device: str
+    shape: str
     format: str
-    prompt_tokens_per_s: float
+    prompt_tokens_per_s: dict[int, float]
     decode_tokens_per_s: dict[int, float]
 
 
@@ -70,8 +109,7 @@ def calibrate(machine: Machine, *, threads: int | None = None, say: Say = print)
     notes: list[str] = []
     best = max(rate.bytes_per_s for rate in memory)
     if machine.cpu.bandwidth:
-        share = parameters().stacks["cpu"].streaming  # a read is what is reached, a ceiling what could be
-        start = msgspec.structs.replace(ceilings(machine.cpu), bandwidth=best / share)
+        start = streamed(ceilings(machine.cpu), best)
         _device(machine, machine.cpu, start, count, say, devices, formats, notes)
     for gpu in machine.gpus[:1]:
         if gpu.bandwidth:
@@ -90,31 +128,59 @@ def _memory(threads: int) -> tuple[tuple[MemoryRate, ...], dict[str, float]]:
     return reads, {r["type"]: r["flop_per_s"] for r in results if r["part"] == "multiply"}
 
 
+def streamed(theory: Ceilings, read: float) -> Ceilings:
+    """A processor whose memory is read at that rate: plain reading is what kernels can come near."""
+    share = parameters().stacks["cpu"].streaming
+    return msgspec.structs.replace(theory, corrections=(("streaming", theory.bandwidth * share / read),))
+
+
 def _device(
     machine: Machine, device: Device, start: Ceilings, threads: int, say: Say,
     devices: dict[str, Fitted], formats: list[FormatRate], notes: list[str],
 ) -> None:  # fmt: skip
-    """Run the small model on a device in each format, and keep the ceilings that explain it."""
+    """Run the small models on a device, and keep the corrections that explain what they took."""
     on_gpu = device.kind != "cpu"
-    model = load_model(shape=SHAPE)
-    seen: list[Observation] = []
-    rule_key = host_rule(LlamaSetting(), msgspec.structs.replace(machine, gpus=()))
-    for name in FORMATS:
-        say(f"llama.cpp, {name} on {device.name}")
-        setting = LlamaSetting(format=name, gpu_layers=ALL_LAYERS if on_gpu else 0)
-        try:
-            run = speed_run(model, setting, depths=DEPTHS, prompt=PROMPT, threads=threads, repeat=2)
-        except SizeupError as error:
-            notes.append(f"llama.cpp wasn't measured on {device.name}: {error.message}")
-            break
-        if on_gpu and not run.offloads:
-            notes.append(f"this llama.cpp was built without GPUs: {device.name} keeps its theoretical ceilings")
-            return
-        rate = run.prompt_tokens / run.prompt_seconds
-        formats.append(FormatRate(device.name, name, rate, {d: 1 / s for d, s in run.decode.items()}))
-        seen += observations(model, setting, run, () if on_gpu else rule_key, on_gpu=on_gpu)
-    if seen or not on_gpu:
-        devices[device.name] = _fitted(tightened(start, seen))
+    rule_key = () if on_gpu else host_rule(LlamaSetting(), msgspec.structs.replace(machine, gpus=()))
+    best: dict[Probe, SpeedRun] = {}
+    for number in range(ROUNDS):
+        for probe in GPU_PROBES if on_gpu else PROCESSOR_PROBES:
+            say(f"llama.cpp, {probe.format} on {device.name}, round {number + 1} of {ROUNDS}")
+            try:
+                run = _run(probe, threads, on_gpu=on_gpu)
+            except SizeupError as error:
+                notes.append(f"llama.cpp wasn't measured on {device.name}: {error.message}")
+                if not on_gpu:
+                    devices[device.name] = Fitted(dict(start.corrections))
+                return
+            if on_gpu and not run.offloads:
+                notes.append(f"this llama.cpp was built without GPUs: {device.name} stays as theory has it")
+                return
+            best[probe] = run.best_with(best[probe]) if probe in best else run
+    formats += [_rate(device, probe, run) for probe, run in best.items()]
+    seen = [
+        one for probe, run in best.items()
+        for one in observations(load_model(shape=probe.shape), _setting(probe, on_gpu), run, rule_key, on_gpu=on_gpu)
+    ]  # fmt: skip
+    devices[device.name] = Fitted(dict(tightened(start, seen).corrections))
+
+
+def _setting(probe: Probe, on_gpu: bool) -> LlamaSetting:
+    return LlamaSetting(format=probe.format, gpu_layers=ALL_LAYERS if on_gpu else 0)
+
+
+def _run(probe: Probe, threads: int, *, on_gpu: bool) -> SpeedRun:
+    return speed_run(
+        load_model(shape=probe.shape), _setting(probe, on_gpu), depths=probe.depths, prompts=probe.prompts,
+        threads=threads, repeat=REPEAT, decoded=DECODED,
+    )  # fmt: skip
+
+
+def _rate(device: Device, probe: Probe, run: SpeedRun) -> FormatRate:
+    return FormatRate(
+        device.name, probe.shape, probe.format,
+        {tokens: tokens / seconds for tokens, seconds in run.prompts.items()},
+        {depth: 1 / seconds for depth, seconds in run.decode.items()},
+    )  # fmt: skip
 
 
 def observations(
@@ -122,18 +188,12 @@ def observations(
 ) -> Sequence[Observation]:
     """A run as work and seconds, for one device that does everything."""
     places: Assignment = assign(model.layers, ALL_LAYERS if on_gpu else 0, (1.0,) if on_gpu else ())
-    step = min(setting.ubatch, run.prompt_tokens)
-    passes = run.prompt_tokens / step
-    prompt = placed_work(model, setting, places, tokens=step, depth=(run.prompt_tokens - step) / 2, rule_key=rule_key)[
-        0
-    ].work
-    found = [Observation(prompt, passes, run.prompt_seconds)]
-    for depth, seconds in run.decode.items():
-        found.append(
-            Observation(placed_work(model, setting, places, depth=depth, rule_key=rule_key)[0].work, 1.0, seconds)
-        )
-    return found
 
+    def work(tokens: int, depth: float) -> Work:
+        return placed_work(model, setting, places, tokens=tokens, depth=depth, rule_key=rule_key)[0].work
 
-def _fitted(ceiling: Ceilings) -> Fitted:
-    return Fitted(**{name: getattr(ceiling, name) for name in Fitted.__struct_fields__})
+    found = []
+    for tokens, seconds in run.prompts.items():
+        step = min(setting.ubatch_tokens, tokens)
+        found.append(Observation(work(step, (tokens - step) / 2), tokens / step, seconds))
+    return [*found, *(Observation(work(1, depth), 1.0, seconds) for depth, seconds in run.decode.items())]

@@ -1,4 +1,4 @@
-"""Real runs of llama.cpp on random weights of a model's shape: seconds of a prompt, and of a token at each depth."""
+"""Real runs of llama.cpp on random weights of a model's shape: seconds of prompts, and of a token at each depth."""
 
 from __future__ import annotations
 
@@ -15,21 +15,28 @@ from sizeup.measure.simulation import worker_python
 from sizeup.models.model import Model
 from sizeup.workers.host import run_worker
 
-PROMPT, DECODED, REPEAT = 512, 8, 3
+PROMPTS, DECODED, REPEAT = (512,), 8, 3
 
 
 class SpeedRun(msgspec.Struct, frozen=True):
     """What one run took.
 
-    offloads: whether this llama.cpp can use a GPU. decode: depth in tokens → seconds a token; the depth is the middle
-    of the tokens decoded there.
+    offloads: whether this llama.cpp can use a GPU. prompts: tokens → seconds of reading them into an empty cache.
+    decode: depth in tokens → seconds a token; the depth is the middle of the tokens decoded there.
     """
 
     version: str
     offloads: bool
-    prompt_tokens: int
-    prompt_seconds: float
+    prompts: dict[int, float]
     decode: dict[int, float]
+
+    def best_with(self, other: SpeedRun) -> SpeedRun:
+        """The shorter time of each: another program only ever takes time away."""
+        return msgspec.structs.replace(
+            self,
+            prompts={tokens: min(took, other.prompts.get(tokens, took)) for tokens, took in self.prompts.items()},
+            decode={depth: min(took, other.decode.get(depth, took)) for depth, took in self.decode.items()},
+        )
 
 
 def speed_run(
@@ -37,7 +44,7 @@ def speed_run(
     setting: LlamaSetting,
     *,
     depths: Sequence[int] = (0,),
-    prompt: int = PROMPT,
+    prompts: Sequence[int] = PROMPTS,
     decoded: int = DECODED,
     repeat: int = REPEAT,
     threads: int = 2,
@@ -47,23 +54,40 @@ def speed_run(
     with tempfile.TemporaryDirectory(prefix="sizeup-") as folder:
         path = Path(folder, "random.gguf")
         write_random(path, *file_content(model, setting))
-        context = max(*depths, prompt) + repeat * decoded + 64
-        job = {
-            "gguf": str(path),
-            "model": {"n_gpu_layers": 0 if setting.gpu_layers is None else setting.gpu_layers},
-            "context": {
-                "n_ctx": context, "n_batch": setting.ubatch, "n_ubatch": setting.ubatch,
-                "n_threads": threads, "n_threads_batch": threads,
-            },
-            "prompt": prompt, "decode": decoded, "depths": list(depths), "repeat": repeat,
-        }  # fmt: skip
-        results = run_worker("calibrate_llamacpp.py", job, python=worker_python(), timeout=timeout, silence=timeout)
-    found = {result["part"]: result for result in results}
+        return timed(
+            path, setting, depths=depths, prompts=prompts, decoded=decoded, repeat=repeat, threads=threads,
+            timeout=timeout,
+        )  # fmt: skip
+
+
+def timed(
+    path: Path,
+    setting: LlamaSetting,
+    *,
+    depths: Sequence[int] = (0,),
+    prompts: Sequence[int] = PROMPTS,
+    decoded: int = DECODED,
+    repeat: int = REPEAT,
+    threads: int = 2,
+    timeout: float = 600,
+) -> SpeedRun:
+    """Run a GGUF file. With one thread the processor's time counts, else the wall's."""
+    context = max((0, *depths, *prompts)) + repeat * decoded + 64
+    job = {
+        "gguf": str(path),
+        "model": {"n_gpu_layers": 0 if setting.gpu_layers is None else setting.gpu_layers},
+        "context": {
+            "n_ctx": context, "n_batch": setting.ubatch, "n_ubatch": setting.ubatch,
+            "n_threads": threads, "n_threads_batch": threads,
+        },
+        "prompts": list(prompts), "decode": decoded, "depths": list(depths), "repeat": repeat,
+    }  # fmt: skip
+    results = run_worker("calibrate_llamacpp.py", job, python=worker_python(), timeout=timeout, silence=timeout)
+    engine = next(result for result in results if result["part"] == "engine")
     middle = repeat * decoded // 2
     return SpeedRun(
-        found["engine"]["version"],
-        found["engine"]["offloads"],
-        found["prompt"]["tokens"],
-        found["prompt"]["seconds"],
+        engine["version"],
+        engine["offloads"],
+        {r["tokens"]: r["seconds"] for r in results if r["part"] == "prompt"},
         {r["depth"] + middle: r["seconds"] for r in results if r["part"] == "decode"},
     )

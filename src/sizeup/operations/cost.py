@@ -43,7 +43,10 @@ class CostRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """One hosted price, with the prompts that come along, and tokens a day from which local is cheaper."""
+    """One hosted price, with the prompts that come along, and tokens a day from which local is cheaper.
+
+    date, source: when and where the price was read.
+    """
 
     provider: str
     name: str
@@ -51,6 +54,8 @@ class Comparison(msgspec.Struct, frozen=True):
     same_model: bool
     break_even_tokens_per_day: float | None
     reachable: bool
+    date: str = ""
+    source: str = ""
 
 
 class CostReport(msgspec.Struct, frozen=True):
@@ -120,7 +125,10 @@ def _compared(
         usd = hosted.output_usd if hosted.provider == "yours" else money.blended_usd(hosted, request.input_share)
         even = money.break_even_tokens_per_day(price, request.years, usd, local.energy_usd)
         reachable = even is not None and even <= money.most_tokens_per_day(speed)
-        rows.append(Comparison(hosted.provider, hosted.name, usd, hosted.model == model.name, even, reachable))
+        same = hosted.model == model.name
+        rows.append(
+            Comparison(hosted.provider, hosted.name, usd, same, even, reachable, hosted.date, hosted.source)
+        )  # fmt: skip
     rows.sort(key=lambda row: (row.provider != "yours", not row.same_model, row.usd_per_million))
     return tuple(rows)
 

@@ -1,6 +1,6 @@
 """Measure this machine in about a minute, and predict with what was found from then on.
 
-Memory is read with one thread and with all; llama.cpp, if it is there, runs a small model of random weights in some
+Memory is read with one thread and with all; llama.cpp, if it is there, runs small models of random weights in the usual
 formats. The result is kept with your data (SIZEUP_CALIBRATION names another file) and applies while the devices,
 threads and memory stay the same. Close other programs first: what they take is missing here.
 """
@@ -13,9 +13,10 @@ import msgspec
 from msgspec import Meta
 
 from sizeup.estimate.speed.ceilings import ceilings
+from sizeup.estimate.speed.passes import rates
 from sizeup.machines.probes import probe_machine
 from sizeup.measure.calibrate import FormatRate, Measured, MemoryRate, calibrate
-from sizeup.measure.calibration import Fitted, keep
+from sizeup.measure.calibration import apply, keep
 from sizeup.progress import tell
 
 
@@ -27,11 +28,12 @@ class MachineCalibrateRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CalibratedDevice(msgspec.Struct, frozen=True):
-    """A device's ceilings as measured, and its bandwidth in theory."""
+    """A device as measured. bandwidth: bytes/s at which weights stream; corrections: on the seconds of single parts."""
 
     device: str
-    measured: Fitted
+    bandwidth: float
     theoretical_bandwidth: float
+    corrections: dict[str, float]
 
 
 class MachineCalibrateReport(msgspec.Struct, frozen=True):
@@ -54,7 +56,12 @@ def machine_calibrate(request: MachineCalibrateRequest) -> MachineCalibrateRepor
     path = "" if request.dry_run else str(keep(found.calibration))
     known = {device.name: device for device in machine.devices}
     devices = tuple(
-        CalibratedDevice(name, fitted, ceilings(known[name]).bandwidth)
+        CalibratedDevice(
+            name,
+            rates(apply(ceilings(known[name]), fitted)).streaming,
+            ceilings(known[name]).bandwidth,
+            fitted.corrections,
+        )
         for name, fitted in found.calibration.devices.items()
     )
     return MachineCalibrateReport(machine.name, found.memory, found.multiply, found.formats, devices, path, found.notes)

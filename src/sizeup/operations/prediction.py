@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from sizeup.advice.speeds import because
 from sizeup.engines.llamacpp.footprint import assignment_of
 from sizeup.engines.llamacpp.traffic import stages
 from sizeup.estimate.speed import decode_speed, prompt_speed
@@ -35,5 +36,5 @@ def predict(served: Served, cell: Cell) -> Prediction:
         decode=decode_speed(decoding),
         prefill=prompt_speed(reading, cell.prompt, cell.prompt / step) if cell.concurrency == 1 else None,
         ceiling=1 / least if least else None,
-        because=f"{read / 1e9:.3g} GB read for each step at {depth:,.0f} tokens",
+        because=because(decoding, f"{read / 1e9:.3g} GB read for each step at {depth:,.0f} tokens"),
     )

@@ -5,7 +5,7 @@ Give parameters, tokens or FLOPs: what is missing is what the compute-optimal la
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -13,13 +13,17 @@ from msgspec import Meta
 from sizeup.errors import BadInput
 from sizeup.estimate import scaling
 from sizeup.estimate.cost import HOST_WATTS
+from sizeup.estimate.speed.training import TrainingCeilings, TrainingStep, training_speed
+from sizeup.machines.device import Device
 from sizeup.machines.spec import load_machine
 from sizeup.quantity import Interval
 from sizeup.quantity.units import parse_count
 
-#: Share of the bf16 peak that training reaches: 5th, 50th and 95th percentile of published steps (docs/speed.md).
-MFU = Interval(0.42, 0.25, 0.58)
 _HOURS = 3600.0
+#: The model that a size is taken to be: hidden units a layer, words; how a GPU is fed; when activations aren't kept.
+_ASPECT, _VOCABULARY, _MICRO_TOKENS, _RECOMPUTED_FROM = 128, 128_000, 8192, 7e9
+#: PCIe 3.0 with sixteen lanes, taken between GPUs where the link is unknown.
+_UNKNOWN_LINK = 12.5e9
 
 
 class ScaleRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +33,8 @@ class ScaleRequest(msgspec.Struct, frozen=True, kw_only=True):
     tokens: Annotated[str, Meta(description="Training tokens (15T); default: what suits the parameters.")] = ""
     flops: Annotated[float | None, Meta(description="Training FLOPs (1e24), instead of one of the two.")] = None
     machine: Annotated[str, Meta(description="'8x H100 SXM': what it runs on; default: no time is given.")] = ""
+    precision: Annotated[Literal["bf16", "fp8"], Meta(description="Number type of the matrices.")] = "bf16"
+    sequence: Annotated[int, Meta(description="Tokens of a training sequence.", ge=1)] = 4096
     usd_per_gpu_hour: Annotated[float, Meta(description="Price of one GPU for an hour.", ge=0)] = 2.5
     usd_per_kwh: Annotated[float, Meta(description="Price of electricity.", ge=0)] = 0.15
 
@@ -52,7 +58,8 @@ class Claim(msgspec.Struct, frozen=True):
 class ScaleReport(msgspec.Struct, frozen=True):
     """The run. gpu_hours, energy_kwh, usd: None without a machine whose compute is known.
 
-    tokens_per_parameter: 20 is Hoffmann's rule of thumb.
+    tokens_per_parameter: 20 is Hoffmann's rule of thumb. mfu: 6 · parameters · tokens/s / peak, as the fitted model of
+    training has it for a dense model of the size; assumed: what that model was told.
     """
 
     parameters: float
@@ -64,6 +71,7 @@ class ScaleReport(msgspec.Struct, frozen=True):
     optimal_tokens: float
     machine: str = ""
     mfu: Interval | None = None
+    assumed: str = ""
     gpu_hours: Interval | None = None
     days: Interval | None = None
     energy_kwh: Interval | None = None
@@ -138,16 +146,50 @@ def _claims() -> tuple[Claim, ...]:
 def _timed(report: ScaleReport, request: ScaleRequest) -> ScaleReport:
     machine = load_machine(request.machine)
     devices = machine.gpus or (machine.cpu,)
-    peak = sum(float(d.compute.get("bf16") or d.compute.get("fp16") or d.compute.get("fp32") or 0) for d in devices)
-    if not peak:
-        raise BadInput(f"nothing is known of what {machine.name} computes", hint="describe its compute in a TOML file")
-    seconds = Interval(
-        report.flops / (peak * MFU.value), report.flops / (peak * MFU.high), report.flops / (peak * MFU.low)
-    )
-    hours = seconds.scaled(len(devices) / _HOURS)
+    top = _ceilings(devices[0], request.precision)
+    if top is None:
+        raise BadInput(
+            f"nothing is known of what {machine.name} computes in {request.precision}",
+            hint="describe its compute and bandwidth in a TOML file, or take another --precision",
+        )
+    step, assumed = _step(report.parameters, request.sequence, len(devices))
+    each = training_speed(step, top, request.precision)
+    took = report.tokens / _HOURS
+    hours = Interval(took / each.value, took / each.high, took / each.low)
+    seconds = hours.scaled(_HOURS / len(devices))
     watts = sum(float(d.power_w or 300) for d in devices) + HOST_WATTS * len(devices)
     energy = seconds.scaled(watts / 3.6e6)
     return msgspec.structs.replace(
-        report, machine=machine.name, mfu=MFU, gpu_hours=hours, days=seconds.scaled(1 / 86400), energy_kwh=energy,
+        report, machine=machine.name, mfu=each.scaled(6 * report.parameters / top.matrix), assumed=assumed,
+        gpu_hours=hours, days=seconds.scaled(1 / 86400), energy_kwh=energy,
         energy_usd=energy.scaled(request.usd_per_kwh), usd=hours.scaled(request.usd_per_gpu_hour),
     )  # fmt: skip
+
+
+def _ceilings(device: Device, precision: str) -> TrainingCeilings | None:
+    plain = device.compute.get("bf16") or device.compute.get("fp16") or device.compute.get("fp32")
+    matrix = plain if precision == "bf16" else device.compute.get(precision)
+    if not plain or not matrix or not device.bandwidth:
+        return None
+    link = device.peer_link or device.host_link
+    return TrainingCeilings(
+        float(matrix), float(plain), float(device.bandwidth), float(link.bytes_per_s if link else _UNKNOWN_LINK)
+    )
+
+
+def _step(parameters: float, sequence: int, devices: int) -> tuple[TrainingStep, str]:
+    """A dense model of that size: 12 · layers · hidden² parameters, hidden = 128 · layers (Kaplan 2020, figure 5)."""
+    layers = max(1.0, (parameters / (12 * _ASPECT**2)) ** (1 / 3))
+    hidden, micro = _ASPECT * layers, float(max(sequence, _MICRO_TOKENS))
+    again = 1.0 if parameters >= _RECOMPUTED_FROM else 0.0
+    words = (
+        f"a dense model of {layers:.0f} layers and {hidden:,.0f} hidden units, {micro:,.0f} tokens a GPU and step "
+        f"of {sequence:,} each, weights {'sharded' if devices > 1 else 'whole'}, activations "
+        f"{'computed again' if again else 'kept'}; GPUs in one node"
+    )
+    step = TrainingStep(
+        matrix_parameters=parameters, routed_parameters=0.0, all_parameters=parameters, attention_width=hidden,
+        layers=layers, hidden=hidden, vocabulary=_VOCABULARY, sequence=sequence, recomputed=again, micro_tokens=micro,
+        sharded=float(devices > 1), bubble=1.0,
+    )  # fmt: skip
+    return step, words

@@ -1,9 +1,9 @@
 """Worker: how fast llama.cpp reads a prompt and decodes, at several depths, on random weights.
 
     job      {"gguf": path, "model": {llama_model_params …}, "context": {llama_context_params …},
-              "prompt": tokens, "decode": tokens, "depths": [tokens …], "repeat": times}
+              "prompts": [tokens …], "decode": tokens, "depths": [tokens …], "repeat": times}
     results  {"part": "engine", "version", "offloads": whether it can use a GPU}
-             {"part": "prompt", "tokens", "seconds"}           the best of `repeat`
+             {"part": "prompt", "tokens", "seconds"}  of each length, the best of `repeat`
              {"part": "decode", "depth", "seconds"}  of one token, the best of `repeat` runs of `decode` tokens
 
 With one thread the processor's time counts, not the wall's: other programs then don't disturb the result.
@@ -21,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from sizeup.workers.llamacpp_binding import Log, fill, load, started
 from sizeup.workers.protocol import Say, answer
+
+_LEAST, _ENOUGH_SECONDS = 2, 4.0
 
 
 class Session:
@@ -62,18 +64,24 @@ class Session:
         self.depth = 0
 
 
+def read(session: Session, tokens: int, repeat: int) -> list[float]:
+    """Seconds of reading a prompt of so many tokens into an empty cache, each time; a slow one is read twice."""
+    times: list[float] = []
+    while len(times) < repeat and (len(times) < _LEAST or sum(times) < _ENOUGH_SECONDS):
+        session.forget()
+        times.append(session.feed(tokens, session.batch))
+    return times
+
+
 def work(job: dict[str, Any], say: Say) -> None:
     """Do one job."""
     binding, version = started()
     say("result", part="engine", version=version, offloads=bool(binding.llama_supports_gpu_offload()))
     session = Session(binding, job)
-    session.feed(min(32, job["prompt"]), session.batch)
+    session.feed(32, session.batch)
     session.feed(2, 1)
-    times = []
-    for _ in range(job["repeat"]):
-        session.forget()
-        times.append(session.feed(job["prompt"], session.batch))
-    say("result", part="prompt", tokens=job["prompt"], seconds=min(times))
+    for tokens in job["prompts"]:
+        say("result", part="prompt", tokens=tokens, seconds=min(read(session, tokens, job["repeat"])))
     session.forget()
     for depth in job["depths"]:
         if depth > session.depth:

@@ -29,10 +29,13 @@ from sizeup.estimate.speed.work import PACKINGS, Work
 from sizeup.machines.device import Machine
 from sizeup.models.model import Block, Model
 
-_LEGACY = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q8_1"})
-_PLAIN = frozenset({"F32", "F16", "BF16", "F64"})
-_FLOAT4 = frozenset({"MXFP4", "NVFP4"})
-_REPACKED = PACKINGS.index("repacked")
+_PACKINGS = {
+    "F16": "plain", "BF16": "bf16", "F32": "f32", "F64": "f32", "Q8_0": "q8_0", "Q2_K": "q2_k", "Q3_K": "q3_k",
+    "Q4_K": "q4_k", "Q5_K": "q5_k", "Q6_K": "q6_k", "IQ4_NL": "iq4", "IQ4_XS": "iq4", "MXFP4": "float4",
+    "NVFP4": "float4",
+}  # fmt: skip
+_REPACKED = {"q8_0": "r_legacy", "legacy": "r_legacy", "q2_k": "r_q2_k", "q4_k": "r_q4_k", "q5_k": "r_k",
+             "q6_k": "r_k", "iq4": "r_iq4", "float4": "r_float4"}  # fmt: skip
 RuleKey = tuple[tuple[str, int], ...]
 _OUTPUT_KERNELS = 4.0
 #: Batches of so many tokens are computed on a GPU although the weights are on the host: they are copied for each pass.
@@ -40,15 +43,10 @@ _OUTPUT_KERNELS = 4.0
 OFFLOADED_TOKENS = 32
 
 
-def packing(kind: str) -> int:
-    """The place in PACKINGS of a GGML type."""
-    if kind in _PLAIN:
-        return PACKINGS.index("plain")
-    if kind in _LEGACY:
-        return PACKINGS.index("legacy")
-    if kind in _FLOAT4:
-        return PACKINGS.index("float4")
-    return PACKINGS.index("codebook" if kind.startswith(("IQ", "TQ")) else "k")
+def packing(kind: str, repacked: bool = False) -> int:
+    """The place in PACKINGS of a GGML type, as the file has it or as the host rearranged it."""
+    name = _PACKINGS.get(kind) or ("codebook" if kind.startswith(("IQ", "TQ")) else "legacy")
+    return PACKINGS.index(_REPACKED[name] if repacked else name)
 
 
 class Traffic(msgspec.Struct, frozen=True):
@@ -76,18 +74,20 @@ def traffic(
     """
     rule = RepackRule(dict(rule_key))
     count = layer_count(model)
-    weights: list[list[Any]] = [[0.0, NOTHING, 0.0, NOTHING] for _ in range(count)]
-    output: list[Any] = [0.0, NOTHING]
+    weights: list[list[Any]] = [[0.0, NOTHING, 0.0, 0.0, NOTHING, 0.0] for _ in range(count)]
+    output: list[Any] = [0.0, NOTHING, 0.0]
     tied = tied_head(model, mix, imatrix)
     for tensor in (*typed_tensors(model, mix, imatrix, mtp), *((tied,) if tied else ())):
         if tensor.zone == "layer":
-            row, at = weights[tensor.layer], 2 if tensor.expert else 0
+            row, at = weights[tensor.layer], 3 if tensor.expert else 0
         elif tensor.zone == "output":
             row, at = output, 0
         else:
             continue
         row[at] += tensor.bytes
-        row[at + 1] = _with_values(row[at + 1], tensor, rule)
+        if len(tensor.shape) > 1:
+            row[at + 1] = _with_values(row[at + 1], tensor, rule)
+            row[at + 2] += sum(tensor.shape[-2:])
     blocks = _blocks_by_layer(model)
     memories = layer_memories(model)
     places: dict[Demand, int] = {}
@@ -104,9 +104,7 @@ def _with_values(values: tuple[float, ...], tensor: Typed, rule: RepackRule) -> 
     elements = 1
     for extent in tensor.shape:
         elements *= extent
-    if len(tensor.shape) < 2:
-        return values
-    at = _REPACKED if is_repacked(tensor, rule) else packing(tensor.kind)
+    at = packing(tensor.kind, is_repacked(tensor, rule))
     return (*values[:at], values[at] + elements, *values[at + 1 :])
 
 
@@ -118,7 +116,7 @@ def _blocks_by_layer(model: Model) -> dict[int, Block]:
 def _demand(
     weights: list[Any], block: Block | None, memory: LayerMemory, cache_k: str, cache_v: str, *, full_swa: bool
 ) -> Demand:
-    dense, values, expert, expert_values = weights
+    dense, values, widths, expert, expert_values, expert_widths = weights
     kernels, routed = layer_kernels(block) if block else (0.0, 0.0)
     forward = block.feed_forward if block else None
     flops = sum(attention_flops(mixer) for mixer in block.mixers) if block else 0.0
@@ -130,6 +128,8 @@ def _demand(
         dense, values, expert, expert_values,
         experts=forward.experts if forward else 0,
         chosen=forward.experts_per_token if forward else 0,
+        widths=widths,
+        expert_widths=expert_widths,
         reaches=reaches,
         state_bytes=2.0 * 4 * (memory.state + memory.convolution),
         kernels=kernels,

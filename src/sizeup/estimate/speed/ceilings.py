@@ -28,7 +28,9 @@ class Ceilings(msgspec.Struct, frozen=True):
 
     plain_matrix: of products with 16 bit weights; on CUDA ggml accumulates them in 16 bits where that is faster.
     attention: of scores and weighted sums, which processors compute with plain vectors.
-    source: `theoretical`, or `measured` when calibration has replaced what it could.
+    corrections: factors on the seconds of single parts (`sizeup.estimate.speed.tighten` names them), as measured on
+    this very machine; none for a described one. calibrated: whether `machine calibrate` found them; decode_runs,
+    prompt_runs: how many of the user's own runs did.
     """
 
     bandwidth: float
@@ -39,7 +41,17 @@ class Ceilings(msgspec.Struct, frozen=True):
     attention: float
     generation: str
     stack: str
-    source: str = "theoretical"
+    corrections: tuple[tuple[str, float], ...] = ()
+    calibrated: bool = False
+    decode_runs: int = 0
+    prompt_runs: int = 0
+
+    @property
+    def evidence(self) -> str:
+        """What the figures rest on besides the model, in words; empty for a device that nobody measured."""
+        runs = max(self.decode_runs, self.prompt_runs)
+        own = f"tightened by {runs} {'run' if runs == 1 else 'runs'} of yours" if runs else ""
+        return ", ".join(word for word in ("calibrated" if self.calibrated else "", own) if word)
 
 
 def ceilings(device: Device, stack: str = "") -> Ceilings:

@@ -54,7 +54,9 @@ def _part(work: Work, split: int) -> Work:
         work,
         weight_bytes=work.weight_bytes / split,
         values=tuple(value / split for value in work.values),
-        matrix_flops=work.matrix_flops / split,
+        flops=tuple(value / split for value in work.flops),
+        expert_flops=tuple(value / split for value in work.expert_flops),
+        activations=work.activations / split,
         attention_flops=work.attention_flops / split,
         cache_bytes=work.cache_bytes / split,
         expert_bytes=work.expert_bytes / split,
@@ -76,9 +78,28 @@ def demands(model: Model, layout: Layout, cache_type: str = "f16", *, windowed: 
     return Demands(tuple(layers), output)
 
 
+def stored_bytes(model: Model, layout: Layout) -> float:
+    """Bytes of all weights in that layout; tables, norms and other stacks (vision, audio) stay in 16 bits."""
+    return sum(
+        tensor.elements * tensor.copies * _bits(tensor, layout) / 8
+        for block in model.blocks
+        for tensor in block.tensors
+        if not tensor.tied_to and block.stack != "mtp"
+        for _ in (block.layers or (0,))
+    )
+
+
+def cache_bytes(asked: Demands, tokens: int) -> float:
+    """Bytes of one sequence's keys, values and states, so many tokens long."""
+    return sum(
+        count * (demand.state_bytes / 2 + sum(reach.bytes * reach.seen(tokens) for reach in demand.reaches))
+        for demand, count in asked.layers
+    )
+
+
 def _demand(block: Block, layout: Layout, cache_type: str, *, windowed: bool) -> Demand:
-    dense: list[Any] = [0.0, NOTHING]
-    expert: list[Any] = [0.0, NOTHING]
+    dense: list[Any] = [0.0, NOTHING, 0.0]
+    expert: list[Any] = [0.0, NOTHING, 0.0]
     for tensor in block.tensors:
         if tensor.role not in _SKIPPED_ROLES:
             row = expert if tensor.role == "routed_expert" else dense
@@ -91,6 +112,8 @@ def _demand(block: Block, layout: Layout, cache_type: str, *, windowed: bool) ->
         dense[0], dense[1], expert[0], expert[1],
         experts=forward.experts if forward else 0,
         chosen=forward.experts_per_token if forward else 0,
+        widths=dense[2],
+        expert_widths=expert[2],
         reaches=tuple(reach for reach in kept if reach),
         state_bytes=2.0 * 4 * states,
         kernels=kernels,
@@ -100,17 +123,23 @@ def _demand(block: Block, layout: Layout, cache_type: str, *, windowed: bool) ->
 
 def _put(row: list[Any], tensor: Tensor, layout: Layout) -> None:
     elements = float(tensor.elements * tensor.copies)
-    plain = (
-        not tensor.is_matrix or tensor.role in _KEPT_PLAIN or (layout.experts_only and tensor.role != "routed_expert")
-    )
-    head = tensor.role == "head"
-    bits = 16.0 if plain else layout.head_bits if head else layout.bits
+    bits = _bits(tensor, layout)
     packing = "plain" if bits >= 16 else layout.packing
     row[0] += elements * bits / 8
     if tensor.is_matrix:
         at = PACKINGS.index(packing)
         values: tuple[float, ...] = row[1]
         row[1] = (*values[:at], values[at] + elements, *values[at + 1 :])
+        row[2] += sum(tensor.shape[-2:])
+
+
+def _bits(tensor: Tensor, layout: Layout) -> float:
+    """Bits of a value of the tensor in that layout."""
+    if not tensor.is_matrix or tensor.role in _KEPT_PLAIN or tensor.role in _SKIPPED_ROLES:
+        return 16.0
+    if layout.experts_only and tensor.role != "routed_expert":
+        return 16.0
+    return layout.head_bits if tensor.role == "head" else layout.bits
 
 
 def _token_bytes(mixer: object, cache_type: str) -> float:

@@ -25,7 +25,7 @@ class Stage(msgspec.Struct, frozen=True):
     @property
     def seconds(self) -> Seconds:
         """The parts of its pass."""
-        return pass_seconds(self.work, rates(self.ceiling, parameters()))
+        return pass_seconds(self.work, rates(self.ceiling))
 
     @property
     def ceiling_seconds(self) -> float:
@@ -39,10 +39,16 @@ def engine_of(name: str) -> Engine:
     return known.get(name) or known["llama.cpp"]
 
 
+def once(stages: Sequence[Stage], engine: str) -> float:
+    """Seconds that the engine adds to a pass, whatever the model."""
+    return engine_of(engine).once(stage.ceiling.stack for stage in stages)
+
+
 def step_seconds(stages: Sequence[Stage], engine: str = "llama.cpp") -> float:
     """Seconds of one decoding step: Σ over stages of (pass + hand-over) · factor, + what the engine does once."""
     added = engine_of(engine)
-    return sum((s.seconds.total + s.handover_seconds) * added.factor for s in stages) + added.token_seconds
+    passes: float = sum((s.seconds.total + s.handover_seconds) * added.factor for s in stages)
+    return passes + once(stages, engine)
 
 
 def decode_speed(stages: Sequence[Stage], engine: str = "llama.cpp") -> Interval:
@@ -56,9 +62,9 @@ def prompt_seconds(stages: Sequence[Stage], passes: float, engine: str = "llama.
     flash: whether attention is fused.
     """
     added = engine_of(engine)
-    one = sum(stage.seconds.total + stage.handover_seconds for stage in stages)
+    one: float = sum(stage.seconds.total + stage.handover_seconds for stage in stages)
     plain = 1.0 if flash else parameters().without_flash
-    return passes * one * added.prompt_factor * plain + added.token_seconds
+    return passes * one * added.prompt_factor * plain + once(stages, engine)
 
 
 def prompt_speed(
@@ -71,7 +77,7 @@ def prompt_speed(
 
 def bound(stages: Sequence[Stage], engine: str = "llama.cpp") -> str:
     """What most of a step's time goes to: bandwidth, unpacking, compute, attention, launch, link or engine."""
-    times: dict[str, float] = {"engine": engine_of(engine).token_seconds}
+    times: dict[str, float] = {"engine": once(stages, engine)}
     for stage in stages:
         found = stage.seconds
         times[found.bound] = times.get(found.bound, 0.0) + found.total
@@ -87,8 +93,7 @@ def ceiling_share(stages: Sequence[Stage], engine: str = "llama.cpp") -> float:
 def decode_term(stages: Sequence[Stage], engine: str = "llama.cpp") -> Term:
     """The seconds of a step as a tree: devices, and within them reading, unpacking, attention, launches."""
     parts = [_stage_term(stage) for stage in stages]
-    added = engine_of(engine)
-    parts.append(leaf("engine", added.token_seconds, f"{engine}: sampling, text, server; once a step", unit="seconds"))
+    parts.append(leaf("engine", once(stages, engine), f"{engine}: sampling, text, server; once a step", unit="seconds"))
     return total("seconds a token", parts)
 
 
@@ -97,9 +102,11 @@ def _stage_term(stage: Stage) -> Term:
     both = f"√({found.reading * 1e3:.3g}² + {found.unpacking * 1e3:.3g}² + {found.computing * 1e3:.3g}²) ms: "
     parts = [
         leaf("weights", found.matrices, both + f"read {work.weight_bytes:,.0f} B, unpack, compute", unit="seconds"),
+        leaf("activations", found.passing, f"{work.activations:,.0f} values in and out of matrices", unit="seconds"),
         leaf("attention", found.attention, f"{work.cache_bytes:,.0f} B of cache and states", unit="seconds"),
         leaf("launches", found.launching, f"{work.kernels:,.0f} kernels", unit="seconds"),
     ]
     if stage.handover_seconds:
         parts.append(leaf("hand-over", stage.handover_seconds, "activations over the link", unit="seconds"))
-    return total(stage.device, parts)
+    known = stage.ceiling.evidence
+    return total(f"{stage.device}, {known}" if known else stage.device, parts)

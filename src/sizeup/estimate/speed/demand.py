@@ -38,7 +38,8 @@ class Demand(msgspec.Struct, frozen=True):
 
     weight_bytes, values: of all tensors but the routed experts; values by packing.
     expert_bytes, expert_values: of all routed experts together; experts, chosen: how many there are, how many a token
-    uses. reaches: of its attention. state_bytes: of its recurrent state, read and written. kernels: started a pass.
+    uses. widths: inputs and outputs of the dense matrices, expert_widths: of one expert's. reaches: of its attention.
+    state_bytes: of its recurrent state, read and written. kernels: started a pass.
     """
 
     weight_bytes: float = 0.0
@@ -47,6 +48,8 @@ class Demand(msgspec.Struct, frozen=True):
     expert_values: tuple[float, ...] = NOTHING
     experts: int = 0
     chosen: int = 0
+    widths: float = 0.0
+    expert_widths: float = 0.0
     reaches: tuple[Reach, ...] = ()
     state_bytes: float = 0.0
     kernels: float = 0.0
@@ -85,45 +88,53 @@ def pass_work(
     output: the head, when it is on this device; output_rows: of the tokens, how many get logits (None: one a sequence).
     """
     every = tokens * sequences
-    weight = expert = cache = attention = kernels = matrices = 0.0
-    values = [0.0] * len(PACKINGS)
+    weight = expert = cache = attention = kernels = widths = rows = 0.0
+    values, flops, expert_flops = ([0.0] * len(PACKINGS) for _ in range(3))
     for share in shares:
         demand, count = share.demand, share.count
         if share.dense:
             weight += count * demand.weight_bytes
             kernels += count * demand.kernels
+            widths += count * demand.widths
             cache += count * sequences * demand.state_bytes
-            matrices += count * every * sum(demand.values)
             _add(values, demand.values, count)
+            _add(flops, demand.values, 2 * count * every)
             for reach in demand.reaches:
                 cache += count * sequences * reach.bytes * reach.seen(depth + tokens)
                 attention += count * sequences * reach.flops * reach.seen_over(depth, tokens)
         if share.experts and demand.experts:
             part = distinct_experts(demand.experts, demand.chosen, every) / demand.experts
+            used = demand.chosen / demand.experts
             expert += count * part * demand.expert_bytes
             kernels += count * demand.expert_kernels
-            matrices += count * every * sum(demand.expert_values) * demand.chosen / demand.experts
+            widths += count * demand.chosen * demand.expert_widths
+            rows = every * used / part
             _add(values, demand.expert_values, count * part)
+            _add(expert_flops, demand.expert_values, 2 * count * every * used)
     if output is not None:
         weight += output.weight_bytes
         kernels += output.kernels
-        matrices += (output_rows or sequences) * sum(output.values)
         _add(values, output.values, 1)
+        _add(flops, output.values, 2 * (output_rows or sequences))
     return Work(
         every,
         weight + expert,
         tuple(values),
-        2 * matrices,
+        tuple(flops),
+        tuple(expert_flops),
+        rows,
         attention,
         cache,
+        every * widths,
         kernels,
         expert,
         layers,
         output is not None,
+        tokens,
     )
 
 
-def _add(values: list[float], more: tuple[float, ...], times: float) -> None:
+def _add(sums: list[float], more: tuple[float, ...], times: float) -> None:
     for place, value in enumerate(more):
         if value:
-            values[place] += value * times
+            sums[place] += value * times

@@ -21,18 +21,27 @@ UNSEEN = Spread(-0.5, 0.6, 0)
 
 def decode_interval(value: float, ceilings: Iterable[Ceilings]) -> Interval:
     """A decode speed with its interval: the widest of the devices'."""
-    return _around(value, [_of(c, parameters().decode_spread, CALIBRATED_DECODE) for c in ceilings])
+    fitted = parameters().decode_spread
+    return _around(value, [_of(c, fitted, CALIBRATED_DECODE, c.decode_runs) for c in ceilings])
 
 
 def prompt_interval(value: float, ceilings: Iterable[Ceilings]) -> Interval:
     """A prompt speed with its interval."""
-    return _around(value, [_of(c, parameters().prompt_spread, CALIBRATED_PROMPT) for c in ceilings])
+    fitted = parameters().prompt_spread
+    return _around(value, [_of(c, fitted, CALIBRATED_PROMPT, c.prompt_runs) for c in ceilings])
 
 
-def _of(ceiling: Ceilings, known: dict[str, Spread], calibrated: Spread) -> Spread:
-    if ceiling.source == "measured":
+def _of(ceiling: Ceilings, known: dict[str, Spread], calibrated: Spread, runs: int) -> Spread:
+    """A device's spread. Runs of the user's own narrow it towards that of a calibrated one: variance / (1 + runs)."""
+    if ceiling.calibrated:
         return calibrated
-    return UNSEEN if ceiling.stack == "cpu" else known.get(ceiling.stack) or known["all"]
+    spread = UNSEEN if ceiling.stack == "cpu" else known.get(ceiling.stack) or known["all"]
+    if not runs:
+        return spread
+    narrow = (1 + runs) ** -0.5
+    return Spread(
+        min(calibrated.low, spread.low * narrow), max(calibrated.high, spread.high * narrow), spread.rows + runs
+    )
 
 
 def _around(value: float, spreads: list[Spread]) -> Interval:

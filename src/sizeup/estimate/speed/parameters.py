@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,8 +18,10 @@ class Stack(msgspec.Struct, frozen=True):
     cache_streaming: the same on keys and values. kernel_seconds: between two kernels, launch and ramp included.
     matrix, plain_matrix: shares of the matrix units' rate that products with packed and with 16 bit weights reach.
     scaling: vector operations for each FLOP with packed weights, to scale the blocks' sums.
-    attention: share of the matrix units' rate that attention reaches on a prompt. expert_reading, expert_computing:
-    routed experts against dense weights; unpack, rescale: by packing; all where they aren't as on GPUs.
+    attention: share of the matrix units' rate that attention reaches on a prompt; attention_one: how many times longer
+    a FLOP takes for a single token. passing: share of the bandwidth at which activations go in and out of matrices.
+    expert_reading, expert_computing: routed experts against dense weights; unpack, rescale: by packing; all where they
+    aren't as on GPUs. product: more time a FLOP, by packing.
     """
 
     streaming: float
@@ -28,21 +31,32 @@ class Stack(msgspec.Struct, frozen=True):
     plain_matrix: float
     scaling: float
     attention: float
+    passing: float = 1.0
+    attention_one: float = 1.0
     expert_reading: float | None = None
     expert_computing: float | None = None
     unpack: dict[str, float] = {}
     rescale: dict[str, float] = {}
+    product: dict[str, float] = {}
 
 
 class Engine(msgspec.Struct, frozen=True):
-    """What an engine adds. token_seconds: sampling, detokenizing and its server, once a pass. factor: on all the rest.
+    """What an engine adds. token_seconds: synchronising, sampling, text, its server, once a pass. factor: on the rest.
 
-    prompt_factor: the same for reading a prompt.
+    prompt_factor: the same for reading a prompt. processor_seconds: in the place of token_seconds where nothing runs on
+    a GPU that would have to be waited for; None where that makes no difference.
     """
 
     token_seconds: float
     factor: float = 1.0
     prompt_factor: float = 1.0
+    processor_seconds: float | None = None
+
+    def once(self, stacks: Iterable[str]) -> float:
+        """Seconds that it adds to a pass on devices with these kernels."""
+        if self.processor_seconds is None or any(stack != "cpu" for stack in stacks):
+            return self.token_seconds
+        return self.processor_seconds
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -80,3 +94,11 @@ class Parameters(msgspec.Struct, frozen=True):
 def parameters() -> Parameters:
     """The fitted parameters of this version."""
     return msgspec.json.decode(_FILE.read_bytes(), type=Parameters)
+
+
+@lru_cache(maxsize=1)
+def digest() -> str:
+    """Stands for the fitted parameters: corrections that were measured are factors on what these give."""
+    import zlib
+
+    return f"{zlib.crc32(_FILE.read_bytes()):08x}"
