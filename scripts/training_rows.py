@@ -323,8 +323,8 @@ L70 = _llama31(
 L405 = ("meta-llama/Llama-3.1-405B", configuration("meta-llama/Meta-Llama-3.1-405B"))
 _SAC = {"batch": 2, "sequence": 8192, "checkpointing": "selective"}
 _PIPE = {
-    "data_parallel": 8, "tensor_parallel": 8, "sequence_parallel": True, "pipeline_parallel": 8, "batch": 1,
-    "checkpointing": "full",
+    "data_parallel": 8, "tensor_parallel": 8, "loss_parallel": True, "sequence_parallel": True,
+    "pipeline_parallel": 8, "batch": 1, "checkpointing": "full",
 }  # fmt: skip
 EVERY_SECOND = "torchtitan's selective checkpointing makes every second matrix product again; here all are kept."
 COMPILED = "torch.compile and float8 fuse and recompute what the estimate counts tensor by tensor."
@@ -354,7 +354,8 @@ TITAN: list[tuple[str, tuple[str, dict[str, Any]], float, dict[str, Any], str]] 
     (
         "70B, FSDP 32, TP 8", L70, 71.9,
         {
-            "data_parallel": 32, "tensor_parallel": 8, "sequence_parallel": True, "batch": 16, "sequence": 8192,
+            "data_parallel": 32, "tensor_parallel": 8, "loss_parallel": True, "sequence_parallel": True, "batch": 16,
+            "sequence": 8192,
             "checkpointing": "full",
         },
         VOCABULARY,
@@ -362,7 +363,8 @@ TITAN: list[tuple[str, tuple[str, dict[str, Any]], float, dict[str, Any], str]] 
     (
         "70B, FSDP 32, TP 8, AsyncTP", L70, 67.6,
         {
-            "data_parallel": 32, "tensor_parallel": 8, "sequence_parallel": True, "batch": 16, "sequence": 8192,
+            "data_parallel": 32, "tensor_parallel": 8, "loss_parallel": True, "sequence_parallel": True, "batch": 16,
+            "sequence": 8192,
             "checkpointing": "full",
         },
         VOCABULARY,
