@@ -36,7 +36,8 @@ def work(job: dict[str, Any], say: Say) -> None:
     import torch
 
     setting = job["setting"]
-    for name, known in {**REFUSED, "sharding": {"none"}, "data_parallel": {1}}.items():
+    allowed: dict[str, set[object]] = {**REFUSED, "sharding": {"none"}, "data_parallel": {1}}
+    for name, known in allowed.items():
         if setting.get(name) not in known:
             raise Refused("config", f"{name}={setting.get(name)!r} isn't measured: one device, plain settings")
     found = measured(torch, job["config"], setting) if torch.cuda.is_available() else on_processor(job, setting)
