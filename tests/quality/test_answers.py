@@ -33,8 +33,14 @@ def test_code_is_found_in_a_chat(said):
     assert names["clamp"](30, 0, 10) == 10
 
 
-def test_a_continuation_ends_at_the_margin():
-    said = f"{BODY}\n\n\nprint(clamp(input(), 1, 2))\n"
+def test_a_prompt_ends_before_the_line_break():
+    for problem in problems():
+        assert ask_for(problem, chat=False).prompt.endswith((":", '"""'))
+
+
+@pytest.mark.parametrize("begins", ["", "\n"])
+def test_a_continuation_ends_at_the_margin(begins):
+    said = begins + f"{BODY}\n\n\nprint(clamp(input(), 1, 2))\n"
 
     assert code_of(CLAMP, said, chat=False) == CLAMP.start + BODY + "\n\n\n"
 
@@ -61,8 +67,8 @@ def test_a_chat_shows_the_task_and_the_code_to_repair():
 
 
 def test_a_continuation_begins_where_the_answer_does():
-    assert ask_for(CLAMP, chat=False).prompt == CLAMP.start
-    assert ask_for(REPAIR, chat=False).prompt.endswith("# Corrected:\n" + REPAIR.start)
+    assert ask_for(CLAMP, chat=False).prompt == CLAMP.start.rstrip()
+    assert ask_for(REPAIR, chat=False).prompt.endswith("# Corrected:\n" + REPAIR.start.rstrip())
 
 
 class Always:

@@ -96,6 +96,7 @@ def test_the_harness_is_told_where_the_server_is():
 
     assert line[line.index("--model") + 1] == "local-chat-completions"
     assert "base_url=http://127.0.0.1:9/v1/chat/completions,model=tiny.gguf" in line[line.index("--model_args") + 1]
+    assert "tokenizer_backend=none" in line[line.index("--model_args") + 1]  # else it looks for one on a hub
     assert line[line.index("--tasks") + 1] == "gsm8k,ifeval"
     assert "--apply_chat_template" in line
     assert line[-2:] == ["--limit", "5"]
@@ -135,12 +136,50 @@ def test_the_harness_is_run_and_read(home, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("script", "said"), [("sys.exit('no such task: x')", "status 1: no such task: x"), ("pass", "left no results")]
+    ("script", "said"),
+    [
+        ("sys.exit('no such task: x')", "status 1: no such task: x"),
+        ("pass", "left no results"),
+        ("sys.exit('AssertionError: Tokenizer is required for loglikelihood tasks')", "compares likelihoods"),
+    ],
 )
 def test_a_harness_that_fails_says_why(home, tmp_path, monkeypatch, script, said):
     fake_harness(tmp_path, monkeypatch, script)
     with pytest.raises(SizeupError, match=said):
         run_tasks(ENDPOINT, ["x"], chat=False, limit=None)
+
+
+TASK = """
+task: local_gen
+dataset_path: json
+dataset_kwargs: {data_files: DATA}
+test_split: train
+output_type: generate_until
+doc_to_text: "{{question}}"
+doc_to_target: "{{answer}}"
+generation_kwargs: {until: ["\\n"], max_gen_toks: 8}
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.llamacpp
+@pytest.mark.parametrize("chat", ["on", "off"])
+def test_the_real_harness_asks_a_real_server(talking, tmp_path, monkeypatch, chat):
+    try:
+        harness()
+        monkeypatch.setenv("SIZEUP_LLAMACPP_PYTHON", worker_python())
+    except MissingPart as missing:
+        pytest.skip(str(missing))
+    (tmp_path / "data.jsonl").write_text('{"question": "1 + 1 =", "answer": "2"}\n' * 3)
+    (tmp_path / "task.yaml").write_text(TASK.replace("DATA", str(tmp_path / "data.jsonl")))
+    monkeypatch.setenv("SIZEUP_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = sizeup.eval(str(talking), tasks=str(tmp_path / "task.yaml"), chat=chat, limit=2, threads=1)
+
+    assert [(score.task, score.metric) for score in found.standard.scores] == [("local_gen", "exact_match,none")]
+    assert found.kept == 1
 
 
 @pytest.mark.slow
@@ -153,8 +192,8 @@ def test_a_demo_model_is_trained_and_kept(tmp_path):
         pytest.skip(str(missing))
     again = sizeup.demo(folder=str(tmp_path / "demo"))
 
-    assert found.trained.parameters == 5_246_208
-    assert found.trained.loss < 7.7  # ln 2048: knowing nothing
+    assert found.trained.parameters == 5_770_496
+    assert found.trained.loss < 8.3  # ln 4096: knowing nothing
     assert again == msgspec.structs.replace(found, trained=None)
     assert sorted(again.files) == ["F16", "Q2_K", "Q4_K_M", "Q8_0"]
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from tiny_llama import write_tiny
@@ -13,7 +14,7 @@ from sizeup.errors import BadConfig, BadFile, BadInput, MissingPart, NotFound, S
 from sizeup.measure.demo.build import QUANTIZED
 from sizeup.measure.demo.gguf import gguf_name, interleaved, write_gguf
 from sizeup.measure.ledger import Ledger, Selection
-from sizeup.measure.quality.loss import Wanted, measure_loss, report
+from sizeup.measure.quality.loss import Reference, Wanted, logits_bytes, measure_loss, report
 from sizeup.measure.quality.texts import HELD_OUT_MODULES, Text, prose, text_named
 from sizeup.measure.simulation import worker_python
 from sizeup.models.load import load_model
@@ -43,7 +44,7 @@ def tiny(tmp_path_factory, python):
 
 @pytest.mark.llamacpp
 def test_divergence_rises_with_fewer_bits(tiny):
-    found = [measure_loss(tiny[name], text_named("prose"), QUICK, tiny["F16"]) for name in QUANTIZED]
+    found = [measure_loss(tiny[name], text_named("prose"), QUICK, Reference(tiny["F16"], "F16")) for name in QUANTIZED]
     divergences = [one.divergence.value for one in found]
     agreements = [one.agreement.value for one in found]
 
@@ -54,7 +55,7 @@ def test_divergence_rises_with_fewer_bits(tiny):
 
 @pytest.mark.llamacpp
 def test_a_model_agrees_with_itself(tiny):
-    found = measure_loss(tiny["F16"], text_named("prose"), QUICK, tiny["F16"])
+    found = measure_loss(tiny["F16"], text_named("prose"), QUICK, Reference(tiny["F16"], "F16"))
 
     assert found.divergence.value == pytest.approx(0, abs=1e-9)
     assert found.agreement.value == 1
@@ -62,6 +63,18 @@ def test_a_model_agrees_with_itself(tiny):
     assert found.loss == found.reference_loss
     assert found.perplexity.value == pytest.approx(math.exp(found.loss.value))
     assert (found.stretches, found.tokens) == (8, 8 * 32)
+
+
+@pytest.mark.llamacpp
+def test_one_after_the_other_says_the_same(tiny, tmp_path):
+    beside = measure_loss(tiny["Q2_K"], text_named("prose"), QUICK, Reference(tiny["F16"], "F16"))
+    apart = measure_loss(tiny["Q2_K"], text_named("prose"), QUICK, Reference(tiny["F16"], "F16", apart=tmp_path))
+
+    assert apart.apart
+    assert apart.divergence == beside.divergence
+    assert apart.agreement == beside.agreement
+    assert apart.reference_loss == beside.reference_loss
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.llamacpp
@@ -108,6 +121,8 @@ def test_eval_keeps_rows_that_advise_can_find(tiny, monkeypatch, tmp_path):
     nats = next(row for row in rows if row.unit == "nats")
     assert nats.components["divergence"] == found.loss.divergence.value
     assert nats.workload["reference"] == "tiny-F16.gguf"
+    assert nats.workload["reference_format"] == "F16"
+    assert nats.format == "Q2_K"
 
 
 @pytest.mark.llamacpp
@@ -160,7 +175,7 @@ def test_a_report_pairs_a_model_with_its_reference():
         stretch(0, loss=2.0, reference_loss=1.5, divergence=0.1, agreement=0.9),
         stretch(1, loss=4.0, reference_loss=3.5, divergence=0.3, agreement=0.7),
     ]
-    found = report([ABOUT, *parts], Text("t", "x"), QUICK, "ref.gguf")
+    found = report([ABOUT, *parts], Text("t", "x"), QUICK, Reference(Path("ref.gguf")))
 
     assert found.loss.value == 3.0
     assert found.loss.error == pytest.approx(1.0)
@@ -170,13 +185,17 @@ def test_a_report_pairs_a_model_with_its_reference():
     assert found.tokens == 64
 
 
+def test_logits_on_disk_are_counted_before():
+    assert logits_bytes(Wanted(length=512, stretches=64), 151_936) == 64 * 256 * 151_936 * 4
+
+
 def test_one_stretch_has_no_error():
-    assert report([ABOUT, stretch(0, loss=2.0)], Text("t", "x"), QUICK, "").loss.error is None
+    assert report([ABOUT, stretch(0, loss=2.0)], Text("t", "x"), QUICK, None).loss.error is None
 
 
 def test_no_stretch_is_a_failure():
     with pytest.raises(SizeupError, match="scored no token"):
-        report([ABOUT], Text("t", "x"), QUICK, "")
+        report([ABOUT], Text("t", "x"), QUICK, None)
 
 
 def test_the_bundled_text_is_long_enough():

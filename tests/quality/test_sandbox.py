@@ -33,6 +33,14 @@ KILL_ALL = "import os\nos.kill(-1, 9)"
 RAISE_LIMITS = "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1000, 1000))"
 ESCAPE = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(300)\n    os._exit(0)\nos.wait()\nraise ValueError"
 
+KILL_PARENT = "import os\nos.kill(os.getppid(), 9)\nos.kill(1, 9)\nraise RuntimeError('still here')"
+WRITE_HARNESS = "import os\nopen(f'/proc/{os.getppid()}/mem', 'r+b').write(b'x')\nraise RuntimeError('written')"
+REPLACE_PYTHON = "import sys\nopen(sys.executable, 'wb').write(b'')"
+LINK_TO_HOME = "import os\nos.symlink('/root', '/tmp/link')\nprint(os.listdir('/tmp/link'))\nraise ValueError"
+LINK_TO_SECRETS = "import os\nos.symlink('/etc/shadow', '/tmp/link')\nprint(open('/tmp/link').read())"
+LINK_OVER_SYSTEM = "import os\nos.symlink('/tmp', '/usr/lib/python3')"
+LINK_OUT = "import os\nos.symlink('../../../../../../../../home', '/tmp/up')\nopen('/tmp/up/written', 'w')"
+
 HOSTILE = {name.lower(): value for name, value in globals().items() if name.isupper() and isinstance(value, str)}
 
 
@@ -63,6 +71,41 @@ def test_a_hostile_solution_is_stopped_and_counted_as_failed(name, sandbox, unch
 
     assert outcome.status in {"failed", "out of time", "out of memory"}
     assert time.monotonic() - began < QUICK.seconds + 4
+
+
+#: Programs that try to pass without solving anything: f(1) is not 2.
+WRONG = "def f(x):\n    return x\n"
+CHEATS = {
+    "leaves in the middle": "import sys\ndef f(x):\n    sys.exit(0)",
+    "leaves hard in the middle": "import os\ndef f(x):\n    os._exit(0)",
+    "prints what is expected": WRONG + "print('2')\nprint('passed')\nprint('OK')",
+    "prints a token": WRONG + "import secrets, os\nprint(secrets.token_hex(16), flush=True)\nos._exit(0)",
+    "replaces exec": WRONG + "import builtins\nbuiltins.exec = lambda *_: None\nbuiltins.compile = lambda *_: ''",
+    "replaces the grader": WRONG + "import __main__\n__main__.run = lambda *_: True\n__main__.limit = print",
+    "replaces AssertionError": WRONG + "import builtins\nbuiltins.AssertionError = StopIteration",
+    "replaces every exception": WRONG
+    + "import builtins\nclass Quiet(BaseException):\n    pass\nbuiltins.BaseException = Quiet\nbuiltins.Exception = Quiet",
+    "replaces unittest": WRONG
+    + "import unittest\nunittest.TestCase.assertEqual = lambda *_: None\nunittest.main = lambda *_: None",
+    "replaces traceback and exit": WRONG
+    + "import sys, os, traceback\ntraceback.format_exc = lambda **_: ''\nsys.exit = os._exit = lambda *_: None",
+    "leaves well at the end": WRONG + "import atexit, os\natexit.register(os._exit, 0)",
+    "optimizes asserts away": WRONG + "import sys\nsys.flags = None\n__debug__ = False",
+    "kills the grader's parent": WRONG + "import os\nos.kill(os.getppid(), 9)",
+    "says nothing any more": WRONG + "import os\nos.close(1)\nos.close(2)",
+}
+
+
+@pytest.mark.parametrize("how", CHEATS)
+def test_a_program_that_cheats_fails(how, sandbox, unchanged):
+    assert run(sandbox, CHEATS[how], "assert f(1) == 2", QUICK).status == "failed"
+
+
+def test_much_output_neither_fills_memory_nor_hides_the_end(sandbox):
+    code = "def f(x):\n    print('x' * (1 << 20))\n    return x + 1"
+
+    assert run(sandbox, code, "assert f(1) == 2", QUICK).passed
+    assert not run(sandbox, code, "for n in range(20):\n    f(n)", QUICK).passed
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from sizeup.measure.quality.measured import UNQUANTIZED, divergence_measured
 from sizeup.models.model import Model
 from sizeup.techniques.quantization_loss import divergence
 
@@ -24,9 +27,33 @@ def formats_for(model: Model) -> tuple[tuple[str, float], ...]:
     return _NATIVE_MXFP4 if is_native_mxfp4(model) else WORTH_RUNNING
 
 
-def loss_of(model: Model, format_: str) -> float:
-    """Divergence in nats a token of a format for a model; 0 in the format it was trained in, 0.12 when nobody knows."""
+class FormatLoss(msgspec.Struct, frozen=True):
+    """What a format costs: divergence from the unquantized model, nats a token.
+
+    evidence: `measured here` (this model, by `sizeup eval`), `published` (another model's, scaled by size), `none`
+    (nothing is lost in the format a model was trained in), or `assumed` (nobody measured the format).
+    """
+
+    divergence: float
+    evidence: str
+    because: str
+
+
+#: Taken for formats that nobody measured: about that of three bits.
+UNKNOWN_DIVERGENCE = 0.12
+
+
+def loss_of(model: Model, format_: str) -> FormatLoss:
+    """What a format costs a model: measured here, else by the published curve."""
     if is_native_mxfp4(model):
-        return 0.0
+        return FormatLoss(0.0, "none", "the format it was trained in")
+    if format_ in {"", *UNQUANTIZED}:
+        return FormatLoss(0.0, "none", "not quantized")
+    here = divergence_measured(model.name, format_)
+    if here:
+        because = f"{here.nats:.3g} nats a token on {here.tokens:,} tokens of {here.text}, measured here ({here.date})"
+        return FormatLoss(here.nats, "measured here", because)
     found = divergence(format_, model.parameters)
-    return 0.12 if found is None else found
+    if found is None:
+        return FormatLoss(UNKNOWN_DIVERGENCE, "assumed", f"nobody measured {format_}")
+    return FormatLoss(found, "published", f"{found:.3g} nats a token: Llama-3-8B's, scaled by size")

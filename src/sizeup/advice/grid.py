@@ -12,12 +12,9 @@ from sizeup.machines.budget import Budget, machine_budget
 from sizeup.machines.device import Machine
 from sizeup.models.model import Model
 from sizeup.quantity.units import format_bytes, format_tokens
-from sizeup.techniques.quantization_loss import divergence
 
 FORMATS = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K")
 CONTEXTS = (4096, 8192, 32768, 131072)
-#: Taken for formats that nobody measured.
-UNKNOWN_DIVERGENCE = 0.12
 _SMALLEST_CONTEXT = 256
 
 
@@ -66,14 +63,7 @@ def _merit(plan: Plan) -> tuple[float, ...]:
     if rank == 0.0:
         return (rank, plan.fits.probability, plan.fits.headroom_bytes)
     context = plan.context // plan.setting.parallel
-    return (rank, float(context >= USUAL_CONTEXT), worth(_loss(plan), plan.tokens_per_s, context))
-
-
-def _loss(plan: Plan) -> float:
-    if plan.setting.format in {"", "MXFP4_MOE"}:
-        return 0.0
-    found = divergence(plan.setting.format, 8_000_000_000)
-    return UNKNOWN_DIVERGENCE if found is None else found
+    return (rank, float(context >= USUAL_CONTEXT), worth(plan.loss.divergence, plan.tokens_per_s, context))
 
 
 def largest_context(model: Model, machine: Machine, setting: LlamaSetting, gpu_layers: int | None) -> int | None:

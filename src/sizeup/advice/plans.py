@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from sizeup.advice.fitting import Fits, fits
+from sizeup.advice.formats import FormatLoss, loss_of
 from sizeup.advice.speeds import Speed, speed_of
 from sizeup.engines.llamacpp.command import server_command
 from sizeup.engines.llamacpp.placement import place
@@ -19,6 +20,7 @@ class Plan(msgspec.Struct, frozen=True):
     """One way to run a model on a machine.
 
     placement: where the layers are, in words. setting: all that the engine is told. command: how to start it.
+    loss: what the format costs in quality, and how that is known.
     """
 
     engine: str
@@ -32,6 +34,7 @@ class Plan(msgspec.Struct, frozen=True):
     speed: Speed
     setting: LlamaSetting
     command: str
+    loss: FormatLoss
 
     @property
     def tokens_per_s(self) -> float:
@@ -62,6 +65,7 @@ def make_plan(model: Model, setting: LlamaSetting, machine: Machine, budget: Bud
         speed=speed_of(model, chosen, machine, budget),
         setting=chosen,
         command=" ".join(server_command(chosen, f"{model.name.rpartition('/')[2]}-{chosen.format or 'model'}.gguf")),
+        loss=loss_of(model, chosen.format or model.scheme or ""),
     )
 
 

@@ -23,6 +23,7 @@ from sizeup.advice.needs import is_code_only
 from sizeup.measure.quality.measured import MeasuredCoding, coding_measured
 from sizeup.models.catalogue.entry import Entry, entries
 from sizeup.models.model import Score
+from sizeup.techniques.quantization_loss import divergence
 
 _FILE = Path(__file__).with_name("quality_fit.json")
 CODE_BENCHMARKS = frozenset(
@@ -52,7 +53,7 @@ class Fit(msgspec.Struct, frozen=True):
 class Quality(msgspec.Struct, frozen=True):
     """An index from 0 to 100 for one task, with its 90 % interval, and what it rests on.
 
-    evidence: `measured` (here), `scores` (its own), `lineage` (its base model's or family's), `recency` (size and age
+    evidence: `measured here`, `scores` (its own), `lineage` (its base model's or family's), `recency` (size and age
     alone), or `none`.
     """
 
@@ -110,20 +111,25 @@ def quality(entry: Entry, parameters: int, active: int, task: str) -> Quality:
     return Quality(index, low, high, evidence, because)
 
 
-def after_quantization(found: Quality, divergence: float) -> Quality:
-    """The quality that is left when predictions diverge by so many nats a token from the unquantized model's.
-
-    A loss L falls as parameters^-0.076 (Kaplan 2020), so a divergence costs as much as having
-    exp(divergence / (0.076 · L)) times fewer parameters, which the trend's `size` turns into logits; L = 1.83 nats,
-    that of Llama-3-8B on wikitext-2 where the divergences were measured.
-    """
-    loss = fit().size * divergence / (0.076 * 1.83)
+def after_quantization(found: Quality, divergence_: float) -> Quality:
+    """The quality that is left when predictions diverge by so many nats a token from the unquantized model's."""
+    loss = cost_in_logits(divergence_)
 
     def less(index: float) -> float:
         odds = index / (100 - index)
         return 100 / (1 + math.exp(loss) / odds)
 
     return msgspec.structs.replace(found, index=less(found.index), low=less(found.low), high=less(found.high))
+
+
+def cost_in_logits(divergence_: float) -> float:
+    """What a divergence takes from a model's ability, in logits.
+
+    A loss L falls as parameters^-0.076 (Kaplan 2020), so a divergence costs as much as having
+    exp(divergence / (0.076 · L)) times fewer parameters, which the trend's `size` turns into logits; L = 1.83 nats,
+    that of Llama-3-8B on wikitext-2 where the divergences were measured.
+    """
+    return fit().size * divergence_ / (0.076 * 1.83)
 
 
 def _evidence(entry: Entry, parameters: int, active: int, task: str) -> tuple[float, float, str, str]:
@@ -145,12 +151,16 @@ def _evidence(entry: Entry, parameters: int, active: int, task: str) -> tuple[fl
 
 
 def _above_measured(entry: Entry, here: MeasuredCoding, parameters: int, active: int) -> tuple[float, float, str, str]:
-    """The same for sizeup's own coding problems, run here; they are taken to be as hard as HumanEval's."""
+    """The same for sizeup's own coding problems, run here; they are taken to be as hard as HumanEval's.
+
+    What the format cost that they ran in is added again, as every plan's own format is taken off later.
+    """
     share = min(max(here.share, 0.01), 0.99)
     offset = math.log(share / (1 - share)) - fit().difficulty["humaneval"]
+    offset += cost_in_logits(divergence(here.format, parameters) or 0.0)
     offset -= trend(entry, parameters, active, code=True, hard=False)
     words = f"{here.share:.0%} of {here.problems} coding problems passed here in {here.format or 'its format'}"
-    return offset, MEASURED_WEIGHT, "measured", f"{words} ({here.date})"
+    return offset, MEASURED_WEIGHT, "measured here", f"{words} ({here.date})"
 
 
 def _above_trend(entry: Entry, scores: list[Score], parameters: int, active: int) -> float:

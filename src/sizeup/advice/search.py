@@ -140,7 +140,7 @@ def _best_first(
         place = _best_possible(candidate.model, needs, machine, budget, first)
         if place is not None:
             loss = loss_of(candidate.model, formats_for(candidate.model)[place][0])
-            after = after_quantization(candidate.quality, loss)
+            after = after_quantization(candidate.quality, loss.divergence)
             heapq.heappush(heap, (-after.low, next(order), place, candidate, after))
 
     for candidate in found:
@@ -180,7 +180,7 @@ def _best_possible(model: Model, needs: Needs, machine: Machine, budget: Budget,
     for place, (name, bits) in enumerate(formats_for(model)[first:], first):
         speed = _rough_speed(model, machine, budget, bits)
         if model.parameters * bits / 8 * 0.98 <= memory and speed >= needs.min_speed:
-            value = worth(loss_of(model, name), speed, needs.context)
+            value = worth(loss_of(model, name).divergence, speed, needs.context)
             best = max(best or (value, place), (value, place))
     return best[1] if best else None
 

@@ -28,6 +28,8 @@ def render(advice: Advice, *, explain: bool) -> list[str]:
     if explain:
         for pick in advice.picks:
             lines += ["", text.heading(pick.model, pick.plan.format), *term_lines(pick.plan.footprint.term)]
+            lines += [*text.wrap(f"quality: {pick.quality.evidence}: {pick.because}", "  ")]
+            lines += [*text.wrap(f"{pick.plan.format}: {pick.plan.loss.evidence}: {pick.plan.loss.because}", "  ")]
     if advice.picks:
         first = advice.picks[0].model
         lines.append(text.dim(f"next: sizeup fit {first}   sizeup show {first}   sizeup advise --help"))

@@ -10,7 +10,6 @@ lm-evaluation-harness in an environment of its own. Results are kept in the ledg
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -28,6 +27,7 @@ from sizeup.measure.ledger import Ledger
 from sizeup.measure.quality.answers import MOST_TOKENS
 from sizeup.measure.quality.coding import Graded, GradeScore, answerer, grade, scores
 from sizeup.measure.quality.loss import LossReport, Wanted, measure_loss
+from sizeup.measure.quality.measured import forget
 from sizeup.measure.quality.problems import chosen
 from sizeup.measure.quality.rows import Subject, coding_row, loss_rows, standard_row
 from sizeup.measure.quality.sandbox import Sandbox
@@ -35,9 +35,11 @@ from sizeup.measure.quality.sandboxes import Bare, find_sandbox
 from sizeup.measure.quality.standard import TaskScore, harness, run_tasks
 from sizeup.measure.quality.texts import text_named
 from sizeup.measure.rows import Row
+from sizeup.operations.eval_memory import loss_plan, reference_for
 from sizeup.operations.serving import Served, Wish, cores, local_gguf, needs_file, planned, serving
 
 _PARTS = ("loss", "coding", "tasks")
+_NO_LOSS = "a server doesn't tell the probabilities of all tokens"
 
 
 class EvalRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,8 +120,10 @@ def eval(request: EvalRequest) -> EvalReport:  # noqa: A001  the operation's nam
         if is_address(request.model):
             engine, endpoint = attach(request.model, model=request.name)
             there = load_machine(None).name if LOCAL in endpoint.url or "localhost" in endpoint.url else endpoint.url
-            subject = Subject(endpoint.model, engine.name, endpoint.version, there)
-            return _Judging(request, subject, sandbox).of_server(engine, endpoint, parts, chat=request.chat != "off")
+            judging = _Judging(request, Subject(endpoint.model, engine.name, endpoint.version, there), sandbox)
+            if not request.parts and not request.tasks:
+                judging.note(f"no loss: {_NO_LOSS}; for that give the path of its GGUF file")
+            return judging.of_server(engine, endpoint, parts, chat=request.chat != "off")
         return _judge_file(request, parts, sandbox)
 
 
@@ -161,22 +165,33 @@ class _Judging:
         self._notes: list[str] = []
         self.interrupted = False
 
+    def note(self, words: str) -> None:
+        """Something that the reader should know."""
+        self._notes.append(words)
+
     def loss(self, served: Served) -> None:
         """The loss on the text, beside the reference's."""
         request = self._request
-        reference = _reference(request.reference)
         keys, _, values = request.kv.partition("/")
         wanted = Wanted(
             length=request.length,
             stretches=request.stretches,
             threads=request.threads or cores(served.machine) or 1,
-            gpu_layers=served.plan.setting.gpu_layers,
             cache_k=keys,
             cache_v=values or keys,
         )
         if served.file is None:
             raise NotFound(f"the weights of {served.model.name} are not here", hint="give the path of a GGUF file")
-        found = measure_loss(served.file, text_named(request.text), wanted, reference)
+        text = text_named(request.text)
+        free, force = request.gpu_layers, request.force
+        own = loss_plan(str(served.file), wanted, force=force, gpu_layers=free)
+        wanted = msgspec.structs.replace(wanted, gpu_layers=own.plan.setting.gpu_layers)
+        reference = None
+        if request.reference:
+            reference = reference_for(own, wanted, request.reference, force=force, gpu_layers=free)
+        found = measure_loss(served.file, text, wanted, reference)
+        if found.apart:
+            self._notes.append("model and reference were loaded one after the other: memory holds only one of them")
         if request.length > found.trained_length:
             self._notes.append(f"stretches of {request.length} tokens; it was trained on {found.trained_length}")
         self._loss = found
@@ -230,6 +245,7 @@ class _Judging:
         try:
             with Ledger() as ledger:
                 self._kept += ledger.add(rows)
+            forget()
         except SizeupError as error:
             self._notes.append(error.message)
 
@@ -260,7 +276,7 @@ def _parts(request: EvalRequest) -> tuple[str, ...]:
     if unknown:
         raise BadInput(f"no part {unknown[0][:40]!r}", hint=f"one of {', '.join(_PARTS)}")
     if server and "loss" in wanted:
-        raise BadInput("a server doesn't tell the probabilities of all tokens", hint="give the path of its GGUF file")
+        raise BadInput(_NO_LOSS, hint="give the path of its GGUF file")
     if "tasks" in wanted and not request.tasks:
         raise BadInput("no standard tasks are named", hint="name them: --tasks gsm8k,ifeval")
     return wanted
@@ -269,15 +285,6 @@ def _parts(request: EvalRequest) -> tuple[str, ...]:
 def _sandbox(request: EvalRequest) -> Sandbox:
     chosen(request.grades)
     return Bare() if request.unsafe else find_sandbox()
-
-
-def _reference(text: str) -> Path | None:
-    if not text:
-        return None
-    found = local_gguf(text)
-    if found is None:
-        raise NotFound(f"no GGUF file {text!r} to compare with", hint="give the path of a GGUF file")
-    return found
 
 
 def _now() -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from sizeup.errors import MissingPart
+from sizeup.errors import BadInput, MissingPart
 from sizeup.measure.demo.gguf import write_gguf
 from sizeup.measure.quality.texts import HELD_OUT_MODULES
 from sizeup.measure.simulation import worker_python
@@ -20,16 +21,23 @@ from sizeup.workers.host import Event, environments_folder, find_python, run_wor
 NAME = "sizeup-demo"
 QUANTIZED = ("Q8_0", "Q4_K_M", "Q2_K")
 #: Every row of every matrix is a multiple of 256 values, so that the k-quants apply to all of them.
-SHAPE = {
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
     "hidden_size": 256,
     "intermediate_size": 768,
     "num_hidden_layers": 6,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 1024,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
     "tie_word_embeddings": True,
+    "dtype": "float16",
 }
-VOCABULARY = 2048
+VOCABULARY = 4096
+#: Beside training: the tokenizer, the conversion, a slow disk.
+_MORE_SECONDS = 900
 
 
 class Trained(msgspec.Struct, frozen=True):
@@ -61,23 +69,60 @@ def found(folder: Path) -> Demo | None:
     return Demo(str(folder), files) if all(Path(path).is_file() for path in files.values()) else None
 
 
-def build(folder: Path, *, minutes: float, threads: int, seed: int = 1) -> Demo:
+def build(folder: Path, *, minutes: float, threads: int, seed: int = 1, again: bool = False) -> Demo:
     """Train, convert and quantize; the folder appears when all of it is done, and replaces an older one.
 
-    Raises MissingPart without torch and transformers, or without llama-cpp-python.
+    What an interrupted call has trained is kept beside it, and the next one goes on from there, unless `again`.
+    Raises MissingPart without torch, tokenizers and safetensors, or without llama-cpp-python; BadInput while another
+    process trains it, or when the folder holds anything else.
     """
+    _refuse_others(folder)
     quantizer = worker_python()
     python = _trainer()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{NAME}-", dir=folder.parent) as temporary:
-        new = Path(temporary, NAME)
-        new.mkdir()
+    unfinished = folder.parent / f".{folder.name}-unfinished"
+    with _alone(unfinished, again=again):
+        new = unfinished / NAME
+        new.mkdir(exist_ok=True)
         trained = train(new, python, minutes=minutes, threads=threads, seed=seed)
         convert(new, quantizer, threads=threads)
         if folder.exists():
             shutil.rmtree(folder)
         new.rename(folder)
+    shutil.rmtree(unfinished)
     return Demo(str(folder), {name: str(_file(folder, name)) for name in ("F16", *QUANTIZED)}, trained)
+
+
+def _refuse_others(folder: Path) -> None:
+    """A folder with anything but a demo model in it isn't replaced."""
+    own = {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        *(f"{NAME}-{name}.gguf" for name in ("F16", *QUANTIZED)),
+    }
+    others = sorted({path.name for path in folder.iterdir()} - own) if folder.is_dir() else []
+    if others:
+        raise BadInput(f"{folder} holds {others[0]!r}, which is no part of the demo model", hint="give a new --folder")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, *, again: bool) -> Iterator[None]:
+    """A folder to work in, that no other process works in: the number of whoever does is kept in it."""
+    import psutil
+
+    note = folder / "process"
+    if note.is_file():
+        number = note.read_text().strip()
+        if number.isdecimal() and int(number) != os.getpid() and psutil.pid_exists(int(number)):
+            raise BadInput(f"process {number} is training the demo model", hint="wait for it, or give another --folder")
+    if again:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        note.unlink(missing_ok=True)
 
 
 def train(folder: Path, python: str, *, minutes: float, threads: int, seed: int) -> Trained:
@@ -87,11 +132,12 @@ def train(folder: Path, python: str, *, minutes: float, threads: int, seed: int)
         "minutes": minutes,
         "threads": threads,
         "seed": seed,
-        "config": SHAPE,
+        "config": CONFIG,
         "vocabulary": VOCABULARY,
         "held_out": HELD_OUT_MODULES,
     }
-    (result,) = run_worker("train_demo.py", job, python=python, timeout=minutes * 60 + 900, on_event=_told)
+    timeout = minutes * 60 + _MORE_SECONDS
+    (result,) = run_worker("train_demo.py", job, python=python, timeout=timeout, on_event=_told)
     return msgspec.convert({name: result[name] for name in Trained.__struct_fields__}, Trained)
 
 
@@ -111,10 +157,10 @@ def _file(folder: Path, name: str) -> Path:
 
 def _trainer() -> str:
     try:
-        return find_python(("torch", "transformers", "tokenizers"), "training")
+        return find_python(("torch", "tokenizers", "safetensors"), "training")
     except MissingPart as missing:
-        hint = missing.hint or "install torch and transformers"
-        raise MissingPart("training the demo model needs torch and transformers", hint=hint) from None
+        hint = missing.hint or "install torch, tokenizers and safetensors"
+        raise MissingPart("training the demo model needs torch, tokenizers and safetensors", hint=hint) from None
 
 
 def _told(event: Event) -> None:

@@ -30,7 +30,10 @@ def ask_for(problem: Problem, *, chat: bool, tokens: int = MOST_TOKENS) -> Ask:
 
 def code_of(problem: Problem, said: str, *, chat: bool) -> str:
     """The code in an answer; never empty, so that a missing answer fails its tests."""
-    return _from_chat(problem, said) if chat else problem.start + first_body(said)
+    if chat:
+        return _from_chat(problem, said)
+    # some servers leave out the line break that an answer begins with
+    return problem.start.rstrip() + first_body(f"\n{said}" if said.startswith("    ") else said)
 
 
 def first_body(text: str) -> str:
@@ -57,11 +60,16 @@ def _request(problem: Problem) -> str:
 
 
 def _beginning(problem: Problem) -> str:
-    """The code up to where the answer begins, with the task as a comment."""
+    """The code up to where the answer begins, with the task as a comment.
+
+    It ends before the line break: tokenizers join that with the blanks behind it, so that a prompt ending in it is one
+    that no model has seen.
+    """
+    start = problem.start.rstrip()
     comment = "".join(f"# {line}\n" for line in textwrap.wrap(problem.task, 100))
     if not problem.given:
-        return comment + problem.start
-    return f"{comment}\n# Before:\n{problem.start}{problem.given}\n\n# Corrected:\n{problem.start}"
+        return comment + start
+    return f"{comment}\n# Before:\n{problem.start}{problem.given}\n\n# Corrected:\n{start}"
 
 
 def _from_chat(problem: Problem, said: str) -> str:

@@ -10,8 +10,10 @@ Standard errors are those of the means of stretches, which are nearly independen
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,8 @@ class Estimated(msgspec.Struct, frozen=True):
 class LossReport(msgspec.Struct, frozen=True):
     """A model's loss on a text. tokens: that were scored. version: of llama.cpp's package.
 
-    reference: its file's name; the last four are only there beside one. loss_rise: the model's loss less the
+    reference: its file's name, with its format; the last four are only there beside one. apart: the two were loaded
+    one after the other, for want of memory. loss_rise: the model's loss less the
     reference's, stretch by stretch, which is surer than the difference of two losses.
     """
 
@@ -50,10 +53,12 @@ class LossReport(msgspec.Struct, frozen=True):
     trained_length: int
     loss: Estimated
     reference: str = ""
+    reference_format: str = ""
     reference_loss: Estimated | None = None
     loss_rise: Estimated | None = None
     divergence: Estimated | None = None
     agreement: Estimated | None = None
+    apart: bool = False
 
     @property
     def perplexity(self) -> Estimated:
@@ -64,6 +69,18 @@ class LossReport(msgspec.Struct, frozen=True):
     def reference_perplexity(self) -> Estimated | None:
         """The reference's perplexity on the same tokens."""
         return None if self.reference_loss is None else _exponential(self.reference_loss)
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """What a model is compared with. format: of its weights. gpu_layers: on the GPUs.
+
+    apart: where to keep its logits, when it is loaded before the model rather than beside it.
+    """
+
+    path: Path
+    format: str = ""
+    gpu_layers: int | None = None
+    apart: Path | None = None
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -79,7 +96,7 @@ class Wanted(msgspec.Struct, frozen=True):
     timeout: float = 24 * 3600.0
 
 
-def measure_loss(gguf: Path, text: Text, wanted: Wanted, reference: Path | None = None) -> LossReport:
+def measure_loss(gguf: Path, text: Text, wanted: Wanted, reference: Reference | None = None) -> LossReport:
     """Compute it in a worker with llama-cpp-python.
 
     Raises MissingPart without it, BadConfig for vocabularies that differ or a text too short, BadFile for a bad file.
@@ -92,20 +109,38 @@ def measure_loss(gguf: Path, text: Text, wanted: Wanted, reference: Path | None 
         elif event["event"] == "result":
             found.append(event)
 
-    job = {
-        "gguf": str(gguf),
-        "reference": str(reference) if reference else None,
-        "text": text.content,
-        "length": wanted.length,
-        "stretches": wanted.stretches,
-        **_parameters(wanted),
-    }
     tell("loading the model")
-    run_worker("llamacpp_logits.py", job, python=worker_python(), timeout=wanted.timeout, on_event=hear)
-    return report(found, text, wanted, reference.name if reference else "")
+    with _kept(reference) as kept:
+        job = {
+            "gguf": str(gguf),
+            "reference": str(reference.path) if reference else None,
+            "kept": str(kept) if kept else None,
+            "text": text.content,
+            "length": wanted.length,
+            "stretches": wanted.stretches,
+            **_parameters(wanted, reference),
+        }
+        run_worker("llamacpp_logits.py", job, python=worker_python(), timeout=wanted.timeout, on_event=hear)
+    return report(found, text, wanted, reference)
 
 
-def report(results: Iterable[dict[str, Any]], text: Text, wanted: Wanted, reference: str) -> LossReport:
+@contextlib.contextmanager
+def _kept(reference: Reference | None) -> Iterator[Path | None]:
+    """A file for the reference's logits in the folder that it names, gone at the end of the block."""
+    if reference is None or reference.apart is None:
+        yield None
+        return
+    reference.apart.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="logits-", dir=reference.apart) as folder:
+        yield Path(folder, "reference")
+
+
+def logits_bytes(wanted: Wanted, vocabulary: int) -> int:
+    """Bytes of a reference's logits on disk, at most: stretches · ⌊length / 2⌋ · vocabulary · 4."""
+    return wanted.stretches * (wanted.length // 2) * vocabulary * 4
+
+
+def report(results: Iterable[dict[str, Any]], text: Text, wanted: Wanted, reference: Reference | None) -> LossReport:
     """The worker's results in one report. Raises SizeupError when it scored nothing."""
     about: dict[str, Any] = {}
     parts: list[dict[str, Any]] = []
@@ -129,7 +164,9 @@ def report(results: Iterable[dict[str, Any]], text: Text, wanted: Wanted, refere
         version=about["version"],
         trained_length=about["trained_length"],
         loss=_mean(part["loss"] for part in parts),
-        reference=reference,
+        reference=reference.path.name if reference else "",
+        reference_format=reference.format if reference else "",
+        apart=bool(reference and reference.apart),
         **beside,
     )
 
@@ -144,9 +181,10 @@ def _exponential(loss: Estimated) -> Estimated:
     return Estimated(value, None if loss.error is None else value * loss.error)
 
 
-def _parameters(wanted: Wanted) -> dict[str, Any]:
-    """Every token of a stretch may be asked for (`outputs=0`), in one batch."""
-    setting = LlamaSetting(
+def loss_setting(wanted: Wanted) -> LlamaSetting:
+    """What llama.cpp is told: every token of a stretch may be asked for (`outputs=0`), in one batch."""
+    return LlamaSetting(
+        format="",
         context=wanted.length,
         batch=wanted.length,
         gpu_layers=wanted.gpu_layers,
@@ -155,5 +193,14 @@ def _parameters(wanted: Wanted) -> dict[str, Any]:
         flash_attention=wanted.flash_attention,
         outputs=0,
     )
+
+
+def _parameters(wanted: Wanted, reference: Reference | None) -> dict[str, Any]:
+    setting = loss_setting(wanted)
+    other = msgspec.structs.replace(setting, gpu_layers=reference.gpu_layers) if reference else setting
     threads = {"n_threads": wanted.threads, "n_threads_batch": wanted.threads}
-    return {"model": load_parameters(setting), "context": context_parameters(setting) | threads}
+    return {
+        "model": load_parameters(setting),
+        "reference_model": load_parameters(other),
+        "context": context_parameters(setting) | threads,
+    }

@@ -35,7 +35,7 @@ def loss_rows(subject: Subject, found: LossReport, date: str) -> tuple[Row, ...]
         "tokens": found.tokens,
     }
     if found.reference:
-        workload["reference"] = found.reference
+        workload |= {"reference": found.reference, "reference_format": found.reference_format}
     nats = {"loss": found.loss, "reference_loss": found.reference_loss, "divergence": found.divergence}
     rows = [_row(subject, "nats", _amounts(nats), workload, LOSS, date)]
     if found.agreement:

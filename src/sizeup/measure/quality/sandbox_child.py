@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 import sys
 import traceback
@@ -30,27 +31,35 @@ def limit(limits: dict[str, int]) -> None:
             resource.setrlimit(getattr(resource, name), (amount, amount))
 
 
-def run(job: dict[str, Any]) -> bool:
-    """Run the solution and its tests in one name space; True when nothing was raised."""
+def run(job: dict[str, Any]) -> None:
+    """Run the solution and its tests in one name space, then say the token; exit with 1 when anything is raised.
+
+    What is used behind the solution is taken hold of before it, so that replacing `exec`, `print` or a function of this
+    program changes nothing.
+    """
+    execute, flush, write, leave = exec, sys.stdout.flush, os.write, os._exit
     names: dict[str, Any] = {"__name__": "solution"}
+    said = f"\n{job.pop('token')}\n".encode()
     try:
-        exec(compile(job["solution"], "solution", "exec"), names)  # noqa: S102  what the sandbox is for
-        exec(compile(job["tests"], "tests", "exec"), names)  # noqa: S102
+        tests = compile(job.pop("tests"), "tests", "exec")
+        execute(compile(job.pop("solution"), "solution", "exec"), names)
+        execute(tests, names)
     except BaseException:
         text = traceback.format_exc(limit=-3)
         sys.stderr.write(text[-2000:])
-        return False
-    return True
+        sys.stderr.flush()
+        leave(1)
+    with contextlib.suppress(OSError, ValueError):
+        flush()
+    write(1, said)
+    leave(0)
 
 
 def main() -> None:
     """Read the job, obey the limits, run it."""
     job = json.loads(sys.stdin.buffer.read())
     limit(job["limits"])
-    if not run(job):
-        sys.exit(1)
-    sys.stdout.write("\n" + job["token"] + "\n")
-    sys.stdout.flush()
+    run(job)
 
 
 main()

@@ -1,7 +1,7 @@
 """Standard tasks, handed over to lm-evaluation-harness in its own environment.
 
 It talks to the server that is being judged, over OpenAI's API. Source: docs/API_guide.md and docs/interface.md of
-lm-evaluation-harness 0.4.9.
+lm-evaluation-harness 0.4.9; tried with 0.4.13.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ _HINT = (
     f"(or have {PROGRAM} on the path)"
 )
 
+#: What the harness says of tasks that compare likelihoods, to a server of completions and to one of chats.
+_LIKELIHOODS = ("Tokenizer is required for loglikelihood", "Loglikelihood is not supported for chat completions")
+
 
 class TaskScore(msgspec.Struct, frozen=True):
     """One metric of one task as the harness reports it. error: its standard error; None where it gives none."""
@@ -53,10 +56,15 @@ def harness() -> str:
 def command(
     program: str, endpoint: Endpoint, tasks: Sequence[str], *, chat: bool, limit: int | None, output: str
 ) -> list[str]:
-    """What is run: one request at a time, the server's own tokenizer, results as JSON."""
+    """What is run: one request at a time, results as JSON.
+
+    The server makes tokens of the text, so the harness needs no tokenizer (it would look for one on a hub). Tasks that
+    compare likelihoods need one, and the probabilities of a prompt's tokens, which most servers don't give.
+    """
     route = "chat/completions" if chat else "completions"
     kind = "local-chat-completions" if chat else "local-completions"
-    arguments = f"base_url={endpoint.url}/v1/{route},model={endpoint.model},num_concurrent=1,tokenized_requests=False"
+    options = ("num_concurrent=1", "tokenizer_backend=none", "tokenized_requests=False")
+    arguments = ",".join((f"base_url={endpoint.url}/v1/{route}", f"model={endpoint.model}", *options))
     found = [program, "--model", kind, "--model_args", arguments, "--tasks", ",".join(tasks), "--output_path", output]
     found += ["--apply_chat_template"] if chat else []
     return found + (["--limit", str(limit)] if limit else [])
@@ -72,11 +80,19 @@ def run_tasks(
         environment = os.environ | {"OPENAI_API_KEY": endpoint.key or "none"}
         done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
-            last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it said nothing"]
-            raise SizeupError(
-                f"{PROGRAM} ended with status {done.returncode}: {last[0][:300]}", hint=f"run it: {' '.join(line)}"
-            )
+            raise _failure(done.returncode, done.stderr or done.stdout, line)
         return read_results(Path(folder)), line
+
+
+def _failure(status: int, said: str, line: Sequence[str]) -> SizeupError:
+    """The harness's last words; one sentence for tasks that no server can do."""
+    if any(words in said for words in _LIKELIHOODS):
+        return SizeupError(
+            "one of these tasks compares likelihoods: the server would have to give those of a prompt's tokens",
+            hint="choose tasks that generate: gsm8k, ifeval, humaneval",
+        )
+    last = (said.strip().splitlines() or ["it said nothing"])[-1]
+    return SizeupError(f"{PROGRAM} ended with status {status}: {last[:300]}", hint=f"run it: {' '.join(line)}")
 
 
 def read_results(folder: Path) -> tuple[TaskScore, ...]:
