@@ -12,7 +12,7 @@ from sizeup.engines.llamacpp import report
 from sizeup.engines.llamacpp.randomweights import write_random
 from sizeup.engines.llamacpp.report import MeasuredRun
 from sizeup.engines.llamacpp.setting import LlamaSetting
-from sizeup.engines.llamacpp.simulate import SimulatedFootprint, batches, file_content, job, read_answers
+from sizeup.engines.llamacpp.simulate import SimulatedFootprint, as_mapped, batches, file_content, job, read_answers
 from sizeup.engines.llamacpp.weightless import weightless_file
 from sizeup.errors import MissingPart
 from sizeup.models.model import Model
@@ -37,7 +37,7 @@ def simulate(
         chosen = [settings[place] for place in places]
         with weightless_file(*file_content(model, chosen[0])) as path:
             answers = simulate_file(path, chosen, threads=threads, timeout=timeout)
-            found |= dict(zip(places, answers, strict=True))
+            found |= dict(zip(places, (as_mapped(model, answer) for answer in answers), strict=True))
     return [found[place] for place in range(len(settings))]
 
 

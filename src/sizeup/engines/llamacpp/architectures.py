@@ -36,7 +36,20 @@ ARCHITECTURES = {
     "distilbert": "bert", "roberta": "bert", "xlm-roberta": "bert", "modernbert": "modern-bert", "neobert": "neo-bert",
     "nomic_bert": "nomic-bert", "umt5": "t5", "mt5": "t5", "jina_bert": "jina-bert-v2", "qwen": "qwen",
     "pangu_embedded": "pangu-embedded", "llada_moe": "llada-moe", "Dream": "dream", "nemotron_h_moe": "nemotron_h_moe",
-    "gemma3_embedding": "gemma-embedding",
+    "gemma3_embedding": "gemma-embedding", "step3p5": "step35", "step3p7": "step35", "cohere2_moe": "cohere2moe",
+    "granitemoe_swa": "granite_swa", "iquestcoder": "llama", "solar_open": "glm4moe", "youtu": "deepseek2",
+    "camembert": "bert", "jina_embeddings_v3": "jina-bert-v3", "gemma4_unified": "gemma4",
+    "gemma4_unified_text": "gemma4", "dots3_note": "dots3note", "dots3_note_text": "dots3note",
+    "qwen4_exp": "qwen4exp", "qwen4_exp_text": "qwen4exp", "exaone4_5": "exaone4", "bamba": "granitehybrid",
+    "glm4v_text": "glm4", "glm4v_moe_text": "glm4moe", "glm_ocr": "glm4", "glm_ocr_text": "glm4", "glmasr": "llama",
+    "qwen2_vl_text": "qwen2vl", "qwen2_5_vl_text": "qwen2vl", "qwen2_5_omni_text": "qwen2vl",
+    "qwen2_5_omni_thinker": "qwen2vl", "qwen3_vl_text": "qwen3vl", "qwen3_vl_moe_text": "qwen3vlmoe",
+    "qwen3_omni_moe_text": "qwen3vlmoe", "qwen3_omni_moe_thinker": "qwen3vlmoe", "qwen3_asr": "qwen3vl",
+    "audioflamingo3": "qwen2", "musicflamingo": "qwen2", "lfm2_vl": "lfm2", "lighton_ocr": "qwen3",
+    "minimax_m3_vl": "minimax-m3", "minimax_m3_vl_text": "minimax-m3", "paddleocr_vl": "paddleocr",
+    "paddleocr_vl_text": "paddleocr", "minicpmv4_6": "qwen35", "kimi_vl": "deepseek2", "granite_speech": "granite",
+    "granite_speech_plus": "granite", "hunyuan_vl_text": "hunyuan_vl", "minimax_m1": "minimax-01",
+    "qwen2_5_omni": "qwen2vl",
 }  # fmt: skip
 
 #: Every architecture that this llama.cpp loads.
@@ -182,6 +195,11 @@ KNOWN = frozenset(
         "mellum",
         "talkie",
         "hrm_text",
+        "dots3note",
+        "graniteswitch",
+        "maple",
+        "muse-glimmer",
+        "spark2_5",
     ]
 )
 
@@ -194,6 +212,11 @@ def architecture_of(model: Model) -> str:
     family = model.family
     if family == "nemotron_h" and any(b.feed_forward and b.feed_forward.experts for b in model.blocks):
         return "nemotron_h_moe"
+    if family == "falcon" and _has_biases(model):
+        raise NotFound(
+            f"llama.cpp's falcon has no biases, and {model.name[:80]} has (Falcon-RW)",
+            hint="use an engine that runs it: --engine torch",
+        )
     if family == "mamba2" or family in KNOWN:
         return family
     found = ARCHITECTURES.get(family) or ARCHITECTURES.get(family.lower()) or family.lower()
@@ -204,6 +227,10 @@ def architecture_of(model: Model) -> str:
         f"llama.cpp has no architecture for {family[:80]!r}",
         hint=f"the nearest it has: {', '.join(near)}" if near else "use an engine that runs it: --engine torch",
     )
+
+
+def _has_biases(model: Model) -> bool:
+    return any(t.role == "attention" and t.name.endswith(".bias") for block in model.blocks for t in block.tensors)
 
 
 def runs(model: Model) -> bool:

@@ -1,7 +1,7 @@
 """What llama.cpp keeps between tokens: KV cache and recurrent state, to the byte, layer by layer.
 
-Source: create_memory in src/llama-model.cpp, src/llama-kv-cache{,-iswa,-dsa,-msa}.cpp, src/llama-memory-{recurrent,
-hybrid}.cpp, src/llama-hparams.cpp, llama.cpp 0.5.0 (0c1e570).
+Source: create_memory in src/llama-model.cpp, src/llama-kv-cache{,-iswa,-dsa,-msa,-dsv4}.cpp,
+src/llama-memory-{recurrent,hybrid}.cpp, src/llama-hparams.cpp, llama.cpp 0.5.0 (0c1e570).
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class LayerMemory(msgspec.Struct, frozen=True):
     value_head: int = 0
     latent: bool = False
     bare: bool = False
+    entries: int = 0
+    compress: int = 1
 
 
 @by_model
@@ -111,6 +113,8 @@ def _memory(block: Block, window: int | None, *, expanded: bool) -> LayerMemory:
 
 def _latent_memory(kept: LayerMemory, mixer: LatentAttention, *, expanded: bool) -> LayerMemory:
     """One latent key for all heads; keys and values of every head where the architecture expands them."""
+    if mixer.compress > 1:
+        return _compressed_memory(kept, mixer)
     if expanded:
         return msgspec.structs.replace(
             kept,
@@ -129,6 +133,24 @@ def _latent_memory(kept: LayerMemory, mixer: LatentAttention, *, expanded: bool)
     )
 
 
+def _compressed_memory(kept: LayerMemory, mixer: LatentAttention) -> LayerMemory:
+    """DeepSeek-V4's entries, and the keys and scores of tokens that aren't an entry yet.
+
+    Entries with an indexer overlap: twice the tokens, each with twice the elements.
+    """
+    indexed = mixer.indexer.head_dim if mixer.indexer else 0
+    overlap = 2 if indexed else 1
+    gathered = overlap * mixer.compress * overlap * (mixer.latent_elements + indexed)
+    return msgspec.structs.replace(
+        kept,
+        entries=mixer.latent_elements,
+        compress=mixer.compress,
+        indexer_keys=indexed,
+        convolution=gathered,
+        state=gathered,
+    )
+
+
 class CacheSizes(msgspec.Struct, frozen=True):
     """Cells of the caches: of layers that see everything, of layers with a window; streams: separate caches."""
 
@@ -141,20 +163,27 @@ class CacheSizes(msgspec.Struct, frozen=True):
         """Cells of one layer in one stream."""
         return self.windowed if layer.window is not None else self.full
 
+    def entries(self, layer: LayerMemory) -> int:
+        """Cells of its compressed entries in one stream: one for every `compress` tokens, padded to 256."""
+        return _pad(ceil_div(self.full, layer.compress))
+
 
 def cache_sizes(model: Model, setting: LlamaSetting) -> CacheSizes:
     """Cells for each sequence or for all.
 
     full: context padded to 256 (divided by the sequences and padded again when they don't share a cache).
     windowed: min(full, window · sequences that share + ubatch), padded to 256; full with `--swa-full`.
+    Compressed caches are never shared: with `-kvu` each sequence has one for the whole context.
     """
     context = _pad(setting.context)
-    streams = 1 if setting.unified else setting.parallel
-    full = _pad(context // streams)
-    window = next((m.window for m in layer_memories(model) if m.window is not None), None)
+    layers = layer_memories(model)
+    full = _pad(context // (1 if setting.unified else setting.parallel))
+    apart = not setting.unified or any(layer.entries for layer in layers)
+    streams = setting.parallel if apart else 1
+    window = next((m.window for m in layers if m.window is not None), None)
     if window is None or setting.full_swa:
         return CacheSizes(full, full, streams, window)
-    shared = setting.parallel if setting.unified else 1
+    shared = 1 if apart else setting.parallel
     return CacheSizes(full, _pad(min(full, window * shared + setting.ubatch_tokens)), streams, window)
 
 
@@ -194,11 +223,13 @@ def layer_bytes(
     Raises BadInput for a cache type whose blocks don't divide a row.
     """
     cells = sizes.cells(layer) * sizes.streams
+    others = sizes.entries(layer) * sizes.streams if layer.entries else cells
     values = max(layer.values, widest) if layer.values or layer.bare else 0
     kv = (
         _tensor(layer.keys, cells, setting.cache_k, backend)
         + _tensor(values, cells, setting.cache_v, backend)
-        + _tensor(layer.indexer_keys, cells, setting.cache_k, backend)
+        + _tensor(layer.entries, others, setting.cache_k, backend)
+        + _tensor(layer.indexer_keys, others, setting.cache_k, backend)
         + _tensor(layer.indexer_values, cells, setting.cache_v, backend)
     )
     rows = setting.parallel * (1 + setting.recurrent_snapshots)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
+from sizeup.engines.llamacpp.names import EXPANDED
 from sizeup.engines.llamacpp.weightless import Value
 from sizeup.formats.gguf_tensors import GgufTensor
 from sizeup.models.mixers import Attention, LatentAttention, LinearAttention, ShortConvolution, StateSpace
@@ -64,10 +65,12 @@ def metadata(architecture: str, model: Model, tensors: Sequence[GgufTensor]) -> 
     """The metadata for a model whose GGUF tensors are `tensors`, in the architecture's name space."""
     layers = _Layers(model, tensors)
     sizes: dict[str, Value] = {
+        **_absent(model.hidden),
         **_general(model, layers, tensors),
         **_attention(architecture, layers),
         **_windows(architecture, layers),
-        **_latent(layers),
+        **_latent(architecture, layers),
+        **_compressed(architecture, layers, tensors),
         **_indexer(architecture, layers),
         **_feed_forward(architecture, layers, tensors),
         **_recurrent(layers, tensors),
@@ -147,8 +150,11 @@ def _windows(architecture: str, layers: _Layers) -> dict[str, Value]:
     return values
 
 
-def _latent(layers: _Layers) -> dict[str, Value]:
-    """Latent attention is stored absorbed: one KV head of kv_rank + rope_dim for keys, kv_rank for values."""
+def _latent(architecture: str, layers: _Layers) -> dict[str, Value]:
+    """Latent attention is stored absorbed: one KV head of kv_rank + rope_dim for keys, kv_rank for values.
+
+    Where it is expanded, and in DeepSeek-V4, which has a plain head for keys and values, sizes are a head's own.
+    """
     latent = layers.first(LatentAttention)
     if latent is None:
         return {}
@@ -166,7 +172,38 @@ def _latent(layers: _Layers) -> dict[str, Value]:
     }
     if latent.q_rank:
         values["attention.q_lora_rank"] = latent.q_rank
+    if architecture in EXPANDED or architecture == "deepseek4":
+        values |= {
+            "attention.head_count_kv": latent.heads if architecture in EXPANDED else 1,
+            "attention.key_length": latent.head_dim,
+            "attention.value_length": latent.value_dim,
+        }
     return values
+
+
+def _compressed(architecture: str, layers: _Layers, tensors: Sequence[GgufTensor]) -> dict[str, Value]:
+    """DeepSeek-V4: a window in every layer, entries for 4 or 128 tokens in most, residual streams, hashed routing."""
+    if architecture != "deepseek4":
+        return {}
+    shape = {tensor.name: tensor.shape for tensor in tensors}
+    latents = [[m for m in block.mixers if isinstance(m, LatentAttention)] for block in layers.blocks]
+    ratios = [max((m.compress for m in mixers), default=1) for mixers in latents]
+    queries = latents[0][0].heads * latents[0][0].head_dim
+    groups = queries // shape["blk.0.attn_output_a.weight"][-1]
+    return {
+        "attention.sliding_window": next((m.window for mixers in latents for m in mixers if m.window), 128),
+        "attention.compress_ratios": [0 if ratio == 1 else ratio for ratio in ratios],
+        "attention.compress_rope_freq_base": 1e4,
+        "attention.output_group_count": groups,
+        "attention.output_lora_rank": shape["blk.0.attn_output_a.weight"][0] // groups,
+        "hyper_connection.count": shape["output_hc_base.weight"][0],
+        "hyper_connection.sinkhorn_iterations": 20,
+        "hyper_connection.epsilon": 1e-6,
+        "hash_layer_count": sum(name.endswith("ffn_gate_tid2eid.weight") for name in shape),
+        "expert_weights_scale": 1.0,
+        "expert_weights_norm": True,
+        "swiglu_clamp_exp": [10.0] * layers.count,
+    }
 
 
 def _indexer(architecture: str, layers: _Layers) -> dict[str, Value]:
@@ -204,6 +241,9 @@ def _feed_forward(architecture: str, layers: _Layers, tensors: Sequence[GgufTens
         widths = [2 * dense]
     values: dict[str, Value] = {"feed_forward_length": _scalar(widths or [dense], dense)}
     if not experts:
+        if layers.first(LatentAttention):
+            values |= {"leading_dense_block_count": layers.count, "expert_feed_forward_length": dense}
+            values |= {"expert_shared_count": 0, "expert_weights_scale": 1.0}
         return values
     mixtures = layers.each(lambda b: int(bool(b.feed_forward and b.feed_forward.experts)))
     biased = any(".exp_probs_b" in tensor.name for tensor in tensors)
@@ -272,6 +312,18 @@ def _linear(mixer: LinearAttention, layers: _Layers, shape: dict[str, tuple[int,
         "ssm.state_size": mixer.key_dim,
         "ssm.time_step_rank": mixer.heads,
         "ssm.group_count": max(1, keys // mixer.key_dim),
+    }
+
+
+def _absent(hidden: int) -> dict[str, Value]:
+    """What hybrids ask for even where no layer has a state (Granite 4 micro, LFM2 without convolutions)."""
+    return {
+        "ssm.conv_kernel": 4,
+        "ssm.inner_size": 2 * hidden,
+        "ssm.state_size": 128,
+        "ssm.time_step_rank": max(1, 2 * hidden // 64),
+        "ssm.group_count": 1,
+        "shortconv.l_cache": 3,
     }
 
 

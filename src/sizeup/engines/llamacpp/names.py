@@ -14,6 +14,7 @@ import msgspec
 
 from sizeup.engines.llamacpp.architectures import architecture_of
 from sizeup.engines.llamacpp.memo import by_model
+from sizeup.engines.llamacpp.spelled import KEPT_PARTS, KEPT_WORDS, PREDICTING
 from sizeup.engines.llamacpp.stems import PREDICTION, stem_inside, stem_outside
 from sizeup.formats.gguf_tensors import GgufTensor
 from sizeup.formats.mixes import MixHparams
@@ -66,10 +67,27 @@ def gguf_tensors(model: Model) -> tuple[Written, ...]:
     written: list[Written] = []
     for block in model.blocks:
         if block.stack == "mtp":
-            written += _prediction(block, model, architecture)
+            if architecture in PREDICTING:
+                written += _prediction(block, model, architecture)
         elif block.stack in _TEXT_STACKS:
             written += _block(block, architecture, model.family)
-    return tuple(written)
+    padded = (_padded(tensor, model.vocabulary) for tensor in written)
+    return (*padded, *_rotary(model, architecture))
+
+
+def _padded(tensor: Written, vocabulary: int) -> Written:
+    """Gemma 3n's embeddings of layers get empty rows for the tokens that stand for images and sound."""
+    if tensor.name != "per_layer_token_embd.weight" or tensor.shape[0] >= vocabulary:
+        return tensor
+    return msgspec.structs.replace(tensor, shape=(vocabulary, *tensor.shape[1:]))
+
+
+def _rotary(model: Model, architecture: str) -> Iterator[Written]:
+    """Gemma 4's full layers turn a quarter of each head: the file says so in half a head of factors."""
+    mixers = (m for b in model.blocks if b.stack == "text" for m in b.mixers if isinstance(m, Attention))
+    mixer = next((m for m in mixers if m.reach is None), None)
+    if architecture == "gemma4" and mixer:
+        yield Written("rope_freqs.weight", (mixer.head_dim // 2,), -1, "buffer", "rope_freqs")
 
 
 @by_model
@@ -87,8 +105,11 @@ def mix_hparams(model: Model) -> MixHparams:
     )
 
 
+@by_model
 def layer_count(model: Model) -> int:
-    """`block_count`: the layers of the text stack and those of multi-token prediction."""
+    """`block_count`: the layers of the text stack and those of multi-token prediction that the file has."""
+    if architecture_of(model) not in PREDICTING:
+        return model.layers
     return model.layers + sum(len(b.layers) for b in model.blocks if b.stack == "mtp")
 
 
@@ -132,7 +153,10 @@ def _block(block: Block, architecture: str, family: str) -> Iterator[Written]:
     for layer in block.layers or (-1,):
         for piece in pieces:
             name = f"blk.{layer}.{piece.stem}" if layer >= 0 else piece.stem
-            yield Written(f"{prefix}{name}{piece.suffix}", piece.shape, layer, piece.source.role, piece.source.part)
+            stored = "I32" if piece.source.part == "router_table" else ""
+            yield Written(
+                f"{prefix}{name}{piece.suffix}", piece.shape, layer, piece.source.role, piece.source.part, stored
+            )
 
 
 def _prediction(block: Block, model: Model, architecture: str) -> Iterator[Written]:
@@ -143,6 +167,8 @@ def _prediction(block: Block, model: Model, architecture: str) -> Iterator[Writt
     numbers = tuple(n if n >= first else first + n for n in block.layers) or (first,)
     for tensor in block.tensors:
         words = _words(tensor.name).removeprefix("mtp.")
+        if words not in PREDICTION:
+            words = words.removeprefix("full_attention.").removeprefix("moe.")
         if words in PREDICTION:
             pieces = [_Piece(PREDICTION[words], _suffix(tensor), tensor.shape, tensor)]
         elif words in like:
@@ -164,12 +190,15 @@ def _turned(tensor: Tensor, family: str) -> Tensor:
 
 def _pieces(tensor: Tensor, block: Block, architecture: str) -> Iterator[_Piece]:
     """What one tensor of the model becomes: nothing, itself under another name, or several."""
-    if tensor.tied_to or (tensor.role in _ELSEWHERE and tensor.part != "router_correction"):
-        return
     words = _words(tensor.name)
+    kept = tensor.part in KEPT_PARTS or words in KEPT_WORDS
+    if tensor.tied_to or (tensor.role in _ELSEWHERE and not kept):
+        return
     if not block.layers:
         if tensor.role != "head" or architecture not in HEADLESS:
             shape = _without_padding_positions(tensor, architecture)
+            if tensor.copies > 1:
+                shape = (tensor.copies, *shape)
             yield _Piece(stem_outside(tensor, words, architecture), _suffix(tensor), shape, tensor)
         return
     if tensor.part == "kv_b" and architecture not in EXPANDED:
@@ -202,6 +231,8 @@ def _suffix(tensor: Tensor) -> str:
 
 
 def _suffix_inside(tensor: Tensor, stem: str, architecture: str) -> str:
+    if stem.endswith(".scale"):
+        return ""
     if stem == "exp_probs_b":
         return "" if architecture == "hy_v3" else ".bias"
     if stem in {"ssm_a", "ssm_d"} or (stem == "ffn_norm" and architecture == "falcon-h1"):

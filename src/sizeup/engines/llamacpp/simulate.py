@@ -14,6 +14,7 @@ from sizeup.engines.llamacpp.metadata import metadata
 from sizeup.engines.llamacpp.names import gguf_tensors, mix_hparams
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.engines.llamacpp.weightless import Value
+from sizeup.engines.llamacpp.weights import doubled_head
 from sizeup.formats.gguf_tensors import GgufTensor
 from sizeup.formats.mixes import mix_types
 from sizeup.models.model import Model
@@ -227,6 +228,17 @@ def read_answers(answers: Iterable[dict[str, Any]], settings: Sequence[LlamaSett
                 place = answer["index"]
                 found[place] = SimulatedFootprint(settings[place], **engine, refused=answer["message"])
     return [found[place] for place in sorted(found)]
+
+
+def as_mapped(model: Model, cell: SimulatedFootprint) -> SimulatedFootprint:
+    """The same, with mmap: a table that llama.cpp lists twice is one range of the mapped file."""
+    extra = doubled_head(model, cell.setting) if cell.setting.mmap else 0
+    if not extra:
+        return cell
+    buffers = tuple(
+        msgspec.structs.replace(b, model=b.model - extra) if b.host and b.model > extra else b for b in cell.buffers
+    )
+    return msgspec.structs.replace(cell, buffers=buffers)
 
 
 def _footprint(answer: dict[str, Any], setting: LlamaSetting, engine: dict[str, Any]) -> SimulatedFootprint:

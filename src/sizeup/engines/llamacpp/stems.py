@@ -6,6 +6,7 @@ gguf-py/gguf/constants.py and the name tables in gguf-py/gguf/tensor_mapping.py,
 
 from __future__ import annotations
 
+from sizeup.engines.llamacpp.spelled import INSIDE, OUTSIDE, UNUSED
 from sizeup.models.model import Block
 from sizeup.models.tensors import Tensor
 
@@ -52,6 +53,8 @@ def stem_outside(tensor: Tensor, words: str, architecture: str) -> str:
         return ""
     if architecture == "t5" and tensor.role == "norm":
         return "output_norm"
+    if spelled := next((stem for ending, stem in OUTSIDE if words.endswith(ending)), None):
+        return spelled
     found = next((stem for word, stem in _OUTSIDE_WORDS if word in words), None)
     if tensor.role == "norm":
         return found or "output_norm"
@@ -67,7 +70,8 @@ PREDICTION = {
     "eh_proj": "nextn.eh_proj", "fc": "nextn.eh_proj", "enorm": "nextn.enorm", "hnorm": "nextn.hnorm",
     "pre_fc_norm_embedding": "nextn.enorm", "pre_fc_norm_hidden": "nextn.hnorm", "norm": "nextn.shared_head_norm",
     "shared_head.norm": "nextn.shared_head_norm", "embed_tokens": "nextn.embed_tokens",
-    "shared_head.head": "nextn.shared_head_head",
+    "shared_head.head": "nextn.shared_head_head", "final_layernorm": "nextn.shared_head_norm",
+    "full_attention.norm": "attn_norm", "moe.norm": "post_attention_norm",
 }  # fmt: skip
 
 
@@ -135,6 +139,10 @@ def stem_inside(tensor: Tensor, words: str, block: Block, architecture: str) -> 
     Empty for what the converter drops.
     """
     part = tensor.part
+    if words in INSIDE:
+        return INSIDE[words]
+    if part == "unused":
+        return UNUSED.get(words, "")
     if part == "router_correction":
         return "exp_probs_b"
     match tensor.role:

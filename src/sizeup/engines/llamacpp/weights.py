@@ -16,6 +16,7 @@ from sizeup.engines.llamacpp.backends import NO_REPACK, Backend, RepackRule
 from sizeup.engines.llamacpp.memo import by_model
 from sizeup.engines.llamacpp.names import HEADLESS, Written, gguf_tensors, layer_count, mix_hparams
 from sizeup.engines.llamacpp.setting import LlamaSetting
+from sizeup.engines.llamacpp.spelled import LOADED_ANYWAY
 from sizeup.formats.mixes import mix_types
 from sizeup.formats.storage import STORAGES, ceil_div
 from sizeup.models.model import Model
@@ -23,6 +24,8 @@ from sizeup.models.model import Model
 HOST = -1
 #: Tensors of the input layer: always on the host.
 _INPUT = ("token_embd.", "position_embd.", "token_types.", "per_layer_token_embd.")
+#: Architectures that look for a tied head before the embedding is there: what isn't mapped holds the table twice.
+_HEAD_FIRST = frozenset({"gemma3n", "gemma4"})
 _EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps")
 
 
@@ -59,15 +62,25 @@ def typed_tensors(
 
     mtp: whether multi-token prediction layers are loaded (only speculation with them does).
     """
-    written = [tensor for tensor in gguf_tensors(model) if mtp or tensor.role != "mtp"]
-    if not mtp:
-        trunk = model.layers
-        written = [tensor for tensor in written if tensor.layer < trunk or model.road == "gguf header"]
+    anyway = LOADED_ANYWAY.get(mix_hparams(model).architecture, frozenset())
+    written = [
+        tensor for tensor in gguf_tensors(model) if mtp or not _predicts(tensor, model) or _stem(tensor) in anyway
+    ]
     if mix_name:
         kinds = mix_types(mix_name, [t.gguf for t in written], hparams=mix_hparams(model), imatrix=imatrix)
     else:
         kinds = [tensor.stored or model.dtype.upper() for tensor in written]
     return tuple(_typed(tensor, kind) for tensor, kind in zip(written, kinds, strict=True))
+
+
+def _predicts(tensor: Written, model: Model) -> bool:
+    """Whether a tensor belongs to a layer of multi-token prediction."""
+    return tensor.role == "mtp" or (tensor.layer >= model.layers and model.road != "gguf header")
+
+
+def _stem(tensor: Written) -> str:
+    """`nextn.eh_proj` of `blk.61.nextn.eh_proj.weight`."""
+    return tensor.name.partition(".")[2].partition(".")[2].removesuffix(".weight").removesuffix(".bias")
 
 
 def _typed(tensor: Written, kind: str) -> Typed:
@@ -89,6 +102,14 @@ def tied_head(model: Model, mix_name: str = "", imatrix: bool | None = None) -> 
         return None
     table = next((t for t in tensors if t.name == "token_embd.weight"), None)
     return msgspec.structs.replace(table, zone="output") if table else None
+
+
+def doubled_head(model: Model, setting: LlamaSetting) -> int:
+    """Bytes of the copy of a tied head beside its embedding on the host, where llama.cpp makes one; else 0."""
+    if mix_hparams(model).architecture not in _HEAD_FIRST:
+        return 0
+    tied = tied_head(model, setting.format, setting.imatrix)
+    return ceil_div(tied.bytes, 32) * 32 if tied else 0
 
 
 def gpu_bytes(tensor: Typed, backend: Backend) -> int:
@@ -264,6 +285,8 @@ def placed_weights(
             gpus[place], moved[place] = gpus[place] + experts.gpu, moved[place] + experts.gpu
     if assignment.output == HOST:
         plain, repacked = plain + host.output.plain, repacked + host.output.repacked
+        if host.tied_shared and not setting.mmap:
+            plain += doubled_head(model, setting)
         if host.tied and not host.tied_shared:
             repacked += host.tied.repacked
     else:
