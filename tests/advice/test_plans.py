@@ -34,7 +34,7 @@ def test_the_bound_is_above_what_the_graph_takes(name, monkeypatch):
     machine = load_machine("CPU only, 64 GB")
     setting = LlamaSetting(format="Q4_K_M", context=8192)
     exact = make_plan(model, setting, machine).footprint.component("compute")
-    monkeypatch.setattr("sizeup.engines.llamacpp.compute.build", lambda *_: {}["no such tensor"])
+    monkeypatch.setattr("sizeup.engines.llamacpp.reserve.build", lambda *_: {}["no such tensor"])
     roughly = make_plan(load_model(name), setting, machine).footprint.component("compute")
 
     assert exact <= roughly <= 10 * exact

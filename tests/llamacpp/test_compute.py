@@ -6,12 +6,11 @@ import msgspec
 import pytest
 from golden import MIB, case_id, cases, machine, model, setting
 
-from sizeup.engines.llamacpp import compute
-from sizeup.engines.llamacpp.assembly import Frame, build
+from sizeup.engines.llamacpp import compute, reserve
+from sizeup.engines.llamacpp.assembly import Frame
 from sizeup.engines.llamacpp.backends import BACKENDS
 from sizeup.engines.llamacpp.compute import compute_buffers
 from sizeup.engines.llamacpp.footprint import footprint
-from sizeup.engines.llamacpp.graph import Graph, peak_bytes
 from sizeup.engines.llamacpp.names import layer_count
 from sizeup.engines.llamacpp.output import output_bytes
 from sizeup.engines.llamacpp.setting import LlamaSetting
@@ -67,16 +66,14 @@ def test_auto_means_flash_attention_where_there_is_any():
     assert host_buffer(m, LlamaSetting()) == host_buffer(m, LlamaSetting(flash_attention="on"))
 
 
-def test_layers_that_repeat_are_left_out_without_a_difference():
+def test_layers_that_repeat_are_left_out_without_a_difference(monkeypatch):
     """Building a few layers gives the peak of building them all."""
     for name in ("Llama-3.1-8B", "gemma-3-1b", "DeepSeek-V2", "Qwen3-Next"):
-        m, wanted = model(name), LlamaSetting()
-        steps = compute._steps(m, wanted, assign(layer_count(m), 0, ()), ())
-        frame = Frame(-1, -1, (), 1, True, ("", None))
-        graph = Graph(-1)
-        build(m, graph, compute.graph_sizes(m, wanted), steps, frame)
+        settled = host_buffer(model(name), LlamaSetting())
+        with monkeypatch.context() as every_layer:
+            every_layer.setattr(reserve, "settled", lambda steps: steps)
 
-        assert peak_bytes(graph, {-1: 32})[-1] == host_buffer(m, wanted)
+            assert host_buffer(model(name), LlamaSetting()) == settled
 
 
 def test_several_gpus_hold_copies_for_batches_in_flight():

@@ -5,11 +5,10 @@ Source: build_attn and build_attn_mha in src/llama-graph.cpp, llama.cpp 0.5.0 (0
 
 from __future__ import annotations
 
-from sizeup.engines.llamacpp.builder import Builder
+from sizeup.engines.llamacpp.builder import CACHE_BLOCK, Builder
 from sizeup.engines.llamacpp.graph import FLOAT, HALF, INT, Node
 from sizeup.engines.llamacpp.layers import Layer
 from sizeup.engines.llamacpp.sparse import index, is_sparse, mix_blocks
-from sizeup.formats.storage import STORAGES
 from sizeup.models.mixers import Attention
 
 
@@ -185,5 +184,5 @@ def _turned_values(
         return (g.op(values.shape, g.view(values, contiguous=False)),)
     if not s.fused:
         return stored[1:]
-    size = STORAGES[s.value_type].row_bytes(cells) * mixer.value_dim * mixer.kv_heads * s.streams
+    size = cells * s.value_bytes // CACHE_BLOCK * mixer.value_dim * mixer.kv_heads * s.streams
     return (g.op((size,), *stored[1:], element=1),)

@@ -15,10 +15,11 @@ import msgspec
 from sizeup.engines.llamacpp.backends import Backend
 from sizeup.engines.llamacpp.graph import FLOAT, HALF, INT, LONG, Graph, Node
 from sizeup.engines.llamacpp.layers import Layer
-from sizeup.formats.storage import STORAGES
 
 #: Quantized caches are rotated by a Hadamard matrix of this size, or a larger power of two that divides a key's head.
 ROTATION = 64
+#: Elements of a cache that are counted together: a whole number of blocks of every cache type.
+CACHE_BLOCK = 32
 
 
 class Sizes(msgspec.Struct, frozen=True):
@@ -27,7 +28,9 @@ class Sizes(msgspec.Struct, frozen=True):
     tokens, rows: of the ubatch, and how many of them give logits. sequences: in the batch; streams: caches.
     full, windowed: cells a stream that the masks cover. fused: flash attention.
     rotate_keys, rotate_values: quantized caches. value_width: the most value elements of a layer's token.
-    key_type, value_type: of the cache. encoder_tokens: that cross attention looks at.
+    key_bytes, value_bytes: of CACHE_BLOCK elements in the cache; half_keys, half_values: whether they are F16.
+    encoder_tokens: that cross attention looks at.
+    Tokens, rows, cells and bytes may be extents, sizes that are left open: see `extent`.
     snapshots: of recurrent states. cached: whether there is a cache.
     """
 
@@ -41,8 +44,10 @@ class Sizes(msgspec.Struct, frozen=True):
     rotate_keys: bool
     rotate_values: bool
     value_width: int
-    key_type: str
-    value_type: str
+    key_bytes: int
+    value_bytes: int
+    half_keys: bool
+    half_values: bool
     encoder_tokens: int
     snapshots: int
     cached: bool
@@ -161,8 +166,7 @@ class Builder:
         """The keys or values of a layer in the cache, as a source."""
         s = self.sizes
         cells = (s.windowed if windowed else s.full) * s.streams
-        storage = STORAGES[s.key_type if what == "keys" else s.value_type]
-        size = cells * elements * storage.block_bytes // storage.block_elements
+        size = cells * elements * (s.key_bytes if what == "keys" else s.value_bytes) // CACHE_BLOCK
         return self.graph.external(elements, cells, size=size, place=self.where.cache)
 
     def half_copies(self, keys: Node, values: Node | None) -> int:
@@ -171,8 +175,8 @@ class Builder:
             return 0
         return sum(
             prod(node.shape) * HALF
-            for node, kind in ((keys, self.sizes.key_type), (values, self.sizes.value_type))
-            if node is not None and (kind != "F16" or self.kernel.halves_always)
+            for node, half in ((keys, self.sizes.half_keys), (values, self.sizes.half_values))
+            if node is not None and (not half or self.kernel.halves_always)
         )
 
     def norm(self, source: Node, *stems: str, in_place: bool | None = None) -> Node:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from sizeup.engines.llamacpp.backends import Backend, backend_of, repack_rule
+from collections.abc import Iterable
+
+from sizeup.engines.llamacpp.backends import Backend, RepackRule, backend_of, repack_rule
 from sizeup.engines.llamacpp.cache import PlacedCache, cache_sizes, layer_memories, placed_cache
 from sizeup.engines.llamacpp.companions import projector_bytes
 from sizeup.engines.llamacpp.compute import PlacedCompute, compute_buffers
+from sizeup.engines.llamacpp.memo import by_model
 from sizeup.engines.llamacpp.names import layer_count
 from sizeup.engines.llamacpp.output import output_bytes
 from sizeup.engines.llamacpp.overhead import device_overhead, host_overhead
@@ -14,9 +17,9 @@ from sizeup.engines.llamacpp.weights import HOST, Assignment, PlacedWeights, ass
 from sizeup.estimate.footprint import DeviceFootprint, Footprint, Item, device_footprint, item
 from sizeup.estimate.footprint import footprint as total_footprint
 from sizeup.machines.budget import Budget, machine_budget
-from sizeup.machines.device import Machine
+from sizeup.machines.device import Device, Machine
 from sizeup.models.model import Model
-from sizeup.quantity import Term, leaf
+from sizeup.quantity import leaf
 
 
 def footprint(model: Model, setting: LlamaSetting, machine: Machine, budget: Budget | None = None) -> Footprint:
@@ -27,10 +30,10 @@ def footprint(model: Model, setting: LlamaSetting, machine: Machine, budget: Bud
     Raises BadInput for a setting that llama.cpp refuses, NotFound for a family that it doesn't load.
     """
     checked(setting)
-    budget = budget or machine_budget(machine)
-    backends = tuple(backend_of(gpu) for gpu in machine.gpus)
+    budget = budget or _budget(machine)
+    backends = tuple([backend_of(gpu) for gpu in machine.gpus])
     places = assignment_of(model, setting, machine, budget)
-    weights = placed_weights(model, setting, places, backends, repack_rule(machine.cpu))
+    weights = _weights(model, _of_weights(setting), places, backends, _repacked(machine.cpu))
     cache = placed_cache(model, setting, places, backends)
     compute = compute_buffers(model, setting, places, backends)
     used = gpus_in_use(setting, machine)
@@ -39,6 +42,38 @@ def footprint(model: Model, setting: LlamaSetting, machine: Machine, budget: Bud
     ]
     devices.append(_host(machine, (weights, cache, compute), model, setting, budget))
     return total_footprint(devices)
+
+
+_budget = by_model(machine_budget)
+_overhead = by_model(host_overhead)
+
+
+@by_model
+def _repacked(cpu: Device) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(repack_rule(cpu).multiples.items()))
+
+
+def _of_weights(setting: LlamaSetting) -> LlamaSetting:
+    """Only what decides about weights: the same for any context, cache and batch."""
+    return LlamaSetting(
+        format=setting.format,
+        imatrix=setting.imatrix,
+        mtp=setting.mtp,
+        repack=setting.repack,
+        cpu_moe_layers=setting.cpu_moe_layers,
+        overrides=setting.overrides,
+    )
+
+
+@by_model
+def _weights(
+    model: Model,
+    setting: LlamaSetting,
+    places: Assignment,
+    backends: tuple[Backend, ...],
+    repacked: tuple[tuple[str, int], ...],
+) -> PlacedWeights:
+    return placed_weights(model, setting, places, backends, RepackRule(dict(repacked)))
 
 
 def assignment_of(model: Model, setting: LlamaSetting, machine: Machine, budget: Budget) -> Assignment:
@@ -83,51 +118,54 @@ def _gpu(
 ) -> DeviceFootprint:
     weights, cache, compute = parts
     layers = sum(place == gpu for place in places.layers) + (places.output == gpu)
-    experts = weights.gpu_experts[gpu]
-    items = [
-        _item(
-            "weights",
-            "weights",
-            weights.gpus[gpu] - experts,
-            f"{layers} of {len(places.layers) + 1} layers, {_kind(setting)}",
-        ),
-        _item("weights", "routed experts", experts, f"merged experts of these layers, {_kind(setting)}"),
-        *_projector(model, setting, here=gpu == gpus_in_use(setting, machine)[0]),
-        _item("cache", "KV cache", cache.kv[gpu], _cache_formula(model, setting)),
-        _item("cache", "recurrent state", cache.state[gpu], _state_formula(setting)),
-        _item("compute", "compute buffer", compute.gpus[gpu], _compute_formula(setting)),
-        item("overhead", device_overhead(backend)),
-    ]
-    return device_footprint(_name(machine, gpu), (i for i in items if i.bytes), budget.gpus[gpu].usable_bytes)
+    experts, kind = weights.gpu_experts[gpu], _kind(setting)
+    dense = weights.gpus[gpu] - experts
+    here = gpu == gpus_in_use(setting, machine)[0]
+    rows = (
+        ("weights", "weights", dense, f"{layers} of {len(places.layers) + 1} layers, {kind}"),
+        ("weights", "routed experts", experts, f"merged experts of these layers, {kind}"),
+        _projector(model, setting, here=here),
+        ("cache", "KV cache", cache.kv[gpu], _cache_formula(model, setting)),
+        ("cache", "recurrent state", cache.state[gpu], _state_formula(setting)),
+        ("compute", "compute buffer", compute.gpus[gpu], _compute_formula(setting)),
+    )
+    overhead = item("overhead", device_overhead(backend))
+    items = [*_items(rows), *([overhead] if overhead.bytes else [])]
+    return device_footprint(_name(machine, gpu), items, budget.gpus[gpu].usable_bytes)
 
 
 def _host(machine: Machine, parts: Parts, model: Model, setting: LlamaSetting, budget: Budget) -> DeviceFootprint:
     weights, cache, compute = parts
     how = "mapped file: pages that the system may drop and read again" if setting.mmap else "read into memory"
-    items = [
-        _item("weights", "weights on the host", weights.plain, f"{_kind(setting)}, {how}"),
-        _item("weights", "repacked weights", weights.repacked, "rearranged for this processor, anonymous memory"),
-        *_projector(model, setting, here=not gpus_in_use(setting, machine)),
-        _item("cache", "KV cache", cache.host_kv, _cache_formula(model, setting)),
-        _item("cache", "recurrent state", cache.host_state, _state_formula(setting)),
-        _item("compute", "compute buffer", compute.host, _compute_formula(setting)),
-        _item("compute", "output buffer", output_bytes(model, setting), f"{setting.parallel} × vocabulary × 4 B"),
-        item("overhead", host_overhead(model)),
+    rows = (
+        ("weights", "weights on the host", weights.plain, f"{_kind(setting)}, {how}"),
+        ("weights", "repacked weights", weights.repacked, "rearranged for this processor, anonymous memory"),
+        _projector(model, setting, here=not gpus_in_use(setting, machine)),
+        ("cache", "KV cache", cache.host_kv, _cache_formula(model, setting)),
+        ("cache", "recurrent state", cache.host_state, _state_formula(setting)),
+        ("compute", "compute buffer", compute.host, _compute_formula(setting)),
+        ("compute", "output buffer", output_bytes(model, setting), f"{setting.parallel} × vocabulary × 4 B"),
+    )
+    items = [*_items(rows), item("overhead", _overhead(model))]
+    return device_footprint(machine.cpu.name, items, budget.host.usable_bytes)
+
+
+#: Component, name, bytes, formula.
+Row = tuple[str, str, int, str]
+
+
+def _items(rows: Iterable[Row]) -> list[Item]:
+    """What there is any of."""
+    return [
+        item(component, leaf(name, amount, formula, source=VERSION))
+        for component, name, amount, formula in rows
+        if amount
     ]
-    return device_footprint(machine.cpu.name, (i for i in items if i.bytes), budget.host.usable_bytes)
 
 
-def _projector(model: Model, setting: LlamaSetting, *, here: bool) -> list[Item]:
+def _projector(model: Model, setting: LlamaSetting, *, here: bool) -> Row:
     amount = projector_bytes(model) if setting.projector and here else 0
-    return [_item("weights", "projector", amount, "encoders of images and sound, matrices × 2 B, vectors × 4 B")]
-
-
-def _item(component: str, name: str, amount: int, formula: str) -> Item:
-    return item(component, _term(name, amount, formula))
-
-
-def _term(name: str, amount: int, formula: str) -> Term:
-    return leaf(name, amount, formula, source=VERSION)
+    return "weights", "projector", amount, "encoders of images and sound, matrices × 2 B, vectors × 4 B"
 
 
 def _kind(setting: LlamaSetting) -> str:
@@ -140,16 +178,21 @@ def _name(machine: Machine, gpu: int) -> str:
 
 
 def _cache_formula(model: Model, setting: LlamaSetting) -> str:
-    layers = layer_memories(model)
-    if not layers:
+    full, windowed = _cached_layers(model)
+    if not full and not windowed:
         return ""
     sizes = cache_sizes(model, setting)
-    full = sum(1 for m in layers if m.keys and m.window is None)
-    windowed = sum(1 for m in layers if m.keys and m.window is not None)
     parts = [f"{full} layers × {sizes.full:,} cells"] if full else []
     parts += [f"{windowed} layers × {sizes.windowed:,} cells (window {sizes.window:,})"] if windowed else []
     caches = f", {sizes.streams} separate caches" if sizes.streams > 1 else ""
     return f"{' + '.join(parts)}, keys {setting.cache_k}, values {setting.cache_v}{caches}; the layers of this device"
+
+
+@by_model
+def _cached_layers(model: Model) -> tuple[int, int]:
+    """(layers that keep all cells, layers with a window)."""
+    windows = [m.window for m in layer_memories(model) if m.keys]
+    return windows.count(None), len(windows) - windows.count(None)
 
 
 def _state_formula(setting: LlamaSetting) -> str:

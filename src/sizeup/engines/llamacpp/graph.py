@@ -1,11 +1,11 @@
-"""A compute graph in miniature, and llama.cpp's allocator for it.
+"""A compute graph in miniature, and which of its results hold memory from when until when.
 
-A node knows its size, what it reads, and whether it may take over its input's memory. `peak_bytes` hands out and takes
-back memory in execution order exactly like ggml_gallocr: best fit among freed blocks, else at the end; inputs first;
-results of operations that work in place take over the memory of an input that nobody else reads.
+A node knows its size, what it reads, and whether it may take over its input's memory. `lives_of` lists in execution
+order which buffers are taken and given back, exactly like ggml_gallocr: inputs first; results of operations that work
+in place take over the memory of an input that nobody else reads. Where the buffers are put: `replay`.
 
-Source: ggml_visit_parents_graph in ggml/src/ggml.c, ggml_gallocr_alloc_graph_impl and ggml_dyn_tallocr_alloc in
-ggml/src/ggml-alloc.c, llama.cpp 0.5.0 (0c1e570).
+Source: ggml_visit_parents_graph in ggml/src/ggml.c, ggml_gallocr_alloc_graph_impl in ggml/src/ggml-alloc.c,
+llama.cpp 0.5.0 (0c1e570).
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ class Node:
     place: the device it is computed on; None for a view, which is wherever its root is.
     """
 
-    __slots__ = (
-        "address", "children", "external", "inplace", "is_input", "is_weight", "kept", "layout", "owned", "place",
-        "root", "shape", "size", "sources", "views",
-    )  # fmt: skip
+    kept = is_weight = placed = owned = False
+    children = views = buffer = 0
 
     def __init__(
         self,
@@ -45,9 +43,6 @@ class Node:
     ) -> None:
         self.shape, self.size, self.sources, self.layout, self.root = shape, size, sources, layout, root
         self.inplace, self.is_input, self.external, self.place = inplace, is_input, external, place
-        self.kept = self.is_weight = False
-        self.children = self.views = self.address = 0
-        self.owned = False
 
     @property
     def home(self) -> Node:
@@ -66,11 +61,20 @@ class Node:
 
 
 def _trim(shape: Shape) -> Shape:
-    """The shape without trailing ones: how ggml compares shapes."""
+    """The shape without trailing ones, how ggml compares shapes; an open size is more than one."""
     end = len(shape)
-    while end > 1 and shape[end - 1] == 1:
+    while end > 1 and type(shape[end - 1]) is int and shape[end - 1] == 1:
         end -= 1
     return shape[:end]
+
+
+def _same(one: Shape | None, other: Shape | None) -> bool:
+    """Whether two layouts are the same; open sizes are compared only where all else is."""
+    if one is None or other is None or len(one) != len(other):
+        return False
+    if any(a != b for a, b in zip(one, other, strict=True) if type(a) is int and type(b) is int):
+        return False
+    return one == other
 
 
 class Graph:
@@ -80,7 +84,7 @@ class Graph:
         self.nodes: list[Node] = []
         self.leaves: list[Node] = []
         self.place = place
-        self._seen: set[int] = set()
+        self._sizes: dict[tuple[Shape, int], int] = {}
 
     def input(self, *shape: int, element: int = FLOAT, place: int | None = None) -> Node:
         """A tensor that is filled before the graph runs."""
@@ -103,7 +107,11 @@ class Graph:
 
         extra: bytes that a backend's kernel wants behind the result.
         """
-        size = prod(shape) * element + extra
+        size = self._sizes.get((shape, element))
+        if size is None:
+            size = self._sizes[shape, element] = prod(shape) * element
+        if extra:
+            size += extra
         return Node(shape, size, sources, layout=(element, *_trim(shape)), inplace=inplace, place=self.place)
 
     def like(self, source: Node, *others: Node) -> Node:
@@ -122,20 +130,21 @@ class Graph:
 
     def expand(self, node: Node) -> Node:
         """Put a node and all it needs into the execution order, each source before, first sources first."""
-        stack = [(node, iter(node.sources))]
-        if id(node) in self._seen:
+        if node.placed:
             return node
-        self._seen.add(id(node))
+        node.placed = True
+        stack = [node]
         while stack:
-            current, waiting = stack[-1]
-            source = next((s for s in waiting if id(s) not in self._seen), None)
-            if source is not None:
-                self._seen.add(id(source))
-                stack.append((source, iter(source.sources)))
-                continue
-            stack.pop()
-            if not current.external:
-                (self.leaves if current.is_input else self.nodes).append(current)
+            current = stack[-1]
+            for source in current.sources:
+                if not source.placed:
+                    source.placed = True
+                    stack.append(source)
+                    break
+            else:
+                stack.pop()
+                if not current.external:
+                    (self.leaves if current.is_input else self.nodes).append(current)
         return node
 
 
@@ -182,75 +191,55 @@ def with_copies(graph: Graph, copies: int = 1) -> tuple[list[Node], list[Node]]:
     return leaves, nodes
 
 
-class _Pool:
-    """Free blocks of one device's buffer, sorted by address; the last one has no end."""
+class Lives:
+    """The buffers of one place in the order they come and go.
 
-    def __init__(self, alignment: int) -> None:
-        self.alignment, self.peak = alignment, 0
-        self.free: list[list[int]] = [[0, 1 << 62]]
+    events: (n, m) when buffer n is taken, (~n, m) when it is given back; m: the number of its size in `sizes`.
+    """
 
-    def padded(self, size: int) -> int:
-        """The size rounded up to the alignment."""
-        return -(-size // self.alignment) * self.alignment
+    def __init__(self) -> None:
+        self.buffers = 0
+        self.events: list[tuple[int, int]] = []
+        self._numbers: dict[int, int] = {}
+
+    @property
+    def sizes(self) -> list[int]:
+        """The sizes that occur."""
+        return list(self._numbers)
 
     def take(self, size: int) -> int:
-        """The address of the best-fitting block, or of the end when no freed block is large enough."""
-        size = self.padded(size)
-        best = len(self.free) - 1
-        best_size = 1 << 62
-        for i in range(len(self.free) - 1):
-            room = self.free[i][1]
-            if size <= room <= best_size:
-                best, best_size = i, room
-        block = self.free[best]
-        address = block[0]
-        block[0] += size
-        block[1] -= size
-        if not block[1]:
-            del self.free[best]
-        self.peak = max(self.peak, address + size)
-        return address
+        """The number of a new buffer."""
+        buffer = self.buffers
+        self.buffers += 1
+        self.events.append((buffer, self._numbers.setdefault(size, len(self._numbers))))
+        return buffer
 
-    def give(self, address: int, size: int) -> None:
-        """Take a block back, joined with its free neighbours."""
-        size = self.padded(size)
-        if not size:
-            return
-        free = self.free
-        for i, block in enumerate(free):
-            if block[0] + block[1] == address:
-                block[1] += size
-                if i + 1 < len(free) and block[0] + block[1] == free[i + 1][0]:
-                    block[1] += free[i + 1][1]
-                    del free[i + 1]
-                return
-            if address + size == block[0]:
-                block[0], block[1] = address, block[1] + size
-                return
-            if block[0] > address:
-                free.insert(i, [address, size])
-                return
+    def give(self, buffer: int, size: int) -> None:
+        """So much of a buffer is free again."""
+        self.events.append((~buffer, self._numbers.setdefault(size, len(self._numbers))))
 
 
-class _Allocator:
-    """One pass over a graph: who lives where, and until when."""
+class _Owners:
+    """One pass over a graph: who has memory of its own, and until when."""
 
-    def __init__(self, alignments: dict[int, int]) -> None:
-        self.pools = {place: _Pool(alignment) for place, alignment in alignments.items()}
+    def __init__(self, places: Iterable[int]) -> None:
+        self.lives = {place: Lives() for place in places}
 
-    def run(self, leaves: Iterable[Node], nodes: Iterable[Node]) -> None:
-        order = list(nodes)
+    def run(self, leaves: list[Node], nodes: list[Node]) -> None:
         for leaf in leaves:
             self.settle(leaf)
-        for node in order:
+        for node in nodes:
             if node.root is not None:
                 node.root.views += 1
             for source in node.sources:
                 source.children += 1
-        for node in order:
-            self.settle(node)
+        for node in nodes:
+            if node.root is None and not node.owned:
+                self.settle(node)
             for source in node.sources:
-                self.release(source)
+                source.children -= 1
+                if not source.children and not source.views:
+                    self.release(source)
 
     def settle(self, node: Node) -> None:
         """Find memory for a node, unless it has some or shows another's."""
@@ -262,25 +251,22 @@ class _Allocator:
                 if self.takes_over(node, source):
                     return
         assert node.place is not None  # noqa: S101  only views have no place
-        node.address = self.pools[node.place].take(node.size)
+        node.buffer = self.lives[node.place].take(node.size)
 
     def takes_over(self, node: Node, source: Node) -> bool:
         """Let a node have its source's memory when it is the last reader and both have the same layout.
 
         Never through a view: ggml doesn't count views as its own.
         """
-        if not source.owned or source.kept or source.layout != node.layout:
+        if not source.owned or source.kept or source.children != 1 or source.views:
             return False
-        if source.children != 1 or source.views:
+        if not _same(source.layout, node.layout):
             return False
-        node.address, node.place, source.owned = source.address, source.place, False
+        node.buffer, node.place, source.owned = source.buffer, source.place, False
         return True
 
     def release(self, source: Node) -> None:
-        """One reader less; the memory goes back after the last."""
-        source.children -= 1
-        if source.children or source.views:
-            return
+        """The memory goes back after the last reader."""
         home = source
         if source.root is not None:
             home = source.root
@@ -289,18 +275,15 @@ class _Allocator:
                 return
         if home.owned and not home.kept:
             assert home.place is not None  # noqa: S101  only views have no place
-            self.pools[home.place].give(home.address, home.size)
+            self.lives[home.place].give(home.buffer, home.size)
             home.owned = False
 
 
-def peak_bytes(graph: Graph, alignments: dict[int, int], copies: int = 1) -> dict[int, int]:
-    """The size of each device's buffer: the highest address that was ever in use. The graph is used up by it.
-
-    alignments: place → alignment of that device's buffers. copies: as in `with_copies`.
-    """
-    allocator = _Allocator(alignments)
-    if len(alignments) > 1:
-        allocator.run(*with_copies(graph, copies))
+def lives_of(graph: Graph, places: Iterable[int], copies: int = 1) -> dict[int, Lives]:
+    """Place → its buffers. The graph is used up by it. copies: as in `with_copies`."""
+    owners = _Owners(places)
+    if len(owners.lives) > 1:
+        owners.run(*with_copies(graph, copies))
     else:
-        allocator.run(graph.leaves, graph.nodes)
-    return {place: pool.peak for place, pool in allocator.pools.items()}
+        owners.run(graph.leaves, graph.nodes)
+    return owners.lives

@@ -6,10 +6,9 @@ Source: src/models/deepseek2.cpp and deepseek32.cpp, llama.cpp 0.5.0 (0c1e570).
 from __future__ import annotations
 
 from sizeup.engines.llamacpp.attention import store
-from sizeup.engines.llamacpp.builder import Builder
+from sizeup.engines.llamacpp.builder import CACHE_BLOCK, Builder
 from sizeup.engines.llamacpp.graph import FLOAT, HALF, INT, LONG, Node
 from sizeup.engines.llamacpp.layers import Layer
-from sizeup.formats.storage import STORAGES
 from sizeup.models.mixers import Indexer, LatentAttention
 
 
@@ -58,7 +57,7 @@ def _mix_latent(b: Builder, queries: Node, mixer: LatentAttention, *, windowed: 
         mixed = g.op(expanded, *spread, g.view(mixed, contiguous=False))
     else:
         scores = g.like(g.op((mask.shape[0], s.tokens, mixer.heads), stored, heads), mask)
-        size = STORAGES[s.key_type].row_bytes(mask.shape[0]) * mixer.kv_rank * s.streams
+        size = mask.shape[0] * s.key_bytes // CACHE_BLOCK * mixer.kv_rank * s.streams
         values = g.op((size,), stored, element=1)
         mixed = g.op(expanded, *spread, g.op(compressed, values, scores))
     return g.expand(g.op((mixer.value_dim * mixer.heads, s.tokens), g.view(mixed, contiguous=False)))

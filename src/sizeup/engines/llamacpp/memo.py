@@ -12,7 +12,10 @@ _LIMIT = 256
 
 
 def by_model(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Remember the last results of `function(model, *hashable)`; a model counts by identity (it is frozen)."""
+    """Remember the last results of `function(model, *hashable)`.
+
+    A model counts by identity, for it is frozen; so does whatever else is given in its place, such as a machine.
+    """
     kept: dict[Hashable, tuple[Model, Result]] = {}
 
     def remembered(model: Model, *rest: Any) -> Result:

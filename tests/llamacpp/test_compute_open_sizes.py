@@ -1,0 +1,212 @@
+"""Graphs with open sizes: one recording answers for many settings, and never otherwise than a graph of its own."""
+
+import itertools
+import json
+import time
+from pathlib import Path
+
+import pytest
+from golden import NAMES, machine, model
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sizeup.engines.llamacpp import reserve
+from sizeup.engines.llamacpp.backends import BACKENDS
+from sizeup.engines.llamacpp.compute import compute_buffers
+from sizeup.engines.llamacpp.extent import Case, Extent, Irregular, decisions, evaluate, form_of, polynomial
+from sizeup.engines.llamacpp.footprint import footprint
+from sizeup.engines.llamacpp.names import layer_count
+from sizeup.engines.llamacpp.replay import replay
+from sizeup.engines.llamacpp.setting import LlamaSetting
+from sizeup.engines.llamacpp.weights import assign
+from sizeup.errors import BadInput
+from sizeup.models.from_config import model_from_config
+
+MODELS = {name: model(name) for name in NAMES}
+
+
+def placed(m, setting, gpus):
+    """The buffers with the setting's layers on so many GPUs."""
+    places = assign(layer_count(m), setting.gpu_layers if gpus else 0, (1.0,) * gpus)
+    return compute_buffers(m, setting, places, (BACKENDS["cuda"],) * gpus)
+
+
+settings = st.builds(
+    LlamaSetting,
+    context=st.sampled_from([256, 1000, 2048, 4096, 32768, 131072]),
+    ubatch=st.sampled_from([1, 7, 32, 96, 128, 512, 1000, 2048]),
+    parallel=st.sampled_from([1, 2, 3, 4]),
+    unified=st.booleans(),
+    cache_k=st.sampled_from(["f16", "f32", "q8_0", "q4_0"]),
+    flash_attention=st.sampled_from(["on", "off"]),
+    outputs=st.sampled_from([None, 0]),
+    full_swa=st.booleans(),
+    gpu_layers=st.sampled_from([-1, 3]),
+    cpu_moe_layers=st.sampled_from([0, 2]),
+)
+
+
+@given(st.sampled_from(NAMES), settings, st.integers(0, 2))
+def test_a_recording_gives_what_fixed_sizes_give(name, setting, gpus):
+    """Whatever was asked before, the answer is that of a graph built for these very sizes."""
+    found = placed(MODELS[name], setting, gpus)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reserve, "_with_open", lambda sizes, case: sizes)
+
+        assert placed(model(name), setting, gpus) == found
+
+
+@pytest.mark.parametrize("flash", ["on", "off"])
+def test_a_few_graphs_answer_for_a_grid(flash, monkeypatch):
+    """Contexts and ubatches share a graph; only the number of sequences makes another."""
+    built = []
+    monkeypatch.setattr(reserve, "build", lambda *given: built.append(1) or build(*given))
+    m = model("Llama-3.1-8B")
+    for context, ubatch, parallel in itertools.product((2048, 8192, 32768), (128, 512, 2048), (1, 4)):
+        placed(m, LlamaSetting(context=context, ubatch=ubatch, parallel=parallel, flash_attention=flash), 0)
+
+    assert len(built) == 2
+
+
+build = reserve.build
+
+
+# ── extents ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(st.tuples(*[st.integers(1, 1000)] * 3), st.tuples(*[st.integers(1, 1000)] * 3), st.integers(-9, 9))
+def test_extents_compute_as_polynomials(here, there, count):
+    """The form read off at one point is right at any other."""
+
+    def area(x, y, z):
+        return 3 * x * y + (z - x) * count + y * y + 7
+
+    case = Case(here)
+    extent = area(*(case.open(number, 1) for number in range(3)))
+
+    assert extent.value == area(*here)
+    assert evaluate(polynomial(form_of(extent)), there) == area(*there)
+
+
+@given(st.integers(1, 50), st.integers(1, 50))
+def test_what_was_decided_is_known_to_hold_or_not(here, there):
+    """A comparison holds for another size exactly when it comes out the same."""
+    case = Case((here,))
+    smaller = case.open(0, 2) < 51
+
+    assert decisions(case)((there,)) == ((2 * there < 51) == smaller)
+
+
+def test_only_whole_quotients_stay_open():
+    """Halves of an even size; not thirds of it."""
+    size = Case((5,)).open(0, 256)
+
+    assert isinstance(size // 128, Extent)
+    with pytest.raises(Irregular):
+        size // 3
+
+
+def test_an_operation_that_extents_do_not_have_fixes_the_sizes(monkeypatch):
+    """A builder that counts to a size still gets its graph."""
+    m, expected = model("Llama-3.1-8B"), placed(model("Llama-3.1-8B"), LlamaSetting(), 0)
+    monkeypatch.setattr(reserve, "build", lambda *given: (range(given[2].tokens), build(*given))[1])
+
+    assert placed(m, LlamaSetting(), 0) == expected
+    assert placed(m, LlamaSetting(ubatch=128), 0) != expected
+
+
+# ── the allocator ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@st.composite
+def lives(draw):
+    """Buffers that come and go, with growing sizes."""
+    sizes = draw(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 5)), min_size=1, max_size=6))
+    sizes = [(32 * size, 32 * growth) for size, growth in sizes]
+    events, alive, count = [], [], 0
+    for _ in range(draw(st.integers(1, 40))):
+        if alive and draw(st.booleans()):
+            buffer, number = alive.pop(draw(st.integers(0, len(alive) - 1)))
+            events.append((~buffer, number))
+        else:
+            alive.append((count, draw(st.integers(0, len(sizes) - 1))))
+            events.append(alive[-1])
+            count += 1
+    return events, sizes, count
+
+
+@given(lives(), st.integers(0, 30))
+def test_a_run_holds_as_far_as_it_says(given_lives, steps):
+    """Within its reach a run gives the peak that a run from there gives."""
+    events, sizes, count = given_lives
+    run = replay(events, sizes, count, 32)
+    there = [(size + steps * growth, growth) for size, growth in sizes]
+    if any(not size and growth for size, growth in sizes):
+        return
+
+    assert run.low <= 0 <= run.high
+    if steps <= run.high:
+        assert run.peak(steps) == replay(events, there, count, 32).peak(0)
+
+
+def test_freed_memory_is_taken_by_the_best_fit():
+    """Of holes of 96 and 64 bytes the second takes 50 bytes, padded to 64; nothing is added at the end."""
+    sizes = [(96, 0), (32, 0), (64, 0), (50, 0)]
+    events = [(0, 0), (1, 1), (2, 2), (3, 1), (~0, 0), (~2, 2), (4, 3), (5, 0)]
+
+    assert replay(events, sizes, 6, 32).peak(0) == 96 + 32 + 64 + 32
+
+
+# ── speed ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def grid():
+    """The settings of the ledger's grid in one format, without those that llama.cpp refuses."""
+    for context, cache, flash, ubatch, parallel in itertools.product(
+        (2048, 8192, 32768, 131072), ("f16", "q8_0", "q4_0"), ("on", "off"), (128, 512, 2048), (1, 4)
+    ):
+        value = cache if flash == "on" else "f16"
+        yield LlamaSetting(
+            context=context, cache_k=cache, cache_v=value, flash_attention=flash, ubatch=ubatch, parallel=parallel,
+            unified=parallel == 1,
+        )  # fmt: skip
+
+
+def seconds_of(models):
+    """(processor seconds, estimates) of the grid over models that were never asked about."""
+    host, cells, count = machine(memory=1 << 50), list(grid()), 0
+    started = time.process_time()
+    for m in models:
+        for setting in cells:
+            try:
+                count += footprint(m, setting, host).total_bytes > 0
+            except BadInput:
+                continue
+    return time.process_time() - started, count
+
+
+def test_a_part_of_the_grid_is_quick():
+    """0.3 ms an estimate: more than twice what it takes, for slow machines."""
+    seconds, count = seconds_of([model(name) for name in ("Llama-3.1-8B", "gemma-3-1b", "DeepSeek-V2", "Qwen3-Next")])
+
+    assert count > 500
+    assert seconds / count < 0.0006
+
+
+@pytest.mark.slow
+def test_the_whole_grid_takes_a_second(truth_dir):
+    """57 models × 144 settings."""
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+    import build_ledger
+
+    configs = Path(truth_dir, "configs")
+    models = [
+        model_from_config(json.loads((configs / f"{name.replace('/', '--')}.json").read_text()), name)
+        for name in build_ledger.GRID_MODELS
+    ]
+    seconds, count = seconds_of(models)
+
+    assert count > 8000
+    assert seconds <= 1.5
