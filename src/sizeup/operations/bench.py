@@ -145,7 +145,7 @@ def _bench_served(request: BenchRequest, served: Served, wanted: tuple[Cell, ...
         client = Client(engine, endpoint, served.model.vocabulary or _vocabulary(endpoint))
 
         def expected(cell: Cell) -> Prediction:
-            return predict(served, cell)
+            return predict(served, cell, request.threads)
 
         results = measure_cells(client, wanted, repetitions=request.repetitions, pid=server.pid, predict=expected)
         collected.collect(results, len(wanted), server)

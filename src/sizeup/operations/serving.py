@@ -17,12 +17,13 @@ from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.engines.llamacpp.simulate import file_content
 from sizeup.engines.openai import OpenAI
 from sizeup.engines.registry import engine_named
-from sizeup.errors import AnswerIsNo, MissingPart, NotFound
+from sizeup.errors import AnswerIsNo, MissingPart, NotFound, SizeupError
 from sizeup.machines.device import Machine
 from sizeup.machines.spec import load_machine
 from sizeup.measure.simulation import worker_python
 from sizeup.models.load import load_model
 from sizeup.models.model import Model
+from sizeup.models.sources.resolve import resolve
 from sizeup.progress import tell
 from sizeup.quantity.units import format_bytes, format_tokens
 
@@ -59,7 +60,8 @@ def planned(wish: Wish) -> Served:
     Raises AnswerIsNo when it doesn't fit and isn't forced, NotFound for a model that isn't known.
     """
     file = None if wish.random else local_gguf(wish.model)
-    model = load_model(str(file) if file else wish.model, network=not wish.offline)
+    by_path = file is not None and Path(wish.model).expanduser().exists()
+    model = load_model(str(file) if by_path else wish.model, network=not wish.offline)
     machine = load_machine(None)
     formats = (wish.format,) if wish.format and not file else None
     plan = best_plan(grid(model, machine, wish.setting, formats=formats, contexts=wish.contexts))
@@ -74,14 +76,29 @@ def planned(wish: Wish) -> Served:
 
 
 def local_gguf(text: str) -> Path | None:
-    """The GGUF file that a path names, itself or the only model in a folder; None for anything else."""
+    """The GGUF file on this machine that is meant; None for anything else.
+
+    A path: that file, or the only model in a folder. A name: what Ollama, LM Studio, llama.cpp or the Hub's cache keep.
+    """
     path = Path(text).expanduser()
     if path.is_file() and path.suffix.lower() == ".gguf":
         return path
     if path.is_dir():
         inside = [p for p in sorted(path.glob("*.gguf")) if not p.name.startswith("mmproj")]
         return inside[0] if len(inside) == 1 else None
-    return None
+    return None if path.exists() else _kept_gguf(text)
+
+
+def _kept_gguf(name: str) -> Path | None:
+    """The file of a name in another program's store: the first part of one that llama.cpp finds the others of."""
+    try:
+        found = resolve(name, network=False)
+    except SizeupError:
+        return None
+    if found.header is None or found.header.kind != "gguf" or not found.header.complete:
+        return None
+    first, *others = [Path(file.name) for file in found.header.files]
+    return first if first.is_file() and (not others or first.suffix == ".gguf") else None
 
 
 @contextlib.contextmanager
@@ -142,7 +159,7 @@ def needs_file(served: Served, wish: Wish) -> Served:
     if served.file is None and not wish.random:
         raise NotFound(
             f"the weights of {served.model.name} are not on this machine as a GGUF file",
-            hint="give the path of a GGUF file, or --random for random weights of the same shape",
+            hint="give the path of a GGUF file, a tag of Ollama, or --random for random weights of the same shape",
         )
     return served
 

@@ -11,6 +11,8 @@ import queue
 import time
 from typing import Any
 
+import numpy
+
 from sizeup.workers.llamacpp_server_text import Decoder, Text
 
 _TOP_K, _TOP_P = 40, 0.95
@@ -161,7 +163,6 @@ class Slots:
         binding = self._binding
         chain = binding.llama_sampler_chain_init(binding.llama_sampler_chain_default_params())
         if request.temperature <= 0:
-            binding.llama_sampler_chain_add(chain, binding.llama_sampler_init_greedy())
             return chain
         for part in (
             binding.llama_sampler_init_top_k(_TOP_K),
@@ -200,7 +201,7 @@ class Slots:
         request = slot.request
         if request is None:
             return
-        token = int(self._binding.llama_sampler_sample(slot.sampler, self._context, place))
+        token = self._chosen(slot, request, place)
         slot.last = time.perf_counter()
         slot.first = slot.last if slot.written == 0 else slot.first
         slot.written += 1
@@ -213,6 +214,13 @@ class Slots:
             self._finish(slot, "eos")
         elif slot.written >= request.most or len(slot.kept) >= self.length:
             self._finish(slot, "limit")
+
+    def _chosen(self, slot: Slot, request: Request, place: int) -> int:
+        """The next token. The likeliest is found in the logits themselves: a sampler copies the vocabulary first."""
+        if request.temperature > 0:
+            return int(self._binding.llama_sampler_sample(slot.sampler, self._context, place))
+        logits = self._binding.llama_get_logits_ith(self._context, place)
+        return int(numpy.ctypeslib.as_array(logits, (self._text.size,)).argmax())
 
     def _finish(self, slot: Slot, why: str) -> None:
         request, decoder = slot.request, self._decoders.pop(slot.number)

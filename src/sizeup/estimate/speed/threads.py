@@ -1,0 +1,31 @@
+"""A processor with fewer threads at work than it has cores."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sizeup.estimate.speed.ceilings import Ceilings
+
+#: Bytes/s that one core reads at most: lines in flight · line / latency, about 40 · 64 B / 100 ns. Measured single-core
+#: STREAM runs lie between 12 (Skylake-SP) and 40 GB/s (Zen 4); Apple's cores reach 100.
+CORE_BANDWIDTH = 25e9
+
+
+def with_threads(ceilings: Ceilings, threads: int, cores: int) -> Ceilings:
+    """What is left of a processor's ceilings when only some cores work.
+
+    Computing: ceiling · threads / cores. Reading: min(bandwidth, threads · CORE_BANDWIDTH). As many threads as cores,
+    or more, change nothing. Known error: a factor of two in reading with one or two threads, as cores differ.
+    """
+    if threads >= cores:
+        return ceilings
+    share = threads / cores
+    return msgspec.structs.replace(
+        ceilings,
+        bandwidth=min(ceilings.bandwidth, threads * CORE_BANDWIDTH),
+        vector=ceilings.vector * share,
+        integer=ceilings.integer * share,
+        packed_matrix=ceilings.packed_matrix * share,
+        plain_matrix=ceilings.plain_matrix * share,
+        attention=ceilings.attention * share,
+    )
