@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,12 @@ from sizeup.engines.llamacpp.report import MeasuredRun
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.engines.llamacpp.simulate import SimulatedFootprint, as_mapped, batches, file_content, job, read_answers
 from sizeup.engines.llamacpp.weightless import weightless_file
-from sizeup.errors import MissingPart
+from sizeup.measure.llamacpp_road import ENVIRONMENT, Road, find_road, worker_python
+from sizeup.measure.llamacpp_road import PYTHON_VARIABLE as VARIABLE
 from sizeup.models.model import Model
-from sizeup.workers.host import WorkerDied, find_python, run_worker
+from sizeup.workers.host import WorkerDied, run_worker
 
-#: Names the Python of an environment with llama-cpp-python, before SIZEUP_WORKER_PYTHON.
-VARIABLE = "SIZEUP_LLAMACPP_PYTHON"
-ENVIRONMENT = "llamacpp"
+__all__ = ["ENVIRONMENT", "VARIABLE", "measure", "measure_file", "simulate", "simulate_file", "worker_python"]
 
 
 def simulate(
@@ -29,7 +27,7 @@ def simulate(
     """What llama.cpp would allocate for each setting, in their order.
 
     threads: also plan the CPU's work buffer for so many threads.
-    Raises MissingPart without llama-cpp-python, NotFound for a family that llama.cpp doesn't run, BadFile when it
+    Raises MissingPart without any llama.cpp, NotFound for a family that llama.cpp doesn't run, BadFile when it
     refuses the file, and SizeupError when the worker fails or takes longer than `timeout` seconds for one load.
     """
     found: dict[int, SimulatedFootprint] = {}
@@ -48,12 +46,13 @@ def simulate_file(
 
     A setting that makes llama.cpp abort is refused with its last words, and a new worker goes on behind it.
     """
+    road = find_road()
     found: list[SimulatedFootprint] = []
     while len(found) < len(settings):
         left = settings[len(found) :]
         events: list[dict[str, Any]] = []
         try:
-            _run("llamacpp_simulate.py", job(str(path), left, threads), timeout, events)
+            _run("llamacpp_simulate.py", job(str(path), left, threads), road, timeout, events)
             found += read_answers(events, left)
         except WorkerDied as died:
             if not any(event["part"] == "model" for event in events):
@@ -82,28 +81,20 @@ def measure_file(
     """A real load of a GGUF file: prefill and decode so many tokens."""
     events: list[dict[str, Any]] = []
     work = report.job(str(path), setting, prefill=prefill, decode=decode, threads=threads)
-    _run("llamacpp_measure.py", work, timeout, events)
+    _run("llamacpp_measure.py", work, Road(worker_python()), timeout, events)
     return report.read_run(events, setting, prefill=prefill, decode=decode)
 
 
-def worker_python() -> str:
-    """The Python that has llama-cpp-python. Raises MissingPart when there is none."""
-    named = os.environ.get(VARIABLE)
-    if not named:
-        return find_python(("llama_cpp",), ENVIRONMENT)
-    if not Path(named).is_file():
-        raise MissingPart(f"{VARIABLE} names {named!r}, which isn't there", hint=f"correct or unset {VARIABLE}")
-    return named
-
-
-def _run(script: str, work: dict[str, Any], timeout: float, results: list[dict[str, Any]]) -> None:
+def _run(script: str, work: dict[str, Any], road: Road, timeout: float, results: list[dict[str, Any]]) -> None:
     """Run a worker and keep its results as they come, so that those before a failure aren't lost."""
 
     def keep(event: dict[str, Any]) -> None:
         if event["event"] == "result":
             results.append(event)
 
-    run_worker(script, work, python=worker_python(), timeout=timeout, silence=timeout, on_event=keep)
+    if road.library:
+        work = work | {"library": road.library, "version": road.version}
+    run_worker(script, work, python=road.python, timeout=timeout, silence=timeout, on_event=keep)
 
 
 def _abort(died: WorkerDied) -> str:

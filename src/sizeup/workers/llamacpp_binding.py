@@ -67,8 +67,8 @@ class Log:
         return {}
 
 
-def started() -> tuple[Any, str]:
-    """The binding, ready, and its package's version.
+def started(library: str = "", version: str = "") -> tuple[Any, str]:
+    """The binding, ready, and its version: of the package, or of a libllama that was named.
 
     A failed assertion says its line, without a backtrace and without leaving a core file.
     """
@@ -77,11 +77,17 @@ def started() -> tuple[Any, str]:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from llama_cpp import __version__
-    from llama_cpp import llama_cpp as binding
+    binding: Any
+    if library:
+        from sizeup.workers.llamacpp_library import Library
+
+        binding = Library(library)
+    else:
+        from llama_cpp import __version__ as version
+        from llama_cpp import llama_cpp as binding
 
     binding.llama_backend_init()
-    return binding, __version__
+    return binding, version
 
 
 def fill(params: Any, values: dict[str, Any]) -> Any:

@@ -1,7 +1,8 @@
 """Worker: llama.cpp's own allocator, run dry on a GGUF file without weights.
 
     job     {"gguf": path, "model": {llama_model_params …}, "contexts": [{llama_context_params …}, …],
-             "work": whether to plan the CPU's work buffer too, which allocates the compute buffer for real}
+             "work": whether to plan the CPU's work buffer too, which allocates the compute buffer for real,
+             "library", "version": of a libllama to use instead of the package's}
     results {"part": "engine", "engine", "version", "system"}
             {"part": "model", "seconds", "parameters", "bytes", "description"}
             {"part": "context", "index", "seconds", "buffers": [{"name", "device", "host", "model", "context",
@@ -115,7 +116,7 @@ class Simulator:
 
 def work(job: dict[str, Any], say: Say) -> None:
     """Do one job."""
-    binding, version = started()
+    binding, version = started(job.get("library", ""), job.get("version", ""))
     log = Log(binding)
     system = binding.llama_print_system_info().decode()
     say("result", part="engine", engine="llama.cpp", version=version, system=system)
