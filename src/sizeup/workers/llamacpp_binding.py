@@ -77,17 +77,16 @@ def started(library: str = "", version: str = "") -> tuple[Any, str]:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    binding: Any
     if library:
         from sizeup.workers.llamacpp_library import Library
 
-        binding = Library(library)
+        found: tuple[Any, str] = Library(library), version
     else:
-        from llama_cpp import __version__ as version
-        from llama_cpp import llama_cpp as binding
+        import llama_cpp
 
-    binding.llama_backend_init()
-    return binding, version
+        found = llama_cpp.llama_cpp, llama_cpp.__version__
+    found[0].llama_backend_init()
+    return found
 
 
 def fill(params: Any, values: dict[str, Any]) -> Any:

@@ -81,7 +81,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
 class Library:
     """The functions of a libllama that the workers call, under the names that its Python package gives them."""
 
-    llama_log_callback = staticmethod(_LOG)
+    llama_log_callback: Any = staticmethod(_LOG)
 
     def __init__(self, path: str) -> None:
         """Open it. Raises RuntimeError when it can't be, or isn't laid out as this module has it."""
