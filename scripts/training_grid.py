@@ -75,6 +75,12 @@ MORE: dict[str, dict] = {
     "aria_text": {"moe_num_experts": 8, "moe_topk": 2, "intermediate_size": 384}, "vaultgemma": {"head_dim": 64},
     "minicpm3": {key: LATENT[key] for key in LATENT if key.endswith(("dim", "rank"))} | {"num_key_value_heads": 8},
     "llama4_text": SMALL_EXPERTS | {"num_experts_per_tok": 1, "intermediate_size_mlp": 1376, "head_dim": 64},
+    "bert": {"num_key_value_heads": None}, "roberta": {"num_key_value_heads": None, "pad_token_id": 1},
+    "electra": {"num_key_value_heads": None, "embedding_size": 256},
+    "distilbert": {
+        "num_key_value_heads": None, "hidden_size": None, "intermediate_size": None, "num_hidden_layers": None,
+        "num_attention_heads": None, "dim": 512, "hidden_dim": 1376, "n_layers": 4, "n_heads": 8,
+    },
 }  # fmt: skip
 FEW = ("bf16", "autocast checkpointed", "fp32", "lora", "eager")
 AUTOCAST = "bf16-autocast-fp32-weights"
@@ -95,16 +101,21 @@ DEFAULT = {
     "checkpointing": "none", "attention": "sdpa", "lora_rank": 16, "lora_targets": [], "lora_dropout": 0.0,
     "adapter_precision": "fp32", "double_quantization": True, "padding": False, "accumulating": False,
     "keeps_outputs": False, "gradient_clip": False, "sharding": "none", "data_parallel": 1,
-    "reshard": True, "tensor_parallel": 1,
+    "reshard": True, "bucket_views": False, "tensor_parallel": 1,
 }  # fmt: skip
 
 
-#: One rank of eight under FSDP2: architecture, and what the case sets.
+DDP = {"sharding": "ddp"}
+ONLY_TENSOR = {"sharding": "none", "data_parallel": 1, "tensor_parallel": 4}
+#: One rank of eight under FSDP2, or as the case says: architecture, and what the case sets.
 SHARDED: list[tuple[str, dict]] = [
     ("llama", {}), ("llama", {"precision": "fp32"}), ("llama", {"precision": AUTOCAST}), ("llama", {"reshard": False}),
     ("llama", {"precision": "fp32", "checkpointing": "full"}), ("llama", {"method": "lora"}),
     ("qwen3", {"precision": "fp32", "reshard": False}), ("gpt2", {"precision": "fp32"}),
-    ("mixtral", {"precision": "fp32"}),
+    ("mixtral", {"precision": "fp32"}), ("llama", DDP), ("gpt2", DDP | {"precision": AUTOCAST}),
+    ("llama", DDP | {"bucket_views": True, "checkpointing": "full", "batch": 1, "sequence": 64}),
+    ("llama", DDP | {"method": "lora"}), ("llama", ONLY_TENSOR), ("qwen3", ONLY_TENSOR | {"precision": AUTOCAST}),
+    ("llama", ONLY_TENSOR | {"checkpointing": "full", "batch": 1, "sequence": 64}),
 ]  # fmt: skip
 
 

@@ -80,7 +80,8 @@ def _by_all(build: Build, x: Value, hidden: int, m: Mixture, activation: str) ->
     logits = linear(tape, x, gate)
     scores = cast(tape, pointwise(tape, cast(tape, scale(tape, logits), 4), keeps_output=True), logits.item)
     whole = spread(tape, x, tokens * m.experts * hidden)
-    y = multiply(tape, whole, spread(tape, scores, scores.n))
+    y = routed = multiply(tape, whole, spread(tape, scores, scores.n))
+    del whole
     inner: Value = build.weight(
         "mlp.experts.gate_up_proj", 2 * m.experts * hidden * m.width, 2 * m.width, "experts", m.experts
     )
@@ -93,6 +94,7 @@ def _by_all(build: Build, x: Value, hidden: int, m: Mixture, activation: str) ->
     y = _grouped(tape, y, outer, tokens * m.experts * hidden)
     beside = _shared(build, x, hidden, m, activation)
     total = tape.result(tokens * hidden, y.item, (y,), lambda g: (_spread(g, tokens * m.experts * hidden),))
+    del routed, y
     return add(tape, beside, total)
 
 

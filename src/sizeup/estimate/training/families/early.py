@@ -95,7 +95,7 @@ def biogpt(cfg: Config) -> DecoderShape:
     """Learned positions, layer norms, biases, scaled embeddings, dropout on both halves."""
     return base(
         cfg, qkv_bias=True, output_bias=True, mlp_bias=True, norm="layer", mlp="plain", rotary=0.0,
-        activation=cfg.str("hidden_act", default="gelu"), embedding_scale="module",
+        activation=cfg.str("hidden_act", default="gelu"), embedding_scale="module", way=Way(softmax_in_fp32=False),
         residual_dropout=cfg.float("hidden_dropout_prob", default=0.1),
         embedding_dropout=cfg.float("hidden_dropout_prob", default=0.1),
         attention_dropout=cfg.float("attention_probs_dropout_prob", default=0.1),
