@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from sizeup.engines.llamacpp.footprint import footprint
+from sizeup.engines.llamacpp.overhead import host_overhead
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.errors import BadFile, NotFound
 from sizeup.estimate.footprint import DeviceFootprint, Footprint
@@ -87,7 +88,11 @@ def _llamacpp(row: Row, models: Models) -> dict[str, float]:
     found = footprint(model, setting, machine_of(row))
     if row.gpus:
         return _by_device(found, setting)
-    return _buffers(found.devices[0]) if row.kind == "simulate" else _process(found.devices[0], setting)
+    if row.kind == "simulate":
+        return _buffers(found.devices[0])
+    texts = row.workload.get("weights") != "random"
+    overhead = host_overhead(model, setting.ubatch_tokens, setting.format, texts).value
+    return _process(found.devices[0], setting, overhead)
 
 
 def _items(device: DeviceFootprint) -> Counter[str]:
@@ -117,7 +122,7 @@ def _by_device(found: Footprint, setting: LlamaSetting) -> dict[str, float]:
     return {**parts, "cache": found.component("cache"), **compute, "compute.host": _items(host)["compute"]}
 
 
-def _process(device: DeviceFootprint, setting: LlamaSetting) -> dict[str, float]:
+def _process(device: DeviceFootprint, setting: LlamaSetting, overhead: float) -> dict[str, float]:
     """What the process holds: with mmap the whole file is mapped, and repacked weights are there twice."""
     amounts = _items(device)
     weights, repacked = amounts["weights"], amounts["repacked weights"]
@@ -126,9 +131,9 @@ def _process(device: DeviceFootprint, setting: LlamaSetting) -> dict[str, float]
     return {
         "cache": amounts["cache"],
         "compute": amounts["compute"] - amounts["output compute"],
-        "overhead": amounts["overhead"],
+        "overhead": overhead,
         "mapped": mapped,
-        "total": mapped + own + amounts["overhead"],
+        "total": mapped + own + overhead,
     }
 
 

@@ -146,7 +146,7 @@ def _host(machine: Machine, parts: Parts, model: Model, setting: LlamaSetting, b
         ("compute", "compute buffer", compute.host, _compute_formula(setting)),
         ("compute", "output buffer", output_bytes(model, setting), f"{setting.parallel} × vocabulary × 4 B"),
     )
-    items = [*_items(rows), item("overhead", _overhead(model))]
+    items = [*_items(rows), item("overhead", _overhead(model, setting.ubatch_tokens, setting.format))]
     return device_footprint(machine.cpu.name, items, budget.host.usable_bytes)
 
 
