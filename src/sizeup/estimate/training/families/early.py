@@ -173,7 +173,10 @@ def codegen(cfg: Config) -> DecoderShape:
 
 
 def falcon(cfg: Config) -> DecoderShape:
-    """One matrix of all heads' queries, keys and values, halves side by side, a mask even where none is needed."""
+    """One matrix of all heads' queries, keys and values, halves side by side, a mask even where none is needed.
+
+    With linear biases (falcon-rw) every head has a mask of its own, of numbers.
+    """
     new, several = cfg.bool("new_decoder_architecture", default=False), cfg.bool("multi_query", default=True)
     heads = cfg.int("num_attention_heads", "n_head")
     groups = cfg.int("num_kv_heads", "n_head_kv", default=heads)
@@ -181,15 +184,15 @@ def falcon(cfg: Config) -> DecoderShape:
     norms = cfg.optional_int("num_ln_in_parallel_attn") or (2 if new else 1)
     order = ("falcon2" if new and norms == 2 else "falcon") if beside else "pre"
     b, p = cfg.bool("bias", default=False), cfg.float("hidden_dropout", default=0.0)
-    hidden = cfg.int("hidden_size")
+    hidden, linear = cfg.int("hidden_size"), cfg.bool("alibi", default=False)
     return base(
         cfg, ffn=cfg.int("ffn_hidden_size", default=4 * hidden), kv_heads=groups if new else 1 if several else heads,
         qkv="grouped" if new else "indexed" if several else "selected", qkv_bias=b, output_bias=b, mlp_bias=b,
         product_bias=b, norm="layer", order=order, mlp="plain",
-        activation=cfg.str("activation", default="gelu"), rotary=0.0 if cfg.bool("alibi", default=False) else 1.0,
-        always_masked=True,
+        activation=cfg.str("activation", default="gelu"), rotary=0.0 if linear else 1.0,
+        always_masked=True, alibi="mask" if linear else "",
         way=Way(
-            softmax_in_fp32=False, scaled=False, copied=True, broadcast=several and not new and heads > 1
+            softmax_in_fp32=linear, scaled=linear, copied=True, broadcast=several and not new and heads > 1
         ), residual_dropout=p, attention_dropout=0.0,
         tied=cfg.bool("tie_word_embeddings", default=True), names=BLOOM_NAMES,
     )  # fmt: skip

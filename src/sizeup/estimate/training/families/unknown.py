@@ -2,7 +2,7 @@
 
 Norms on both sides of both halves and on queries and keys, biases, experts wherever there are any, everything written
 out in Python that has a soft cap or linear biases. Against simulated steps of families that have programs of their own
-this is over by a tenth in the median.
+this is over by a sixth in the median, and under by more than 2 % in one case of a hundred.
 """
 
 from __future__ import annotations
