@@ -82,7 +82,7 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
         x = tape.result(x.n // shape.sequence_ways, x.item, (x,), whole_size(tape, x.n, x.item))
     if shape.embedding_norm:
         x = norm(build, shape, "embedding_norm", x, shape.hidden)
-    if shape.alibi:
+    if shape.alibi in {"cast", "wide"}:
         state.held["alibi"] = alibi(build, shape)
     for window in set(shape.windows or (None,)):
         state.held[f"mask {window}"] = make_mask(
@@ -94,6 +94,8 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
             filled=shape.way.filled,
             always=shape.always_masked,
         )
+    if shape.alibi == "mask":
+        state.held["mask None"] = tape.value(build.tokens * shape.head_count * build.sequence, x.item)
     if shape.rotary:
         dim = round(shape.head_dim * shape.rotary) // (2 if shape.rotary_halved else 1)
         state.held["rotary"] = [

@@ -22,7 +22,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     Falcon), others (cut in three). qkv_clipped: clamped. product_bias: biases are added after the product. way: how
     eager attention is written. eager_only: it always is. always_masked: a mask even where none is needed. windows: of
     each layer, None where it sees all. alibi: numbers for each head and key are added to the scores, `cast` to the
-    stream's type or `wide` in fp32.
+    stream's type or `wide` in fp32, or are a `mask` of each head (falcon-rw).
 
     Positions. rotary: share of a head that turns (0: none). rotary_back: turned in the table's type, cast back.
     rotary_joined: the turned part is joined to the rest even if there is none. rotary_wide: tables in fp32.
