@@ -239,8 +239,11 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         {},
         {"format": "", "outputs": 0},
         (
-            "ik_llama.cpp, a fork; weights in a recipe of its own (only their sum is known). Both compute buffers hold "
-            "four copies of the graph's inputs for pipelining, and the second one all logits."
+            "ik_llama.cpp, a fork; weights in a recipe of its own (only their sum is known). Older versions, and "
+            "the fork, take the mask in single precision and halve it on the first GPU: four copies in flight of "
+            "32,768 × 512 × 4 B = 64 MiB and the half of 32 MiB, where today's first GPU holds four halves: +160 "
+            "MiB. The fork's fused experts need 16 MiB less. The second GPU gets halves then as now; the fork "
+            "keeps one result of 512 × 2,048 × 4 B less."
         ),
     ),
     "EleutherAI/pythia-2.8b": (
@@ -248,8 +251,11 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         {},
         {"format": "F16", "outputs": 0},
         (
-            "The GPU's buffer also holds the input embeddings that the host hands over: 512 × 2,560 × 4 B = 5 MiB. The "
-            "host's holds the same and the mask in single precision: 2,048 × 512 × 4 B = 4 MiB."
+            "Before July 2025 llama.cpp wrote values into the cache by copying; today's takes an index of 8 B for "
+            "each of 512 × 2,560 values: 10 MiB. It also reserves a batch of embeddings: 512 × 2,560 × 4 B = 5 "
+            "MiB. Without both the host's buffer is the published one: embeddings looked up, 5 MiB, and the mask, "
+            "2,048 × 512 × 4 B = 4 MiB. On the GPU the older version, without its copy of the indices, kept four "
+            "results of 5 MiB longer."
         ),
     ),
     "BAAI/bge-small-en-v1.5": (
@@ -257,8 +263,9 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 1536},
         {"format": "F16", "outputs": 0},
         (
-            "This older llama.cpp kept a cache for encoders: 12 layers × 512 cells × 2 × 384 × 2 B = 9 MiB; today's "
-            "keeps none."
+            "This older llama.cpp kept a cache for encoders: 12 layers × 512 cells × 2 × 384 × 2 B = 9 MiB; "
+            "today's keeps none. Its compute buffer holds one result of 512 × 384 × 4 B = 0.75 MiB more than that "
+            "one did."
         ),
     ),
     "CohereLabs/c4ai-command-r-v01 (IQ4-class)": (
@@ -266,8 +273,9 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         {},
         {"format": "", "outputs": 0, "flash_attention": "off"},
         (
-            "The mix isn't named, so weights can't be compared. Two GPUs: the buffer also holds copies of the graph's "
-            "inputs for pipelining."
+            "The mix isn't named, so weights can't be compared. Before July 2025 llama.cpp wrote values into the "
+            "cache by copying; today's takes an index of 8 B for each of 512 × 8,192 values, in four copies for "
+            "pipelining: 128 MiB. Without them the estimate is the published buffer."
         ),
     ),
 }

@@ -72,3 +72,30 @@ def test_every_llamacpp_row_of_the_truth_is_read(truth_dir):
 
     assert sum(len(row.components) for row in rows) >= 12
     assert all(row.source for row in rows)
+
+
+def test_every_published_load_is_reproduced_or_explained():
+    """A buffer within a hundredth of its estimate speaks for itself; every other has its reason beside it."""
+    from sizeup.measure.ledger import shipped
+    from sizeup.measure.published_loads import published_loads
+
+    loads = published_loads(*shipped())
+
+    assert {load.run for load in loads} >= {"EleutherAI/pythia-2.8b", "Qwen3-30B-A3B"}
+    for load in loads:
+        assert load.known > 0
+        assert load.source
+        same = load.error is not None and abs(load.error) < 0.01
+        assert same or " B" in load.note, f"{load.run} {load.component}"
+
+
+def test_a_load_without_its_setting_is_named_and_not_estimated():
+    from sizeup.measure.published_loads import published_loads
+    from sizeup.measure.rows import Row
+
+    row = Row(
+        "measure", "m", "llama.cpp", {"cache": 5, "weights.GPU0": 3, "weights.host": 4}, "a page", method="published"
+    )
+
+    found = {load.component: load for load in published_loads([row], {})}
+    assert (found["weights"].known, found["weights"].estimated, found["cache"].error) == (7, None, None)

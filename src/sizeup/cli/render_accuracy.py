@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from sizeup.cli import text
 from sizeup.measure.accuracy import Accuracy
+from sizeup.measure.published_loads import PublishedLoad
 from sizeup.measure.training_accuracy import PublishedStep
 from sizeup.operations.accuracy import AccuracyReport
-from sizeup.quantity.units import GIB
+from sizeup.quantity.units import GIB, MIB
 
 
 def render(report: AccuracyReport, *, explain: bool) -> list[str]:
@@ -29,6 +30,7 @@ def render(report: AccuracyReport, *, explain: bool) -> list[str]:
         rows = [(c.component, f"{c.rows:,}", f"{c.share:.0%}") for c in report.ranges]
         lines += [f"  {line}" for line in text.table(rows, align="<>>")]
     lines += _published(report, explain=explain)
+    lines += _loads(report) if report.named else ()
     if report.skipped:
         lines.append(text.dim(f"{len(report.skipped)} rows could not be compared (--explain names them)"))
     if explain:
@@ -44,7 +46,8 @@ def _published(report: AccuracyReport, *, explain: bool) -> Iterator[str]:
         return
     yield ""
     if not report.named:
-        yield text.dim(f"{len(report.published)} published training steps are among them (--published names each)")
+        count = len(report.published) + len({load.run for load in report.loads})
+        yield text.dim(f"{count} published training steps and loads are among them (--published names each)")
         return
     yield text.heading("Training steps that others published", "GiB; ~ the nearest that is estimated stands in")
     rows = [_step(step) for step in report.published]
@@ -54,6 +57,24 @@ def _published(report: AccuracyReport, *, explain: bool) -> Iterator[str]:
         notes = {step.note: step.run for step in report.published if step.note}
         for note, run in notes.items():
             yield from text.wrap(f"{run}: {note}")
+
+
+def _loads(report: AccuracyReport) -> Iterator[str]:
+    """Published loads of llama.cpp, buffer by buffer, and why today's differ."""
+    if not report.loads:
+        return
+    yield ""
+    yield text.heading("Loads of llama.cpp that others published", "MiB")
+    header = ("", "buffer", "figure", "estimate", "error")
+    yield from text.table([_load(load) for load in report.loads], header=header, align="<<>>>")
+    for note, run in {load.note: load.run for load in report.loads if load.note}.items():
+        yield from text.wrap(f"{run}: {note}")
+
+
+def _load(load: PublishedLoad) -> tuple[str, ...]:
+    estimated = "" if load.estimated is None else f"{load.estimated / MIB:,.2f}"
+    error = "not said enough" if load.error is None else _percent(load.error, sign=True)
+    return (load.run, load.component, f"{load.known / MIB:,.2f}", estimated, error)
 
 
 def _step(step: PublishedStep) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """How far off the estimates are: every row of the ledger estimated again and compared, part by part.
 
 The rows that ship with sizeup and those of your own ledger count alike; --mine leaves the shipped ones out. Speed is
-judged by published rows that a fit without their device predicted. --published names each published training step.
---picture writes the errors as an SVG.
+judged by published rows that a fit without their device predicted. --published names each published load
+and training step. --picture writes the errors as an SVG.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sizeup.measure.accuracy import FIELDS, Accuracy, Skipped, judge, summarize
 from sizeup.measure.coverage import Coverage, coverage
 from sizeup.measure.ledger import Ledger, default_path, shipped
 from sizeup.measure.picture import picture
+from sizeup.measure.published_loads import PublishedLoad, published_loads
 from sizeup.measure.speed_accuracy import speed_comparisons
 from sizeup.measure.training_accuracy import PublishedStep, published_steps, range_coverage
 
@@ -27,7 +28,7 @@ class AccuracyRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     by: Annotated[str, Meta(description=f"Group by, with commas: {', '.join(FIELDS)}.")] = "evidence,engine,component"
     mine: Annotated[bool, Meta(description="Only rows of your own ledger.")] = False
-    published: Annotated[bool, Meta(description="Name each training step that others published.")] = False
+    published: Annotated[bool, Meta(description="Name each load and training step that others published.")] = False
     picture: Annotated[str, Meta(description="Write the errors as a picture to this SVG file.")] = ""
 
 
@@ -44,6 +45,7 @@ class AccuracyReport(msgspec.Struct, frozen=True):
     skipped: tuple[Skipped, ...]
     ranges: tuple[Coverage, ...] = ()
     published: tuple[PublishedStep, ...] = ()
+    loads: tuple[PublishedLoad, ...] = ()
     speed: tuple[Accuracy, ...] = ()
     named: bool = False
     picture: str | None = None
@@ -70,6 +72,7 @@ def accuracy(request: AccuracyRequest) -> AccuracyReport:
         skipped=judged.skipped,
         ranges=range_coverage(rows, models),
         published=published_steps(rows, models),
+        loads=published_loads(rows, models),
         speed=summarize(held, ("evidence", "engine", "component")),
         named=request.published,
         picture=path,
