@@ -15,6 +15,7 @@ from sizeup.engines.llamacpp.graph import INT, Graph, Node
 from sizeup.engines.llamacpp.latent import latent
 from sizeup.engines.llamacpp.layers import Layer, Trunk, trunk
 from sizeup.engines.llamacpp.memo import by_model
+from sizeup.engines.llamacpp.per_layer import layer_inputs, with_layer_input
 from sizeup.engines.llamacpp.recurrent import recurrent
 from sizeup.engines.llamacpp.twists import twists_of
 from sizeup.engines.llamacpp.weights import HOST, typed_tensors
@@ -65,9 +66,11 @@ def build(model: Model, graph: Graph, sizes: Sizes, steps: tuple[Step, ...], fra
     b = Builder(graph, sizes, twists_of(layers.architecture), kernels, HOST)
     inside, outside = _weight_bytes(model, *frame.weights) if frame.backends else (({},) * len(layers.kinds), {})
     cur = _embed(b, layers, model.hidden, steps[0][1].compute if steps else HOST)
+    inputs = layer_inputs(b, layers, cur)
     for place, (kind, where) in enumerate(steps):
         b.enter(where, inside[kind], norm_stays=not frame.norms_follow)
-        cur = _layer(b, layers.kinds[kind], cur, last=place == len(steps) - 1)
+        layer = layers.kinds[kind]
+        cur = with_layer_input(b, layer, _layer(b, layer, cur, last=place == len(steps) - 1), inputs)
     b.enter(Where(frame.output, frame.output, *[frame.output_weights] * 3), outside)
     return graph.expand(_head(b, layers, cur, model.vocabulary))
 

@@ -74,11 +74,16 @@ def _facts(model: Model) -> _Facts:
     memories = layer_memories(model)
     return _Facts(
         cached=bool(memories),
-        one_key_head=len({m.key_head for m in memories if m.keys}) == 1,
-        one_value_head=len({m.value_head for m in memories if m.values}) == 1,
+        one_key_head=_alike({(m.window, m.key_head) for m in memories if m.keys}),
+        one_value_head=_alike({(m.window, m.value_head) for m in memories if m.values}),
         value_width=max((m.values for m in memories), default=0),
         all_rows="encoder" in twists_of(trunk(model).architecture),
     )
+
+
+def _alike(heads: set[tuple[int | None, int]]) -> bool:
+    """Whether all heads of a cache have one size: that of windows, and the one that sees everything."""
+    return bool(heads) and len({window for window, _ in heads}) == len(heads)
 
 
 def batch_tokens(setting: LlamaSetting) -> int:
