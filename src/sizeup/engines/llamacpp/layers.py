@@ -58,6 +58,11 @@ def _cached(mixer: Mixer) -> bool:
     return isinstance(mixer, Attention) and not mixer.cross
 
 
+def _reaches(mixers: tuple[Mixer, ...]) -> bool:
+    """Whether an encoder's layer sees only so far."""
+    return any(isinstance(m, Attention) and m.reach is not None for m in mixers)
+
+
 class Trunk:
     """The layers in order, each by the number of its kind, and what stands outside the layers."""
 
@@ -88,7 +93,7 @@ def trunk(model: Model) -> Trunk:
     memories = layer_memories(model)
     for number in sorted(blocks):
         block, tensors = blocks[number], by_layer.get(number, {})
-        windowed = bool(memories) and memories[len(order)].window is not None
+        windowed = memories[len(order)].window is not None if memories else _reaches(block.mixers)
         key = (frozenset(tensors.items()), block.mixers, block.feed_forward, windowed)
         if key not in known:
             known[key] = len(kinds)
