@@ -20,7 +20,19 @@ def attention(b: Builder, layer: Layer, mixer: Attention, source: Node) -> Node:
         gate = b.graph.op(mixed.shape, b.query_gate)
         mixed = b.graph.op(mixed.shape, mixed, gate, inplace=True)
         b.query_gate = None
+    if layer.has("attn_gate"):
+        mixed = _gated(b, layer, mixer, mixed, source)
     return b.multiply(layer, "attn_output" if layer.has("attn_output") else "attn_o", mixed)
+
+
+def _gated(b: Builder, layer: Layer, mixer: Attention, mixed: Node, source: Node) -> Node:
+    """The result times a gate made of what attention read: one value for each, or for each head."""
+    g = b.graph
+    gate = b.multiply(layer, "attn_gate", source)
+    if gate.shape[0] != mixer.heads:
+        return g.op(mixed.shape, mixed, gate, inplace=True)
+    heads = (mixer.value_dim, mixer.heads, b.sizes.tokens)
+    return g.view(g.like(g.view(mixed, heads), g.view(gate, (1, *heads[1:]))), mixed.shape)
 
 
 def _queries_keys_values(
