@@ -107,6 +107,8 @@ def _layer(b: Builder, layer: Layer, residual: Node, *, last: bool) -> Node:
         mixed = cross(b, layer, over_encoder, b.norm(residual))
     if last:
         mixed, residual = b.take_rows(mixed), b.take_rows(residual)
+    if "residual_first" in b.twists:
+        return _onto_residual(b, layer, mixed, residual)
     if not layer.has_mixer or not layer.has_feed_forward:
         return g.op(mixed.shape, mixed, residual, inplace=True)
     if layer.has("layer_output_norm") and layer.has("attn_output_norm"):
@@ -152,9 +154,20 @@ def _mix(b: Builder, layer: Layer, normed: Node, residual: Node) -> Node:
 def _parallel(b: Builder, layer: Layer, mixed: Node, normed: Node, residual: Node) -> Node:
     """Attention and feed-forward side by side on the same residual."""
     forward = feed_forward(b, layer, normed)
-    pair = (mixed, forward) if "attention_first" in b.twists else (forward, mixed)
+    if "attention_last" in b.twists:
+        pair, residual = (forward, residual), mixed
+    else:
+        pair = (mixed, forward) if "attention_first" in b.twists else (forward, mixed)
     both = b.graph.op(forward.shape, *pair, inplace=True)
     return b.graph.op(both.shape, both, residual, inplace=True)
+
+
+def _onto_residual(b: Builder, layer: Layer, mixed: Node, residual: Node) -> Node:
+    """Each half is added to the residual, and takes over its memory."""
+    g = b.graph
+    middle = g.op(mixed.shape, residual, mixed, inplace=True)
+    forward = feed_forward(b, layer, b.norm(middle, "ffn_norm"))
+    return g.op(forward.shape, middle, forward, inplace=True)
 
 
 def _post_norm_layer(b: Builder, layer: Layer, mixed: Node, residual: Node) -> Node:

@@ -21,6 +21,8 @@ ZERO_HEADS = frozenset({"jamba", "plamo2", "granitehybrid", "nemotron_h", "nemot
                         "kimi-linear", "deci"})  # fmt: skip
 #: Architectures whose feed-forward length is zero in layers that have none.
 ZERO_WIDTHS = frozenset({"nemotron_h", "nemotron_h_moe", "deci"})
+#: Architectures that norm by root mean squares when the file has an epsilon for that.
+LAYER_NORM_BY_EPSILON = frozenset({"cohere2moe"})
 SOFTMAX, SIGMOID, TOPK_SOFTMAX, SQRT_SOFTPLUS = 1, 2, 3, 4
 GATING = {"gpt-oss": TOPK_SOFTMAX, "deepseek4": SQRT_SOFTPLUS}
 
@@ -76,6 +78,8 @@ def metadata(architecture: str, model: Model, tensors: Sequence[GgufTensor]) -> 
         **_recurrent(layers, tensors),
         **_constants(layers.count, tensors),
     }
+    if architecture in LAYER_NORM_BY_EPSILON:
+        del sizes["attention.layer_norm_rms_epsilon"]
     return {
         "general.architecture": architecture,
         "general.name": model.name,

@@ -2,7 +2,7 @@
 
 layer_norm: norms with mean and variance, which never work in place. plain_norm: norms without weights.
 parallel_norms: attention and feed-forward side by side, each with a norm of its own.
-attention_first: of two halves side by side, attention is computed first.
+attention_first: of two halves side by side, attention is computed first; attention_last: it is added last.
 no_rope: no rotary positions; rope_in_windows: only in layers with a window; mrope: four positions each.
 relative_bias: a learned bias of scores by distance. scaled_queries: a factor for each position.
 late_softmax: the router's softmax is over the chosen experts only. raw_choice: experts are chosen by the router's
@@ -11,7 +11,7 @@ experts.
 norm_first: the first norm is computed before states are gathered. repeated_keys: a delta net copies keys for each
 value head. step_norms: Mamba norms its steps, inputs and outputs without weights.
 late_rows: rows without logits are dropped only after the last norm, whose full result stays. headless: no logits.
-encoder: every token of a batch may be asked for.
+residual_first: what a half adds goes into the residual's memory. encoder: every token of a batch may be asked for.
 
 Source: src/models/*.cpp, llama.cpp 0.5.0 (0c1e570).
 """
@@ -24,7 +24,7 @@ _TWISTS = {
     "bloom": "layer_norm no_rope",
     "codeshell": "layer_norm",
     "cohere2": "layer_norm rope_in_windows",
-    "cohere2moe": "layer_norm late_rows",
+    "cohere2moe": "layer_norm late_rows attention_last rope_in_windows",
     "command-r": "layer_norm",
     "dbrx": "layer_norm",
     "eurobert": "headless",
@@ -41,6 +41,8 @@ _TWISTS = {
     "jina-bert-v3": "layer_norm headless",
     "gemma-embedding": "headless",
     "kimi-linear": "norm_first no_rope",
+    "lfm2": "residual_first",
+    "lfm2moe": "residual_first",
     "llama4": "weights_first plain_weights raw_choice scaled_queries",
     "modern-bert": "layer_norm headless",
     "mpt": "layer_norm no_rope",
