@@ -10,7 +10,7 @@ import msgspec
 from sizeup.engines.llamacpp.attention import attention, cross
 from sizeup.engines.llamacpp.backends import CPU, Backend
 from sizeup.engines.llamacpp.builder import Builder, Sizes, Where
-from sizeup.engines.llamacpp.feedforward import feed_forward
+from sizeup.engines.llamacpp.feedforward import beside_experts, feed_forward
 from sizeup.engines.llamacpp.graph import INT, Graph, Node
 from sizeup.engines.llamacpp.latent import latent
 from sizeup.engines.llamacpp.layers import Layer, Trunk, trunk
@@ -121,9 +121,11 @@ def _layer(b: Builder, layer: Layer, residual: Node, *, last: bool) -> Node:
     if after and layer.has("post_attention_norm"):
         mixed = b.norm(mixed, "post_attention_norm")
     middle = g.op(mixed.shape, mixed, residual, inplace=True)
-    forward = feed_forward(
-        b, layer, b.norm(middle, "ffn_norm", "post_attention_norm", "attn_output_norm") if before else middle
-    )
+    if layer.has("pre_ffw_norm_2"):
+        forward = beside_experts(b, layer, middle)
+    else:
+        normed = b.norm(middle, "ffn_norm", "post_attention_norm", "attn_output_norm") if before else middle
+        forward = feed_forward(b, layer, normed)
     if after:
         forward = b.norm(forward, "post_ffw_norm")
     return g.op(forward.shape, forward, middle, inplace=True)

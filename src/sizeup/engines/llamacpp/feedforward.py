@@ -108,3 +108,12 @@ def feed_forward(b: Builder, layer: Layer, source: Node) -> Node:
         gate = b.graph.op((1, source.tokens), source)
         shared = b.graph.like(shared, gate)
     return b.graph.op(mixed.shape, mixed, shared, inplace=True)
+
+
+def beside_experts(b: Builder, layer: Layer, middle: Node) -> Node:
+    """Gemma 4: a dense feed-forward and routed experts side by side, each between norms of its own."""
+    dense = b.norm(mlp(b, layer, b.norm(middle, "ffn_norm")), "post_ffw_norm_1")
+    routed_by = b.norm(middle)
+    mixed = mixture(b, layer, b.norm(middle, "pre_ffw_norm_2"), routed_by)
+    b.graph.place = b.where.compute
+    return b.graph.op(dense.shape, dense, b.norm(mixed, "post_ffw_norm_2"), inplace=True)
