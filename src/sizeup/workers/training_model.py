@@ -23,8 +23,7 @@ def built(torch: Any, config: Any, setting: dict[str, Any], device: str) -> Any:
     import transformers
     from transformers.initialization import no_init_weights
 
-    seq2seq = getattr(config, "is_encoder_decoder", False)
-    auto = transformers.AutoModelForSeq2SeqLM if seq2seq else transformers.AutoModelForCausalLM
+    auto = _auto_class(transformers, config)
     chosen = {} if setting["attention"] == "sdpa" else {"attn_implementation": setting["attention"]}
     with torch.device(device), no_init_weights():
         model = auto.from_config(config, dtype=dtype_of(torch, setting), **chosen)
@@ -43,6 +42,16 @@ def built(torch: Any, config: Any, setting: dict[str, Any], device: str) -> Any:
     return model
 
 
+def _auto_class(transformers: Any, config: Any) -> Any:
+    """What builds the model with the head that it is trained with."""
+    if getattr(config, "is_encoder_decoder", False):
+        return transformers.AutoModelForSeq2SeqLM
+    masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
+    if masked and not getattr(config, "is_decoder", False):
+        return transformers.AutoModelForMaskedLM
+    return transformers.AutoModelForCausalLM
+
+
 def adapted(model: Any, setting: dict[str, Any]) -> Any:
     """The model with peft's adapters."""
     from peft import LoraConfig, get_peft_model
@@ -54,7 +63,7 @@ def adapted(model: Any, setting: dict[str, Any]) -> Any:
         target_modules=list(setting["lora_targets"]) or "all-linear",
         lora_dropout=setting["lora_dropout"],
         use_dora=setting["method"] == "dora",
-        task_type="CAUSAL_LM",
+        task_type="CAUSAL_LM" if hasattr(model, "prepare_inputs_for_generation") else None,
     )
     return get_peft_model(model, config, autocast_adapter_dtype=setting["adapter_precision"] == "fp32")
 

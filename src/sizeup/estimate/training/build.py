@@ -179,15 +179,19 @@ class Build:
         """Cohere's layer norm, written out in fp32."""
         return fp32_layer_norm(self.tape, x, self.weight(name, elements), width)
 
-    def embedding(self, name: str, rows: int, width: int, tokens: int) -> Value:
-        """A table looked up for `tokens` tokens; its gradient is a whole table."""
+    def embedding(self, name: str, rows: int, width: int, tokens: int, *, ways: int = 1) -> Value:
+        """A table looked up for `tokens` tokens; its gradient is a whole table.
+
+        ways: ranks that split the rows. The gradient is that of all rows, of which a rank sees its own
+        (torch 2.13, `distributed/tensor/_ops/_embedding_ops.py`).
+        """
         table = self.weight(name, rows * width, rows, "embedding")
         tape, n, item = self.tape, rows * width, table.item
 
         def backward(_g: Value) -> list[Value | None]:
-            result = tape.value(n, item)
+            whole = tape.value(n * ways, item)
             tape.transient(*[8 * tokens] * 5)
-            return [result]
+            return [Value(n, item, whole.storage)]
 
         return tape.result(tokens * width, item, (table,), backward)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sizeup.errors import BadInput
 from sizeup.estimate.training.architectures.bart import BartShape
 from sizeup.estimate.training.architectures.decoder import DecoderShape
+from sizeup.estimate.training.architectures.encoder import EncoderShape
 from sizeup.estimate.training.architectures.t5 import T5Shape
 from sizeup.estimate.training.optimizers import OPTIMIZERS
 from sizeup.estimate.training.settings import (
@@ -19,7 +20,7 @@ from sizeup.estimate.training.settings import (
     TrainSetting,
 )  # fmt: skip
 
-Shape = DecoderShape | T5Shape | BartShape
+Shape = DecoderShape | T5Shape | BartShape | EncoderShape
 
 _CHOICES = {
     "method": METHODS, "precision": PRECISIONS, "objective": OBJECTIVES, "sharding": SHARDINGS,
@@ -106,7 +107,7 @@ def _check_sequence(setting: TrainSetting, shape: Shape, context: int | None) ->
 
 
 def _has_position_table(shape: Shape) -> bool:
-    return isinstance(shape, DecoderShape) and shape.position_table > 0
+    return isinstance(shape, EncoderShape) or (isinstance(shape, DecoderShape) and shape.position_table > 0)
 
 
 def beyond_context(setting: TrainSetting, context: int | None) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from sizeup.errors import BadInput
-from sizeup.estimate.training import fsdp
-from sizeup.estimate.training.architectures import bart, decoder, t5
+from sizeup.estimate.training import fsdp, zero
+from sizeup.estimate.training.architectures import bart, decoder, encoder, t5
 from sizeup.estimate.training.architectures.bart import BartShape
 from sizeup.estimate.training.architectures.decoder import DecoderShape
+from sizeup.estimate.training.architectures.encoder import EncoderShape
 from sizeup.estimate.training.architectures.t5 import T5Shape
 from sizeup.estimate.training.build import Build, Method, Weight
 from sizeup.estimate.training.footprint import Rank, TrainFootprint, TrainItem, footprint, item, phases
@@ -25,7 +26,6 @@ from sizeup.estimate.training.step import (
     gradient_bytes,
     moments,
     state_bytes,
-    static_scaled,
     weight_bytes,
 )  # fmt: skip
 from sizeup.estimate.training.tape import (
@@ -38,7 +38,7 @@ from sizeup.estimate.training.tape import (
     rounded,
 )  # fmt: skip
 
-Shape = DecoderShape | T5Shape | BartShape
+Shape = DecoderShape | T5Shape | BartShape | EncoderShape
 
 #: Label of the log → component and name of its item.
 _ITEMS = {
@@ -107,7 +107,7 @@ def recorded(shape: Shape, setting: TrainSetting, layers: range | None = None) -
     )
     build = Build(tape, method_of(setting), setting.sequences, setting.sequence // setting.context_parallel)
     run = run_of(local, setting)
-    if isinstance(local, DecoderShape) and isinstance(shape, DecoderShape) and local.vocabulary < shape.vocabulary:
+    if isinstance(local, DecoderShape) and setting.tensor_parallel > 1 and not local.gathers_logits:
         run = msgspec.structs.replace(run, split_vocabulary=True)
     segments = _segments(local, run)
     try:
@@ -145,6 +145,8 @@ def _untrained(setting: TrainSetting, build: Build) -> BadInput:
 def _segments(shape: Shape, run: Run) -> list[Segment]:
     if isinstance(shape, T5Shape):
         return t5.segments(shape, run)
+    if isinstance(shape, EncoderShape):
+        return encoder.segments(shape, run)
     return bart.segments(shape, run) if isinstance(shape, BartShape) else decoder.segments(shape, run)
 
 
@@ -207,7 +209,10 @@ def _rank(step: Step, device: str, flights: int = 1) -> Rank:
         found.append(Moment("gradient clipping", "norms", level + clip_bytes(trained), 0, 0, True))
     stepping = 0 if setting.offload_optimizer else step.optimizer.step(trained)
     if setting.master_item:
-        stepping += sum(count * rounded(4 * weight.n) for weight, count in trained)
+        wide = sum(count * rounded(4 * weight.n) for weight, count in trained)
+        stepping += zero.share(wide, setting.data_parallel) if setting.sharding in {"zero1", "zero2"} else wide
+    if setting.tensor_parallel > 1:
+        stepping += own_rows(trained)
     found.append(Moment("optimizer step", "optimizer", level + stepping, 0, 0, True))
     best = max(found, key=lambda moment: moment.peak)
     items = _items(step, static, best, waiting - sum(received.values()), received)
@@ -234,6 +239,11 @@ def received_bytes(recording: Recording) -> dict[int, int]:
     return {label: -size for label, size in sums.items() if size < 0}
 
 
+def own_rows(trained: list[tuple[Weight, int]]) -> int:
+    """A rank's rows of the embedding's gradient, which is whole: the optimizer is given a copy of them."""
+    return sum(count * rounded(weight.n * weight.item) for weight, count in trained if weight.name == "embed_tokens")
+
+
 def clip_bytes(trained: list[tuple[Weight, int]]) -> int:
     """`clip_grad_norm_` with foreach: a norm for each gradient, and all of them stacked."""
     tensors = sum(count for _, count in trained)
@@ -244,20 +254,18 @@ def _static(step: Step) -> tuple[Static, int]:
     """Bytes before the step on the device, and those moved to the host."""
     setting, weights = step.setting, step.weights
     trained = [(weight, count) for weight, count in weights if weight.trains]
-    ways = setting.data_parallel
     as_master = [(msgspec.structs.replace(w, item=4), c) for w, c in trained] if setting.master_item else trained
     states = state_bytes(as_master, step.optimizer)
     masters = gradient_bytes(as_master) if setting.master_item else 0
     gradients = step.gathered_gradients or (gradient_bytes(trained) if setting.accumulating else 0)
     held = weight_bytes(weights)
     buckets = 0
-    if setting.sharding in {"zero1", "zero2"}:
-        states, masters = -(-states // ways), -(-masters // ways)
     if setting.replicated:
         buckets = sum(count * weight.n * weight.item for weight, count in trained)
         gradients = 0 if setting.bucket_views else gradients
     inputs = rounded(8 * setting.sequences * setting.sequence) * (3 if setting.padding else 2)
-    host = (states + masters if setting.offload_optimizer or step.optimizer.paged else 0) + (
+    owners = setting.data_parallel if setting.sharding in {"zero1", "zero2"} else 1
+    host = (zero.share(states + masters, owners) if setting.offload_optimizer or step.optimizer.paged else 0) + (
         held if setting.offload_weights else 0
     )
     static = Static(
@@ -270,7 +278,11 @@ def _static(step: Step) -> tuple[Static, int]:
         reference=held if setting.has_reference else 0,
         buckets=buckets,
     )
-    return static_scaled(static, setting.sharding, ways), host
+    if setting.sharding in {"zero1", "zero2"}:
+        static = zero.partitioned(
+            static, gradient_bytes(trained), setting.weight_item, int(setting.sharding[-1]), setting.data_parallel
+        )
+    return static, host
 
 
 def _items(step: Step, static: Static, best: Moment, waiting: int, received: dict[int, int]) -> tuple[TrainItem, ...]:
@@ -282,7 +294,7 @@ def _items(step: Step, static: Static, best: Moment, waiting: int, received: dic
         item("reference_model", "frozen reference", static.reference, "the weights once more, without gradients"),
         item("inputs_and_buffers", "token ids, labels, buffers", static.inputs + static.buffers, "8 bytes an id"),
         item("gradients", "gradients of earlier micro-batches", static.gradients, "one of every weight that trains"),
-        item("communication", "gradient buckets", static.buckets, "DDP copies gradients to buckets"),
+        item("communication", "gradient buckets", static.buckets, "gradients pass through buckets"),
         item("activations", "micro-batches in flight", waiting, "what the stage keeps of each"),
     ]
     by_component: dict[tuple[str, str], int] = {}

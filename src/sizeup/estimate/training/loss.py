@@ -20,17 +20,19 @@ def cross_entropy(
 ) -> Value:  # fmt: skip
     """The mean loss of `tokens` rows of logits.
 
-    shifted: labels are moved by one first. upcast: logits are made fp32 outside the loss.
+    shifted: labels are moved by one first. upcast: logits are made fp32 outside the loss; otherwise autocast leaves
+    the log-softmax in its own type, and only the likelihood takes a copy in fp32.
     divided: the sum is divided by the number of items of all micro-batches. split: each rank has a part of the
     vocabulary.
     """
     before, tape.label = tape.label, LOSS
-    wide = cast(tape, logits, 4) if upcast or tape.autocast else logits
+    wide = cast(tape, logits, 4) if upcast else logits
     labels = _shifted_labels(tape, tokens) if shifted else None
     if split:
         loss = _split_likelihood(tape, _split_log_softmax(tape, wide), labels)
     else:
-        loss = _likelihood(tape, _log_softmax(tape, wide), labels)
+        logs = _log_softmax(tape, wide)
+        loss = _likelihood(tape, cast(tape, logs, 4) if tape.autocast else logs, labels)
     if divided:
         loss = tape.result(1, 4, (loss,), lambda _g: (tape.value(1, 4),))
     tape.label = before

@@ -24,6 +24,8 @@ def split_shape(shape: DecoderShape, setting: TrainSetting) -> DecoderShape:
         "ffn": shape.ffn // ways,
         "vocabulary": -(-shape.vocabulary // ways),
         "sequence_ways": ways if setting.sequence_parallel else 1,
+        "vocabulary_ways": ways,
+        "gathers_logits": ways > 1 and not setting.loss_parallel,
     }
     if shape.mixture is not None:
         m = shape.mixture

@@ -134,13 +134,3 @@ def state_bytes(weights: list[tuple[Weight, int]], optimizer: Optimizer) -> int:
 def gradient_bytes(weights: list[tuple[Weight, int]]) -> int:
     """Bytes of the gradients of all that trains."""
     return sum(count * rounded(weight.n * weight.item) for weight, count in weights if weight.trains)
-
-
-def static_scaled(static: Static, sharding: str, ways: int) -> Static:
-    """ZeRO-2 keeps its share of accumulated gradients and two buckets of 500 million elements at most.
-
-    Source: Rajbhandari et al. 2020; DeepSpeed 0.17 defaults (`reduce_bucket_size`, `allgather_bucket_size` 5·10⁸).
-    """
-    if sharding != "zero2":
-        return static
-    return msgspec.structs.replace(static, gradients=-(-static.gradients // ways))

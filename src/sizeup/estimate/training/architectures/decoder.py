@@ -56,7 +56,7 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     if shape.mixture is not None and shape.mixture.adapted:
         build.unadapted = STACKED_NAMES
     tape.label = EMBEDDING
-    x = build.embedding("embed_tokens", shape.vocabulary, shape.hidden, build.tokens)
+    x = build.embedding("embed_tokens", shape.vocabulary, shape.hidden, build.tokens, ways=shape.vocabulary_ways)
     if shape.embedding_scale == "module":
         x = scale(tape, x)
     if run.input_gradients and not x.needs:

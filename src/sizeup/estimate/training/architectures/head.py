@@ -10,7 +10,7 @@ from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.loss import chunked_cross_entropy, cross_entropy, fused_cross_entropy
 from sizeup.estimate.training.program import State
 from sizeup.estimate.training.runs import Run
-from sizeup.estimate.training.tape import LOSS, Value
+from sizeup.estimate.training.tape import LOSS, Tape, Value
 
 
 def head_and_loss(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
@@ -27,6 +27,8 @@ def head_and_loss(build: Build, state: State, shape: DecoderShape, run: Run) -> 
         state.loss = split_loss(build, shape, run.loss, x)
         return
     logits = head(build, x, shape.hidden, shape.vocabulary, tied=shape.tied, bias=shape.head_bias)
+    if shape.gathers_logits:
+        logits = gathered(tape, logits, shape.vocabulary_ways)
     if shape.logit_softcap:
         logits = scale(tape, logits)
         logits = activate(tape, logits, "tanh")
@@ -36,6 +38,15 @@ def head_and_loss(build: Build, state: State, shape: DecoderShape, run: Run) -> 
     state.logits = logits
     del logits
     state.loss = cross_entropy(tape, state.logits, build.tokens, divided=run.divided, split=run.split_vocabulary)
+
+
+def gathered(tape: Tape, local: Value, ways: int) -> Value:
+    """All ranks' parts of the logits: received rank after rank, then joined along the vocabulary."""
+    n, whole = local.n, local.n * ways
+    received = tape.value(whole, local.item)
+    output = tape.result(whole, local.item, (local,), lambda g: (tape.value(n, g.item),))
+    del received
+    return output
 
 
 def split_loss(build: Build, shape: DecoderShape, kind: str, x: Value) -> Value:

@@ -36,6 +36,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     Around them. embedding_scale: who multiplies the embeddings, their `module` or the `model`. residual_dropout: of
     what is added to the stream, by the layer; half_dropout: by the half's own module. others: elements of a
     layer's weights that no part here has (of a model that isn't known). sequence_ways: ranks that split the stream.
+    vocabulary_ways: ranks that split embedding and head. gathers_logits: they gather the logits for the loss.
     """
 
     hidden: int
@@ -95,6 +96,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     latent: Latent | None = None
     others: int = 0
     sequence_ways: int = 1
+    vocabulary_ways: int = 1
+    gathers_logits: bool = False
 
     def name(self, module: str) -> str:
         """The name of a module as adapters ask for it."""
