@@ -77,6 +77,7 @@ class Builder:
         self.where = Where(*[graph.place] * 5)
         self.weight_bytes: dict[str, int] = {}
         self._inputs: dict[str, Node] = {}
+        self._cache_bytes: dict[tuple[str, int, bool], int] = {}
         self.query_gate: Node | None = None
         self._norm_place = graph.place
         self.chosen_tokens: Node | None = None
@@ -166,8 +167,11 @@ class Builder:
         """The keys or values of a layer in the cache, as a source."""
         s = self.sizes
         cells = (s.windowed if windowed else s.full) * s.streams
-        size = cells * elements * (s.key_bytes if what == "keys" else s.value_bytes) // CACHE_BLOCK
-        return self.graph.external(elements, cells, size=size, place=self.where.cache)
+        known = what, elements, windowed
+        if known not in self._cache_bytes:
+            block = s.key_bytes if what == "keys" else s.value_bytes
+            self._cache_bytes[known] = cells * elements * block // CACHE_BLOCK
+        return self.graph.external(elements, cells, size=self._cache_bytes[known], place=self.where.cache)
 
     def half_copies(self, keys: Node, values: Node | None) -> int:
         """Bytes that a fused attention kernel wants for keys and values in half precision."""

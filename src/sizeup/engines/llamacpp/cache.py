@@ -168,6 +168,30 @@ class CacheSizes(msgspec.Struct, frozen=True):
         return _pad(ceil_div(self.full, layer.compress))
 
 
+class _Traits(msgspec.Struct, frozen=True):
+    """What all layers together decide: the window, the most value elements of a token, sizes of heads, kinds of cache."""
+
+    window: int | None
+    widest: int
+    key_heads: tuple[int, ...]
+    value_heads: tuple[int, ...]
+    latent: bool
+    compressed: bool
+
+
+@by_model
+def _traits(model: Model) -> _Traits:
+    layers = layer_memories(model)
+    return _Traits(
+        window=next((m.window for m in layers if m.window is not None), None),
+        widest=max((m.values for m in layers), default=0),
+        key_heads=tuple(sorted({m.key_head for m in layers if m.keys})),
+        value_heads=tuple(sorted({m.value_head for m in layers if m.values})),
+        latent=any(m.latent for m in layers),
+        compressed=any(m.entries for m in layers),
+    )
+
+
 def cache_sizes(model: Model, setting: LlamaSetting) -> CacheSizes:
     """Cells for each sequence or for all.
 
@@ -176,11 +200,11 @@ def cache_sizes(model: Model, setting: LlamaSetting) -> CacheSizes:
     Compressed caches are never shared: with `-kvu` each sequence has one for the whole context.
     """
     context = _pad(setting.context)
-    layers = layer_memories(model)
+    traits = _traits(model)
     full = _pad(context // (1 if setting.unified else setting.parallel))
-    apart = not setting.unified or any(layer.entries for layer in layers)
+    apart = not setting.unified or traits.compressed
     streams = setting.parallel if apart else 1
-    window = next((m.window for m in layers if m.window is not None), None)
+    window = traits.window
     if window is None or setting.full_swa:
         return CacheSizes(full, full, streams, window)
     shared = 1 if apart else setting.parallel
@@ -253,8 +277,8 @@ def _tensor(elements: int, cells: int, dtype: str, backend: Backend) -> int:
 
 def check_cache_types(model: Model, setting: LlamaSetting) -> None:
     """Raises BadInput where llama.cpp refuses the cache types for this model, naming both and the way out."""
-    layers = layer_memories(model)
-    if any(layer.latent for layer in layers) and setting.cache_k.lower() != setting.cache_v.lower():
+    traits = _traits(model)
+    if traits.latent and setting.cache_k.lower() != setting.cache_v.lower():
         raise BadInput(
             f"latent attention keeps one cache: cache_k {setting.cache_k} and cache_v {setting.cache_v} differ",
             hint="give both the same type",
@@ -262,11 +286,11 @@ def check_cache_types(model: Model, setting: LlamaSetting) -> None:
     if setting.flash_attention == "off":
         return
     for option, dtype, heads in (
-        ("cache_k", setting.cache_k, {layer.key_head for layer in layers if layer.keys}),
-        ("cache_v", setting.cache_v, {layer.value_head for layer in layers if layer.values}),
+        ("cache_k", setting.cache_k, traits.key_heads),
+        ("cache_v", setting.cache_v, traits.value_heads),
     ):
         block = STORAGES[dtype.upper()].block_elements
-        wrong = next((head for head in sorted(heads) if head % block), None)
+        wrong = next((head for head in heads if head % block), None)
         if wrong is not None:
             raise BadInput(
                 f"{option} {dtype} has blocks of {block}, which don't divide a head of {wrong}",
@@ -283,20 +307,26 @@ def placed_cache(
     model: Model, setting: LlamaSetting, assignment: Assignment, backends: tuple[Backend, ...]
 ) -> PlacedCache:
     """The bytes of cache on each GPU and on the host: each layer's beside its weights, or all on the host (`-nkvo`)."""
-    layers = layer_memories(model)
     check_cache_types(model, setting)
     sizes = cache_sizes(model, setting)
-    widest = 0 if uses_flash_attention(setting) else max((m.values for m in layers), default=0)
+    widest = 0 if uses_flash_attention(setting) else _traits(model).widest
     kv, state, host_kv, host_state = [0] * len(backends), [0] * len(backends), 0, 0
-    known: dict[tuple[LayerMemory, Backend], tuple[int, int]] = {}
-    for number, layer in enumerate(layers):
-        place = assignment.layers[number] if setting.offload_kv and number < len(assignment.layers) else HOST
+    for layer, place, count in _by_place(model, assignment, setting.offload_kv):
         backend = CPU if place == HOST else backends[place]
-        sized = known.get((layer, backend))
-        if sized is None:
-            sized = known[layer, backend] = layer_bytes(layer, sizes, setting, backend, widest)
+        layer_kv, layer_state = layer_bytes(layer, sizes, setting, backend, widest)
         if place == HOST:
-            host_kv, host_state = host_kv + sized[0], host_state + sized[1]
+            host_kv, host_state = host_kv + count * layer_kv, host_state + count * layer_state
         else:
-            kv[place], state[place] = kv[place] + sized[0], state[place] + sized[1]
+            kv[place], state[place] = kv[place] + count * layer_kv, state[place] + count * layer_state
     return PlacedCache(tuple(kv), tuple(state), host_kv, host_state)
+
+
+@by_model
+def _by_place(model: Model, assignment: Assignment, offload_kv: bool) -> tuple[tuple[LayerMemory, int, int], ...]:
+    """Each kind of layer and where its cache is, with the number of such layers."""
+    places = assignment.layers if offload_kv else ()
+    counts: dict[tuple[LayerMemory, int], int] = {}
+    for number, layer in enumerate(layer_memories(model)):
+        here = layer, places[number] if number < len(places) else HOST
+        counts[here] = counts.get(here, 0) + 1
+    return tuple((layer, place, count) for (layer, place), count in counts.items())

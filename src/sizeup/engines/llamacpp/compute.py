@@ -23,7 +23,7 @@ from sizeup.engines.llamacpp.cache import (
 from sizeup.engines.llamacpp.layers import trunk
 from sizeup.engines.llamacpp.memo import by_model
 from sizeup.engines.llamacpp.reserve import Reserve
-from sizeup.engines.llamacpp.setting import UNQUANTIZED, LlamaSetting
+from sizeup.engines.llamacpp.setting import CACHE_TYPES, UNQUANTIZED, LlamaSetting
 from sizeup.engines.llamacpp.twists import twists_of
 from sizeup.engines.llamacpp.weights import HOST, Assignment
 from sizeup.formats.storage import STORAGES
@@ -34,6 +34,11 @@ OFFLOAD_TOKENS = 32
 COPIES = 4
 #: Context that is assumed where a model names none.
 DEFAULT_CONTEXT = 2048
+#: Cache type → bytes of CACHE_BLOCK elements.
+_BLOCK_BYTES = {
+    kind: CACHE_BLOCK // STORAGES[kind.upper()].block_elements * STORAGES[kind.upper()].block_bytes
+    for kind in CACHE_TYPES
+}
 
 
 class PlacedCompute(msgspec.Struct, frozen=True):
@@ -95,6 +100,7 @@ def batch_tokens(setting: LlamaSetting) -> int:
 def graph_sizes(model: Model, setting: LlamaSetting) -> Sizes:
     """The sizes of the graph that is reserved at start: a full ubatch over a full cache."""
     tokens, facts = batch_tokens(setting), _facts(model)
+    keys, values = setting.cache_k.lower(), setting.cache_v.lower()
     cells = cache_sizes(model, setting) if facts.cached else CacheSizes(tokens, tokens, 1, None)
     return Sizes(
         tokens=tokens,
@@ -104,22 +110,17 @@ def graph_sizes(model: Model, setting: LlamaSetting) -> Sizes:
         full=cells.full,
         windowed=cells.windowed,
         fused=uses_flash_attention(setting),
-        rotate_keys=facts.one_key_head and setting.cache_k.lower() not in UNQUANTIZED,
-        rotate_values=facts.one_value_head and setting.cache_v.lower() not in UNQUANTIZED,
+        rotate_keys=facts.one_key_head and keys not in UNQUANTIZED,
+        rotate_values=facts.one_value_head and values not in UNQUANTIZED,
         value_width=facts.value_width,
-        key_bytes=_block_bytes(setting.cache_k),
-        value_bytes=_block_bytes(setting.cache_v),
-        half_keys=setting.cache_k.lower() == "f16",
-        half_values=setting.cache_v.lower() == "f16",
+        key_bytes=_BLOCK_BYTES[keys],
+        value_bytes=_BLOCK_BYTES[values],
+        half_keys=keys == "f16",
+        half_values=values == "f16",
         snapshots=setting.recurrent_snapshots,
         encoder_tokens=model.context or DEFAULT_CONTEXT,
         cached=facts.cached,
     )
-
-
-def _block_bytes(cache_type: str) -> int:
-    storage = STORAGES[cache_type.upper()]
-    return CACHE_BLOCK // storage.block_elements * storage.block_bytes
 
 
 def compute_buffers(

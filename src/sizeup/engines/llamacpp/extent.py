@@ -63,10 +63,20 @@ class Extent:
     def __neg__(self) -> Extent:
         return Extent(self.case, -self.value, -self.form)
 
-    def __floordiv__(self, divisor: int) -> Extent:
-        if any(coefficient % divisor for coefficient, _ in polynomial(self.form)):
+    def __floordiv__(self, divisor: Any) -> Extent:
+        """A quotient without remainder, by a product of open sizes or a plain number."""
+        value, form = _both(divisor)
+        single = polynomial(form)
+        if len(single) != 1 or self.form % form:
             raise Irregular
-        return Extent(self.case, self.value // divisor, self.form // divisor)
+        if single[0][0] > 1 and any(count % single[0][0] for count, _ in polynomial(self.form)):
+            raise Irregular
+        return Extent(self.case, self.value // value, self.form // form)
+
+    def __index__(self) -> int:
+        """Where only a plain number will do, the size is fixed to it."""
+        self.case.zero.add(self.form - self.value)
+        return self.value
 
     def _sign(self, other: Any) -> int:
         """The sign of the difference, noted."""
@@ -135,7 +145,7 @@ def _factors(place: int) -> tuple[int, ...]:
 
 def evaluate(terms: Polynomial, values: tuple[int, ...]) -> int:
     """The polynomial for these open sizes."""
-    return sum(count * prod([values[number] for number in numbers]) for count, numbers in terms)
+    return sum([count * prod([values[number] for number in numbers]) for count, numbers in terms])
 
 
 def decisions(case: Case) -> Callable[[tuple[int, ...]], bool]:
@@ -144,6 +154,9 @@ def decisions(case: Case) -> Callable[[tuple[int, ...]], bool]:
     zero = [p for p in map(polynomial, case.zero) if p]
 
     def hold(values: tuple[int, ...]) -> bool:
-        return all(evaluate(p, values) > 0 for p in positive) and not any(evaluate(p, values) for p in zero)
+        for difference in positive:
+            if evaluate(difference, values) <= 0:
+                return False
+        return not any([evaluate(difference, values) for difference in zero])
 
     return hold

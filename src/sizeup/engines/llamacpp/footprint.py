@@ -80,7 +80,7 @@ def assignment_of(model: Model, setting: LlamaSetting, machine: Machine, budget:
     """Where each layer goes: `-ngl` layers over the GPUs by `--tensor-split`, else by their free memory."""
     used = gpus_in_use(setting, machine)
     if not used:
-        return assign(layer_count(model), 0, ())
+        return _on_the_host(model)
     if setting.split_mode == "none" or len(used) == 1:
         shares = tuple(1.0 if gpu == used[0] else 0.0 for gpu in range(len(machine.gpus)))
     elif setting.tensor_split:
@@ -92,6 +92,11 @@ def assignment_of(model: Model, setting: LlamaSetting, machine: Machine, budget:
         )
     wanted = ALL_LAYERS if setting.gpu_layers is None else setting.gpu_layers
     return assign(layer_count(model), wanted, shares)
+
+
+@by_model
+def _on_the_host(model: Model) -> Assignment:
+    return assign(layer_count(model), 0, ())
 
 
 def gpus_in_use(setting: LlamaSetting, machine: Machine) -> tuple[int, ...]:
@@ -157,7 +162,7 @@ Row = tuple[str, str, int, str]
 def _items(rows: Iterable[Row]) -> list[Item]:
     """What there is any of."""
     return [
-        item(component, leaf(name, amount, formula, source=VERSION))
+        Item(component, name, amount, leaf(name, amount, formula, source=VERSION))
         for component, name, amount, formula in rows
         if amount
     ]

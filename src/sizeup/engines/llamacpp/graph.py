@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import prod
+from operator import is_
 
 FLOAT, HALF, INT, LONG = 4, 2, 4, 8
 Shape = tuple[int, ...]
@@ -60,17 +61,22 @@ class Node:
         return self.shape[1] if len(self.shape) > 1 else 1
 
 
-def _trim(shape: Shape) -> Shape:
-    """The shape without trailing ones, how ggml compares shapes; an open size is more than one."""
-    end = len(shape)
-    while end > 1 and type(shape[end - 1]) is int and shape[end - 1] == 1:
+def _trim(layout: Shape) -> Shape:
+    """The layout without trailing ones: how ggml compares shapes."""
+    end = len(layout)
+    while end > 2 and layout[end - 1] == 1:
         end -= 1
-    return shape[:end]
+    return layout[:end]
 
 
 def _same(one: Shape | None, other: Shape | None) -> bool:
     """Whether two layouts are the same; open sizes are compared only where all else is."""
-    if one is None or other is None or len(one) != len(other):
+    if one is None or other is None:
+        return False
+    if len(one) == len(other) and all(map(is_, one, other)):
+        return True
+    one, other = _trim(one), _trim(other)
+    if len(one) != len(other):
         return False
     if any(a != b for a, b in zip(one, other, strict=True) if type(a) is int and type(b) is int):
         return False
@@ -88,7 +94,7 @@ class Graph:
 
     def input(self, *shape: int, element: int = FLOAT, place: int | None = None) -> Node:
         """A tensor that is filled before the graph runs."""
-        node = Node(shape, prod(shape) * element, layout=(element, *_trim(shape)), is_input=True)
+        node = Node(shape, prod(shape) * element, layout=(element, *shape), is_input=True)
         node.place = self.place if place is None else place
         return node
 
@@ -112,7 +118,7 @@ class Graph:
             size = self._sizes[shape, element] = prod(shape) * element
         if extra:
             size += extra
-        return Node(shape, size, sources, layout=(element, *_trim(shape)), inplace=inplace, place=self.place)
+        return Node(shape, size, sources, layout=(element, *shape), inplace=inplace, place=self.place)
 
     def like(self, source: Node, *others: Node) -> Node:
         """The result of an elementwise operation that may work in place: of the first source's shape."""
@@ -121,7 +127,7 @@ class Graph:
     def view(self, source: Node, shape: Shape | None = None, *, contiguous: bool = True) -> Node:
         """The same memory seen otherwise: a reshape (contiguous), a permutation, a slice."""
         kept = source.shape if shape is None else shape
-        layout = (FLOAT, *_trim(kept)) if contiguous and source.layout is not None else None
+        layout = (FLOAT, *kept) if contiguous and source.layout is not None else None
         return Node(kept, source.size, (source,), layout=layout, root=source.root or source)
 
     def store(self, cache: Node, *sources: Node) -> Node:
@@ -194,29 +200,34 @@ def with_copies(graph: Graph, copies: int = 1) -> tuple[list[Node], list[Node]]:
 class Lives:
     """The buffers of one place in the order they come and go.
 
-    events: (n, m) when buffer n is taken, (~n, m) when it is given back; m: the number of its size in `sizes`.
+    events: n when buffer n is taken, ~n when it is given back. numbers: for each event, which of `sizes` that is.
     """
 
     def __init__(self) -> None:
         self.buffers = 0
-        self.events: list[tuple[int, int]] = []
-        self._numbers: dict[int, int] = {}
+        self.events: list[int] = []
+        self.numbers: list[int] = []
+        self._known: dict[int, int] = {}
 
     @property
     def sizes(self) -> list[int]:
         """The sizes that occur."""
-        return list(self._numbers)
+        return list(self._known)
 
     def take(self, size: int) -> int:
         """The number of a new buffer."""
         buffer = self.buffers
-        self.buffers += 1
-        self.events.append((buffer, self._numbers.setdefault(size, len(self._numbers))))
+        self.buffers = buffer + 1
+        self._add(buffer, size)
         return buffer
 
     def give(self, buffer: int, size: int) -> None:
         """So much of a buffer is free again."""
-        self.events.append((~buffer, self._numbers.setdefault(size, len(self._numbers))))
+        self._add(~buffer, size)
+
+    def _add(self, event: int, size: int) -> None:
+        self.events.append(event)
+        self.numbers.append(self._known.setdefault(size, len(self._known)))
 
 
 class _Owners:
@@ -242,9 +253,7 @@ class _Owners:
                     self.release(source)
 
     def settle(self, node: Node) -> None:
-        """Find memory for a node, unless it has some or shows another's."""
-        if node.owned or node.external or node.root is not None:
-            return
+        """Find memory for a node that shows no other's."""
         node.owned = True
         if node.inplace:
             for source in node.sources:

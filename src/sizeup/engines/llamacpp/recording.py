@@ -10,7 +10,7 @@ from math import prod
 
 from sizeup.engines.llamacpp.extent import Case, decisions, form_of, polynomial
 from sizeup.engines.llamacpp.graph import Lives
-from sizeup.engines.llamacpp.replay import Growing, Run, replay
+from sizeup.engines.llamacpp.replay import Growing, Run, Script, replay
 
 #: Runs that are remembered for one graph.
 _LIMIT = 256
@@ -20,8 +20,9 @@ class _Place:
     """The buffers of one place: their coming and going, the polynomials of their sizes, and the runs over them."""
 
     def __init__(self, lives: Lives, alignment: int, along: int) -> None:
-        self._events, self._buffers, self._alignment, self._along = lives.events, lives.buffers, alignment, along
+        self._along = along
         self._sizes = [polynomial(form_of(size)) for size in lives.sizes]
+        self._script = Script(lives.events, lives.numbers, lives.buffers, alignment)
         self._products = tuple({numbers for size in self._sizes for _, numbers in size})
         occurring = {number for numbers in self._products for number in numbers}
         squared = any(numbers.count(along) > 1 for numbers in self._products)
@@ -35,7 +36,7 @@ class _Place:
         for start, run in runs:
             if run.low <= here - start <= run.high:
                 return run.peak(here - start)
-        run = replay(self._events, self._growing(values), self._buffers, self._alignment)
+        run = replay(self._script, self._growing(values))
         runs.append((here, run))
         return run.peak(0)
 

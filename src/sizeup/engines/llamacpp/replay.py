@@ -9,18 +9,29 @@ Source: ggml_dyn_tallocr_alloc and ggml_dyn_tallocr_free_tensor in ggml/src/ggml
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
 _ENDLESS = 1 << 62
 
 #: Bytes, and bytes more for each step of what grows.
 Growing = tuple[int, int]
-#: (n, m) when buffer n is taken, (~n, m) when it is given back; m: the number of its size.
-Event = tuple[int, int]
+
+
+class Script:
+    """The buffers of one place as they come and go, whatever their sizes.
+
+    events: n when buffer n is taken, ~n when it is given back. numbers: for each event, the number of its size.
+    """
+
+    def __init__(self, events: list[int], numbers: list[int], buffers: int, alignment: int) -> None:
+        self.events, self.numbers, self.buffers, self.alignment = events, numbers, buffers, alignment
+        self.taken = Counter([number for event, number in zip(events, numbers, strict=True) if event >= 0])
 
 
 class Run(msgspec.Struct, frozen=True):
-    """Where the end of memory was each time it moved up, with its growth; holds for low … high steps from here."""
+    """How far the end of memory went, for each growth that it had; holds for low … high steps from here."""
 
     ends: tuple[Growing, ...]
     low: int
@@ -31,30 +42,51 @@ class Run(msgspec.Struct, frozen=True):
         return max([end + growth * steps for end, growth in self.ends])
 
 
-def replay(events: list[Event], sizes: list[Growing], buffers: int, alignment: int) -> Run:
+def replay(script: Script, sizes: list[Growing]) -> Run:
     """Run the allocator: the largest end is the size of the place's buffer."""
-    memory = _Memory()
-    padded = [memory.padded(size, growth, alignment) for size, growth in sizes]
-    left, left_growth = _taken(events, padded)
-    places = [(0, 0)] * buffers
-    for buffer, number in events:
+    facts: set[Growing] = set()
+    padded = _padded(sizes, script.alignment, facts)
+    left = sum([count * padded[number][0] for number, count in script.taken.items()])
+    left_growth = sum([count * padded[number][1] for number, count in script.taken.items()])
+    places = [(0, 0)] * script.buffers
+    freed: list[_Block] = []
+    end = shift = top = climb = 0
+    ends = {0: 0}
+    for buffer, number in zip(script.events, script.numbers, strict=True):
         size, growth = padded[number]
         if not size:
             continue
         if buffer >= 0:
-            places[buffer] = memory.take(size, growth)
             left, left_growth = left - size, left_growth - growth
-        elif growth and memory.is_settled(left, left_growth):
+            block = _best_fit(freed, size, growth, facts) if freed else None
+            if block is not None:
+                places[buffer] = _take(freed, block, size, growth, facts)
+                continue
+            places[buffer] = end, shift
+            end, shift = end + size, shift + growth
+            ends[shift] = max(end, ends.get(shift, 0))
+            if end > top:
+                top, climb = end, shift
+        elif top - end >= left:  # even if all that is still taken were put at the end, it wouldn't go beyond the top
+            facts.add((top - end - left, climb - shift - left_growth))
             break
         else:
-            memory.give(*places[~buffer], size, growth)
-    return Run(tuple(memory.ends), *_reach(memory.facts))
+            start, moved = places[~buffer]
+            if start + size < end:
+                _give(freed, start, moved, size, growth)
+                continue
+            end, shift = start, moved
+            if freed and freed[-1].start + freed[-1].room == end:
+                last = freed.pop()
+                end, shift = last.start, last.shift
+    return Run(tuple([(end, shift) for shift, end in ends.items()]), *_reach(facts))
 
 
-def _taken(events: list[Event], sizes: list[Growing]) -> Growing:
-    """All that is ever taken, one after the other."""
-    taken = [sizes[number] for buffer, number in events if buffer >= 0]
-    return sum([size for size, _ in taken]), sum([growth for _, growth in taken])
+def _padded(sizes: list[Growing], alignment: int, facts: set[Growing]) -> list[Growing]:
+    """Rounded up to the alignment; what grows by fractions of it is known for this step only."""
+    if any(growth % alignment for _, growth in sizes):
+        facts |= {(0, 1), (0, -1)}
+    return [(-(-size // alignment) * alignment, growth) for size, growth in sizes]
 
 
 def _reach(facts: set[Growing]) -> tuple[int, int]:
@@ -78,96 +110,53 @@ class _Block:
         self.start, self.shift, self.room, self.growth = start, shift, room, growth
 
 
-class _Memory:
-    """One place's buffer: freed blocks by address, and the end of what is in use, from where on all is free.
+def _best_fit(freed: list[_Block], size: int, growth: int, facts: set[Growing]) -> _Block | None:
+    """The smallest freed block that is large enough, the last of equals. facts: what that rests on."""
+    best: _Block | None = None
+    for block in freed:
+        spare = block.room - size
+        if block.growth != growth:
+            facts.add((spare, block.growth - growth))
+        if spare < 0:
+            continue
+        if best is None:
+            best = block
+            continue
+        over = best.room - block.room
+        if best.growth != block.growth:
+            facts.add((over, best.growth - block.growth))
+        if over >= 0:
+            best = block
+    return best
 
-    ends: where the end was each time it moved up. facts: differences whose signs decided something. Each with its
-    growth.
-    """
 
-    __slots__ = ("end", "ends", "facts", "freed", "highest", "shift")
+def _take(freed: list[_Block], block: _Block, size: int, growth: int, facts: set[Growing]) -> Growing:
+    """The address of the front of a freed block, which is smaller from now, or gone."""
+    address = block.start, block.shift
+    block.start += size
+    block.shift += growth
+    block.room -= size
+    block.growth -= growth
+    if not block.room:
+        freed.remove(block)
+        facts |= {(0, block.growth), (0, -block.growth)}
+    elif block.growth:
+        facts.add((block.room - 1, block.growth))
+    return address
 
-    def __init__(self) -> None:
-        self.freed: list[_Block] = []
-        self.end = self.shift = 0
-        self.highest = (0, 0)
-        self.ends: set[Growing] = {self.highest}
-        self.facts: set[Growing] = set()
 
-    def padded(self, size: int, growth: int, alignment: int) -> Growing:
-        """Rounded up to the alignment; what grows by fractions of it is known for this step only."""
-        if growth % alignment:
-            self.facts |= {(0, 1), (0, -1)}
-        return -(-size // alignment) * alignment, growth
-
-    def is_settled(self, left: int, left_growth: int) -> bool:
-        """Whether what is still to be taken can't go beyond the highest end, even if all of it were put at the end."""
-        highest, growth = self.highest
-        room = highest - self.end - left
-        if room >= 0:
-            self.facts.add((room, growth - self.shift - left_growth))
-        return room >= 0
-
-    def take(self, size: int, growth: int) -> Growing:
-        """An address: in the best-fitting freed block, or at the end when none is large enough."""
-        block = self._best(size, growth) if self.freed else None
-        if block is None:
-            start, shift = self.end, self.shift
-            self.end, self.shift = end = start + size, shift + growth
-            self.ends.add(end)
-            self.highest = max(self.highest, end)
-            return start, shift
-        start, shift = block.start, block.shift
-        block.start, block.shift = start + size, shift + growth
-        block.room -= size
-        block.growth -= growth
-        if block.room:
-            self.facts.add((block.room - 1, block.growth))
-        else:
-            self.freed.remove(block)
-            self.facts |= {(0, block.growth), (0, -block.growth)}
-        return start, shift
-
-    def _best(self, size: int, growth: int) -> _Block | None:
-        """The smallest freed block that is large enough, the last of equals."""
-        best: _Block | None = None
-        for block in self.freed:
-            spare = block.room - size
-            if block.growth != growth:
-                self.facts.add((spare, block.growth - growth))
-            if spare < 0:
-                continue
-            if best is None:
-                best = block
-                continue
-            over = best.room - block.room
-            if best.growth != block.growth:
-                self.facts.add((over, best.growth - block.growth))
-            if over >= 0:
-                best = block
-        return best
-
-    def give(self, start: int, shift: int, size: int, growth: int) -> None:
-        """Take memory back, joined with what is free beside it."""
-        freed = self.freed
-        if start + size == self.end:
-            self.end, self.shift = start, shift
-            if freed and freed[-1].start + freed[-1].room == start:
-                last = freed.pop()
-                self.end, self.shift = last.start, last.shift
-            return
-        at = 0
-        for block in freed:
-            if block.start > start:
-                break
-            at += 1
-        before = freed[at - 1] if at else None
-        after = freed[at] if at < len(freed) else None
-        if after is not None and start + size == after.start:
-            size, growth = size + after.room, growth + after.growth
-            del freed[at]
-        if before is not None and before.start + before.room == start:
-            before.room += size
-            before.growth += growth
-        else:
-            freed.insert(at, _Block(start, shift, size, growth))
+def _give(freed: list[_Block], start: int, shift: int, size: int, growth: int) -> None:
+    """Take memory back, joined with freed blocks beside it."""
+    at = 0
+    for block in freed:
+        if block.start > start:
+            break
+        at += 1
+    if at < len(freed) and start + size == freed[at].start:
+        size, growth = size + freed[at].room, growth + freed[at].growth
+        del freed[at]
+    if at and freed[at - 1].start + freed[at - 1].room == start:
+        freed[at - 1].room += size
+        freed[at - 1].growth += growth
+    else:
+        freed.insert(at, _Block(start, shift, size, growth))

@@ -29,8 +29,9 @@ from sizeup.models.model import Model
 #: Kinds of graph that are remembered for one placement.
 _LIMIT = 256
 
-#: Numbers of the open sizes. Tokens of a sequence are counted in steps, so that their amounts stay aligned.
-_TOKENS, _FULL, _WINDOWED, _KEY_BYTES, _VALUE_BYTES = range(5)
+#: Numbers of the open sizes, the most used ones first. Tokens of a sequence are counted in steps, so that their amounts
+#: stay aligned; cells as they are padded.
+_TOKENS, _SEQUENCES, _FULL, _ROWS, _WINDOWED, _KEY_BYTES, _VALUE_BYTES = range(7)
 _TOKEN_STEP = 32
 
 
@@ -40,11 +41,12 @@ class Reserve:
     def __init__(self, model: Model, steps: tuple[Step, ...], frame: Frame) -> None:
         self._model, self._steps, self._frame = model, steps, frame
         self._kept = settled(steps)
+        self._halves = any(backend.halves_cache for backend in frame.backends)
         self._recordings: dict[Hashable, list[Recording]] = {}
 
     def peaks(self, sizes: Sizes) -> dict[int, int]:
         """Place → bytes."""
-        key, values = _opened(sizes)
+        key, values = _opened(sizes, halves=self._halves)
         known: list[Recording] = [*self._recordings.get(key, ()), *self._recordings.get(sizes, ())]
         for recording in known:
             if recording.holds(values):
@@ -77,25 +79,33 @@ class Reserve:
         return Recording(lives, alignments, case, along=_FULL if sizes.fused else _TOKENS)
 
 
-def _opened(sizes: Sizes) -> tuple[Hashable, tuple[int, ...]]:
-    """What makes graphs differ, and the sizes that may stay open. Tokens may unless they are odd."""
+def _opened(sizes: Sizes, *, halves: bool) -> tuple[Hashable, tuple[int, ...]]:
+    """What makes graphs differ, and the sizes that may stay open. Tokens may unless they are odd.
+
+    halves: whether it matters which caches are F16.
+    """
     s = sizes
     step = _TOKEN_STEP * s.sequences
-    tokens = 0 if s.tokens % step else s.tokens // step
-    fixed = 0 if tokens else s.tokens
-    rows = 0 if s.rows == s.tokens else s.rows
-    flags = (s.fused, s.rotate_keys, s.rotate_values, s.half_keys, s.half_values)
-    key = (fixed, rows, s.sequences, s.streams, s.snapshots, flags)
-    return key, (tokens, s.full // CELLS, s.windowed // CELLS, s.key_bytes, s.value_bytes)
+    fixed = (s.tokens, s.sequences) if s.tokens % step else ()
+    apart, every_row = s.streams == s.sequences, s.rows == s.tokens
+    stored = (s.half_keys, s.half_values) if halves else ()
+    key = (fixed, apart, every_row, s.snapshots, s.fused, s.rotate_keys, s.rotate_values, stored)
+    tokens = 0 if fixed else s.tokens // step
+    return key, (tokens, s.sequences, s.full // CELLS, s.rows, s.windowed // CELLS, s.key_bytes, s.value_bytes)
 
 
 def _with_open(sizes: Sizes, case: Case) -> Sizes:
     """The sizes, those open that may be."""
-    tokens = case.open(_TOKENS, _TOKEN_STEP * sizes.sequences) if case.values[_TOKENS] else sizes.tokens
+    tokens, sequences = sizes.tokens, sizes.sequences
+    if case.values[_TOKENS]:
+        sequences = case.open(_SEQUENCES, 1)
+        tokens = case.open(_TOKENS, _TOKEN_STEP) * sequences
     return msgspec.structs.replace(
         sizes,
         tokens=tokens,
-        rows=tokens if sizes.rows == sizes.tokens else sizes.rows,
+        rows=tokens if sizes.rows == sizes.tokens else case.open(_ROWS, 1),
+        sequences=sequences,
+        streams=sequences if sizes.streams == sizes.sequences else sizes.streams,
         full=case.open(_FULL, CELLS) if sizes.cached else tokens,
         windowed=case.open(_WINDOWED, CELLS) if sizes.cached else tokens,
         key_bytes=case.open(_KEY_BYTES, 1),

@@ -9,6 +9,7 @@ ggml_backend_alloc_ctx_tensors_from_buft in ggml/src/ggml-alloc.c, llama.cpp 0.5
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import msgspec
 
@@ -22,6 +23,8 @@ from sizeup.formats.storage import STORAGES, ceil_div
 from sizeup.models.model import Model
 
 HOST = -1
+#: More layers than there are: a header's numbers say nothing about which predict tokens.
+EVERY_LAYER = 1 << 30
 #: Tensors of the input layer: always on the host.
 _INPUT = ("token_embd.", "position_embd.", "token_types.", "per_layer_token_embd.")
 #: Architectures that look for a tied head before the embedding is there: what isn't mapped holds the table twice.
@@ -63,19 +66,20 @@ def typed_tensors(
     mtp: whether multi-token prediction layers are loaded (only speculation with them does).
     """
     anyway = LOADED_ANYWAY.get(mix_hparams(model).architecture, frozenset())
+    trunk = EVERY_LAYER if model.road == "gguf header" else model.layers
     written = [
-        tensor for tensor in gguf_tensors(model) if mtp or not _predicts(tensor, model) or _stem(tensor) in anyway
+        tensor for tensor in gguf_tensors(model) if mtp or not _predicts(tensor, trunk) or _stem(tensor) in anyway
     ]
     if mix_name:
         kinds = mix_types(mix_name, [t.gguf for t in written], hparams=mix_hparams(model), imatrix=imatrix)
     else:
         kinds = [tensor.stored or model.dtype.upper() for tensor in written]
-    return tuple(_typed(tensor, kind) for tensor, kind in zip(written, kinds, strict=True))
+    return tuple([_typed(tensor, kind) for tensor, kind in zip(written, kinds, strict=True)])
 
 
-def _predicts(tensor: Written, model: Model) -> bool:
-    """Whether a tensor belongs to a layer of multi-token prediction."""
-    return tensor.role == "mtp" or (tensor.layer >= model.layers and model.road != "gguf header")
+def _predicts(tensor: Written, trunk: int) -> bool:
+    """Whether a tensor belongs to a layer of multi-token prediction: one beyond the trunk's layers."""
+    return tensor.role == "mtp" or tensor.layer >= trunk
 
 
 def _stem(tensor: Written) -> str:
@@ -86,8 +90,13 @@ def _stem(tensor: Written) -> str:
 def _typed(tensor: Written, kind: str) -> Typed:
     zone = "layer" if tensor.layer >= 0 else "input" if tensor.name.startswith(_INPUT) else "output"
     expert = _EXPERTS.search(tensor.name) is not None
-    size = STORAGES[kind].bytes_of(tensor.shape)
+    size = _bytes_of(kind, tensor.shape)
     return Typed(tensor.name, kind, tensor.shape, tensor.layer, zone, expert, size)
+
+
+@lru_cache(1024)
+def _bytes_of(kind: str, shape: tuple[int, ...]) -> int:
+    return STORAGES[kind].bytes_of(shape)
 
 
 def file_bytes(model: Model, mix_name: str = "", imatrix: bool | None = None) -> int:
@@ -145,6 +154,10 @@ class Amount(msgspec.Struct, frozen=True):
             self.repacked + (padded if moved else 0),
         )
 
+    def with_(self, other: Amount) -> Amount:
+        """Both together."""
+        return Amount(self.gpu + other.gpu, self.plain + other.plain, self.repacked + other.repacked)
+
 
 class LayerTable(msgspec.Struct, frozen=True):
     """Bytes by zone. dense, experts: one amount a layer. tied: the second copy of a tied head; None without one.
@@ -175,12 +188,16 @@ def layer_table(
     empty = Amount()
     zones = {"input": empty, "output": empty}
     dense, experts = [empty] * count, [empty] * count
+    known: dict[tuple[str, tuple[int, ...], bool], Amount] = {}
     for tensor in typed_tensors(model, mix_name, imatrix, mtp):
         if tensor.zone != "layer":
             zones[tensor.zone] = zones[tensor.zone].plus(tensor, backend, rule)
             continue
+        alike = tensor.kind, tensor.shape, tensor.expert
+        if alike not in known:
+            known[alike] = empty.plus(tensor, backend, rule)
         group = experts if tensor.expert else dense
-        group[tensor.layer] = group[tensor.layer].plus(tensor, backend, rule)
+        group[tensor.layer] = group[tensor.layer].with_(known[alike])
     tied = tied_head(model, mix_name, imatrix)
     return LayerTable(
         zones["input"],
