@@ -11,13 +11,14 @@ from sizeup.engines.mlx.server import Mlx
 from sizeup.engines.ollama.server import Ollama
 from sizeup.engines.openai import OpenAI, chosen_model
 from sizeup.engines.protocol import Endpoint
+from sizeup.engines.transformers.server import Transformers
 from sizeup.engines.vllm.server import Vllm
 from sizeup.errors import BadInput
 
 #: In the order in which an address is asked what it is: the most telling first, then OpenAI's API; MLX's server can't
 #: be told from it.
 ENGINES: dict[str, OpenAI] = {
-    engine.name: engine for engine in (LlamaCpp(), Ollama(), Vllm(), LmStudio(), OpenAI(), Mlx())
+    engine.name: engine for engine in (LlamaCpp(), Transformers(), Ollama(), Vllm(), LmStudio(), OpenAI(), Mlx())
 }
 KEY_VARIABLE = "SIZEUP_API_KEY"
 _MARKS = ("http://", "https://")

@@ -1,7 +1,8 @@
 """Measure a model, or a server that runs: how fast it reads and writes, how long one waits, what it holds.
 
-MODEL is the path of a GGUF file, the address of a server (http://host:port), or any model that sizeup knows: that one
-is measured with random weights of the same shape, since bytes and speed don't depend on values. Each setting is warmed
+MODEL is the path of a GGUF file, the name that Ollama or LM Studio keeps one by, the address of a server
+(http://host:port), with --engine transformers a folder of safetensors, or any model that sizeup knows: that one is
+measured with random weights of the same shape, since bytes and speed don't depend on values. Each setting is warmed
 up, repeated, set beside the prediction and kept in the ledger at once, so that an interruption loses nothing that was
 finished. --memory measures a load's memory instead: the engine's own buffers, and the process by kind.
 """
@@ -40,7 +41,16 @@ from sizeup.measure.bench.runner import bench as measure_cells
 from sizeup.measure.ledger import Ledger, Selection, shipped
 from sizeup.measure.rows import ModelRecord, Row
 from sizeup.operations.prediction import predict
-from sizeup.operations.serving import Served, Wish, cores, local_gguf, planned, serving
+from sizeup.operations.serving import (
+    Served,
+    Wish,
+    cores,
+    has_weights,
+    local_gguf,
+    plain_format,
+    planned,
+    serving,
+)
 from sizeup.quantity.units import parse_tokens
 
 _LOCAL_HOSTS = {LOCAL, "localhost", "::1"}
@@ -60,7 +70,7 @@ class BenchRequest(msgspec.Struct, frozen=True, kw_only=True):
     compare: Annotated[str, Meta(description="Beside earlier runs: `last`, or another model's name.")] = ""
     html: Annotated[str, Meta(description="Write the report with charts to this HTML file.")] = ""
     engine: Annotated[
-        Literal["", "llama.cpp", "ollama", "vllm", "lmstudio", "mlx", "openai"],
+        Literal["", "llama.cpp", "ollama", "vllm", "lmstudio", "mlx", "openai", "transformers"],
         Meta(description="What the server is; default: it is asked."),
     ] = ""
     name: Annotated[str, Meta(description="Which of a server's models; default: its first.")] = ""
@@ -145,7 +155,7 @@ def _bench_served(request: BenchRequest, served: Served, wanted: tuple[Cell, ...
         client = Client(engine, endpoint, served.model.vocabulary or _vocabulary(endpoint))
 
         def expected(cell: Cell) -> Prediction:
-            return predict(served, cell, request.threads)
+            return predict(served, cell, request.threads, engine=engine.name)
 
         results = measure_cells(client, wanted, repetitions=request.repetitions, pid=server.pid, predict=expected)
         collected.collect(results, len(wanted), server)
@@ -255,7 +265,7 @@ def _wish(request: BenchRequest, wanted: tuple[Cell, ...]) -> Wish:
     )
     return Wish(
         model=request.model,
-        format=request.format,
+        format=plain_format(request.engine, request.format),
         contexts=(context,),
         setting=setting,
         random=request.random or local_gguf(request.model) is None,
@@ -276,7 +286,7 @@ def _subject(served: Served, endpoint: Endpoint) -> Subject:
         format=served.format,
         model=served.model,
         setting=served.plan.setting,
-        weights="random" if served.file is None else "file",
+        weights="file" if has_weights(endpoint.engine, served) else "random",
     )
 
 

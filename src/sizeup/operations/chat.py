@@ -1,4 +1,4 @@
-"""Talk to a model: a GGUF file that is started for it, or the address of a server that runs.
+"""Talk to a model: a GGUF file (or a tag of Ollama) that is started for it, or the address of a server that runs.
 
 The prompt template is the model's own. Ctrl-C stops an answer, Ctrl-D ends the chat. With --prompt it answers once.
 """
@@ -6,7 +6,7 @@ The prompt template is the model's own. Ctrl-C stops an answer, Ctrl-D ends the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import msgspec
 from msgspec import Meta
@@ -16,13 +16,16 @@ from sizeup.engines.openai import OpenAI
 from sizeup.engines.protocol import Ask, Endpoint, Message
 from sizeup.engines.registry import attach, engine_named, is_address
 from sizeup.operations.run import RunRequest, wish_of
-from sizeup.operations.serving import needs_file, planned, started, weights_of
+from sizeup.operations.serving import contents_for, needs_file, planned, started
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Whom to talk to, and how."""
 
     model: Annotated[str, Meta(description="The path of a GGUF file, or a server's address (http://host:port).")]
+    engine: Annotated[
+        Literal["llama.cpp", "transformers"], Meta(description="What runs it: transformers takes a folder.")
+    ] = "llama.cpp"
     name: Annotated[str, Meta(description="Which of a server's models; default: its first.")] = ""
     prompt: Annotated[str, Meta(description="Answer this once, and end.")] = ""
     system: Annotated[str, Meta(description="What the model is told first.")] = ""
@@ -92,10 +95,20 @@ def chat(request: ChatRequest) -> ChatReport:
         engine, endpoint = attach(request.model, model=request.name)
         name = endpoint.model
     else:
-        wish = wish_of(RunRequest(model=request.model, context=request.context, force=request.force, offline=True))
-        served = needs_file(planned(wish), wish)
-        engine, name = engine_named("llama.cpp"), served.model.name
-        with weights_of(served) as path:
+        wish = wish_of(
+            RunRequest(
+                model=request.model,
+                engine=request.engine,
+                context=request.context,
+                force=request.force,
+                offline=True,
+            )
+        )
+        served = planned(wish)
+        if request.engine == "llama.cpp":
+            needs_file(served, wish)
+        engine, name = engine_named(request.engine), served.model.name
+        with contents_for(request.engine, served) as path:
             server = started(engine, served, path, threads=request.threads)
         endpoint = server.endpoint
     report = ChatReport(name, endpoint.url, endpoint.engine).open(engine, endpoint, server, request)

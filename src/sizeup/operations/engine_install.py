@@ -1,7 +1,7 @@
 """Install an engine into an environment of its own, in sizeup's data folder; nothing else on the machine changes.
 
 llama.cpp comes as the package llama-cpp-python, which is compiled here: that takes some minutes and needs a C++
-compiler and cmake. Ollama, vLLM, LM Studio and MLX have installers of their own.
+compiler and cmake. transformers comes with torch. Ollama, vLLM, LM Studio and MLX have installers of their own.
 """
 
 from __future__ import annotations
@@ -18,19 +18,27 @@ from msgspec import Meta
 
 from sizeup.engines.signals import interruptible
 from sizeup.measure.simulation import ENVIRONMENT
+from sizeup.operations.serving import TRANSFORMERS
 from sizeup.progress import tell
 from sizeup.workers.host import create_environment
 
-#: The package whose llama.cpp the estimates were checked against.
-VERSION = "0.3.36"
+#: Engine → its environment, its package in the version that was checked, and what it needs besides.
+PACKAGES = {
+    "llama.cpp": (ENVIRONMENT, "llama-cpp-python", "0.3.36", ()),
+    TRANSFORMERS: (TRANSFORMERS, "transformers", "5.23.0", ("torch", "safetensors", "tokenizers", "jinja2")),
+}
 _TICK_SECONDS = 1.0
 
 
 class EngineInstallRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Which engine, in which version."""
 
-    engine: Annotated[Literal["llama.cpp"], Meta(description="The engine: llama.cpp.")] = "llama.cpp"
-    version: Annotated[str, Meta(description="Of llama-cpp-python; `latest` for the newest.")] = VERSION
+    engine: Annotated[
+        Literal["llama.cpp", "transformers"], Meta(description="The engine: llama.cpp or transformers.")
+    ] = "llama.cpp"
+    version: Annotated[
+        str, Meta(description="Of llama-cpp-python or transformers; `latest` for the newest; default: the checked one.")
+    ] = ""
 
 
 class EngineInstallReport(msgspec.Struct, frozen=True):
@@ -45,10 +53,12 @@ class EngineInstallReport(msgspec.Struct, frozen=True):
 
 def engine_install(request: EngineInstallRequest) -> EngineInstallReport:
     """Make the environment and install the engine into it."""
-    package = "llama-cpp-python" if request.version == "latest" else f"llama-cpp-python=={request.version}"
+    environment, name, checked, others = PACKAGES[request.engine]
+    package = name if request.version == "latest" else f"{name}=={request.version or checked}"
     since = time.monotonic()
-    with interruptible(), _ticking(f"installing {package}, which is compiled here"):
-        python = create_environment(ENVIRONMENT, [package])
+    compiled = ", which is compiled here" if request.engine == "llama.cpp" else " and torch"
+    with interruptible(), _ticking(f"installing {package}{compiled}"):
+        python = create_environment(environment, [package, *others])
     return EngineInstallReport(request.engine, package, python, time.monotonic() - since)
 
 

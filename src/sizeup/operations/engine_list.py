@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 
 import msgspec
 
@@ -10,10 +11,11 @@ from sizeup.engines.protocol import Found
 from sizeup.engines.registry import ENGINES
 from sizeup.errors import MissingPart
 from sizeup.measure.simulation import worker_python
+from sizeup.operations.serving import TRANSFORMERS, transformers_python
 from sizeup.progress import tell
 
 _VERSION_SECONDS = 30
-_ASK_VERSION = "from importlib.metadata import version; print(version('llama-cpp-python'))"
+_ASK_VERSION = "import sys; from importlib.metadata import version; print(version(sys.argv[1]))"
 
 
 class EngineListRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +32,8 @@ class EngineListReport(msgspec.Struct, frozen=True):
 
 def engine_list(request: EngineListRequest) -> EngineListReport:  # noqa: ARG001  an operation's signature
     """Look for every engine."""
-    found = [*_environment()]
+    found = [*_environment("llama.cpp", "llama-cpp-python", worker_python)]
+    found += _environment(TRANSFORMERS, TRANSFORMERS, transformers_python)
     for number, engine in enumerate(ENGINES.values()):
         tell(f"looking for {engine.name}", number, len(ENGINES))
         found += engine.detect()
@@ -38,13 +41,13 @@ def engine_list(request: EngineListRequest) -> EngineListReport:  # noqa: ARG001
     return EngineListReport(tuple(found), tuple(name for name in ENGINES if name not in names and name != "openai"))
 
 
-def _environment() -> tuple[Found, ...]:
-    """llama-cpp-python, where sizeup would start it."""
+def _environment(engine: str, package: str, find: Callable[[], str]) -> tuple[Found, ...]:
+    """An engine that is a package, where sizeup would start it."""
     try:
-        python = worker_python()
+        python = find()
         done = subprocess.run(
-            [python, "-c", _ASK_VERSION], capture_output=True, text=True, check=True, timeout=_VERSION_SECONDS
+            [python, "-c", _ASK_VERSION, package], capture_output=True, text=True, check=True, timeout=_VERSION_SECONDS
         )
     except (MissingPart, OSError, subprocess.SubprocessError):
         return ()
-    return (Found("llama.cpp", "llama-cpp-python", done.stdout.strip(), python),)
+    return (Found(engine, package, done.stdout.strip(), python),)

@@ -15,13 +15,14 @@ from sizeup.machines.device import Machine
 from sizeup.measure.bench.cells import Cell
 from sizeup.measure.bench.results import Prediction
 from sizeup.measure.calibration import measured_ceilings
-from sizeup.operations.serving import Served, cores
+from sizeup.operations.serving import TRANSFORMERS, Served, cores
 
 
-def predict(served: Served, cell: Cell, threads: int | None = None) -> Prediction:
+def predict(served: Served, cell: Cell, threads: int | None = None, *, engine: str = "llama.cpp") -> Prediction:
     """Decode of each sequence, half of what it generates being behind it; prefill of one that reads alone.
 
-    threads: at work on the processor; None, one for each core.
+    threads: at work on the processor; None, one for each core. engine: of another than llama.cpp the ceiling is said
+    and no speed, which nobody has measured.
     ceiling: 1 / Σ over devices of bytes read / theoretical bandwidth, all cores reading.
     """
     model, setting, machine = served.model, served.plan.setting, served.machine
@@ -37,6 +38,8 @@ def predict(served: Served, cell: Cell, threads: int | None = None) -> Predictio
     reading = passes(cell.depth + (cell.prompt - step) / 2, tokens=step)
     least = sum(stage.ceiling_seconds for stage in full)
     read = sum(stage.work.weight_bytes + stage.work.cache_bytes for stage in decoding)
+    if engine == TRANSFORMERS:
+        return Prediction(ceiling=1 / least if least else None, because=f"no speeds are known of {engine}")
     return Prediction(
         decode=decode_speed(decoding),
         prefill=prompt_speed(reading, cell.prompt, cell.prompt / step) if cell.concurrency == 1 else None,

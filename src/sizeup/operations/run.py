@@ -1,7 +1,8 @@
 """Start the best plan of a model on an engine, wait until it is ready, and print its address.
 
 MODEL is the path of a GGUF file; with --random any model that sizeup knows, with random weights of the same shape. For
-other engines it is what they call it: a tag of Ollama, a folder or Hub id for vLLM and MLX.
+other engines it is what they call it: a tag of Ollama, a folder or Hub id for vLLM and MLX, a folder of safetensors
+for transformers. Of what Ollama and LM Studio keep, llama.cpp runs the file itself.
 It runs until Ctrl-C or SIGTERM, and nothing of it is left then. What doesn't fit is refused with exit code 3.
 """
 
@@ -19,7 +20,8 @@ from sizeup.engines.launch import LOCAL, Server
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.engines.registry import engine_named
 from sizeup.engines.signals import interruptible
-from sizeup.operations.serving import Wish, needs_file, planned, started, weights_of
+from sizeup.errors import NotFound
+from sizeup.operations.serving import TRANSFORMERS, Wish, contents_for, needs_file, plain_format, planned, started
 from sizeup.quantity.units import parse_tokens
 
 
@@ -27,7 +29,9 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to start, and how."""
 
     model: Annotated[str, Meta(description="The path of a GGUF file, or what another engine calls the model.")]
-    engine: Annotated[Literal["llama.cpp", "ollama", "vllm", "mlx"], Meta(description="The engine.")] = "llama.cpp"
+    engine: Annotated[
+        Literal["llama.cpp", "ollama", "vllm", "mlx", "transformers"], Meta(description="The engine.")
+    ] = "llama.cpp"
     format: Annotated[str, Meta(description="The format of random weights (Q4_K_M).")] = ""
     context: Annotated[str | int, Meta(description="Tokens of context (8192, 32k); default: the best plan's.")] = ""
     kv: Annotated[str, Meta(description="Cache type: f16, q8_0, q4_0; or K/V as q8_0/q4_0.")] = "f16"
@@ -80,15 +84,16 @@ class RunReport(msgspec.Struct, dict=True):
 
 def run(request: RunRequest) -> RunReport:
     """Choose the plan and start it."""
+    if request.engine == TRANSFORMERS and not request.random and not Path(request.model).expanduser().is_dir():
+        raise NotFound(f"{request.model[:80]!r} is no folder of safetensors", hint="give its folder, or --random")
     wish = wish_of(request)
     served = planned(wish)
     kind = engine_named(request.engine)
     with contextlib.ExitStack() as stack:
         stack.enter_context(interruptible())
         if kind.name == "llama.cpp":
-            path = stack.enter_context(weights_of(needs_file(served, wish)))
-        else:
-            path = Path(request.model)
+            needs_file(served, wish)
+        path = stack.enter_context(contents_for(kind.name, served))
         server = started(kind, served, path, threads=request.threads, host=request.host, port=request.port)
     end = server.endpoint
     found = RunReport(served.model.name, end.url, end.engine, end.version, server.how, server.pid, served.plan)
@@ -100,7 +105,7 @@ def wish_of(request: RunRequest) -> Wish:
     keys, _, values = request.kv.partition("/")
     return Wish(
         model=request.model,
-        format=request.format,
+        format=plain_format(request.engine, request.format),
         contexts=(parse_tokens(request.context),) if request.context else None,
         setting=LlamaSetting(
             cache_k=keys,

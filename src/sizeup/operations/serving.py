@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -21,11 +23,17 @@ from sizeup.errors import AnswerIsNo, MissingPart, NotFound, SizeupError
 from sizeup.machines.device import Machine
 from sizeup.machines.spec import load_machine
 from sizeup.measure.simulation import worker_python
+from sizeup.models.catalogue.find import find
 from sizeup.models.load import load_model
 from sizeup.models.model import Model
 from sizeup.models.sources.resolve import resolve
 from sizeup.progress import tell
 from sizeup.quantity.units import format_bytes, format_tokens
+from sizeup.workers.host import find_python
+
+TRANSFORMERS = "transformers"
+#: Names the Python of an environment with torch and transformers, before SIZEUP_WORKER_PYTHON.
+TRANSFORMERS_VARIABLE = "SIZEUP_TRANSFORMERS_PYTHON"
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,12 +49,16 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Served(msgspec.Struct, frozen=True):
-    """A model with its plan here. file: its weights; None when random ones stand in for them."""
+    """A model with its plan here. file: its weights; None when random ones stand in for them.
+
+    reference: what was asked for.
+    """
 
     model: Model
     machine: Machine
     plan: Plan
     file: Path | None
+    reference: str = ""
 
     @property
     def format(self) -> str:
@@ -72,7 +84,7 @@ def planned(wish: Wish) -> Served:
             f"too much for {plan.fits.device}",
             hint=f"{remedies(model, machine, plan)[0]}; or --force",
         )
-    return Served(model, machine, plan, file)
+    return Served(model, machine, plan, file, wish.model)
 
 
 def local_gguf(text: str) -> Path | None:
@@ -110,7 +122,7 @@ def serving(
     Raises MissingPart without the engine, SizeupError when it doesn't start.
     """
     kind = engine_named(engine)
-    with weights_of(served) as path:
+    with contents_for(kind.name, served) as path:
         server = started(kind, served, path, threads=threads, host=host, port=port)
     try:
         yield kind, server
@@ -126,7 +138,7 @@ def started(
     launch = Launch(
         str(path),
         served.plan.setting,
-        python=_python() if kind.name == "llama.cpp" else "",
+        python=_python(kind.name),
         host=host,
         port=port,
         threads=threads or cores(served.machine),
@@ -164,9 +176,62 @@ def needs_file(served: Served, wish: Wish) -> Served:
     return served
 
 
-def _python() -> str:
-    """The Python with llama-cpp-python; empty without it, when llama-server may still be there."""
+def plain_format(engine: str, wanted: str) -> str:
+    """The format that a plan names: what was asked for; transformers computes in 16 bits unless told otherwise."""
+    return wanted or ("BF16" if engine == TRANSFORMERS else "")
+
+
+def has_weights(engine: str, served: Served) -> bool:
+    """Whether real weights are served, not random ones."""
+    if engine != TRANSFORMERS:
+        return served.file is not None
+    folder = Path(served.reference).expanduser()
+    return folder.is_dir() and any(folder.glob("*.safetensors"))
+
+
+@contextlib.contextmanager
+def contents_for(engine: str, served: Served) -> Iterator[Path]:
+    """What an engine is given: a GGUF file; for transformers a folder, of a configuration alone for random weights."""
+    if engine == "llama.cpp":
+        with weights_of(served) as path:
+            yield path
+        return
+    named = Path(served.reference).expanduser()
+    if engine != TRANSFORMERS or named.is_dir():
+        yield Path(served.reference)
+        return
+    with tempfile.TemporaryDirectory(prefix="sizeup-") as folder:
+        Path(folder, "config.json").write_bytes(msgspec.json.encode(_config(served)))
+        yield Path(folder)
+
+
+def _config(served: Served) -> dict[str, Any]:
+    """The configuration of a model that isn't a folder here. Raises NotFound without one."""
+    entry = find(served.reference)
+    if entry is None:
+        raise NotFound(
+            f"transformers needs a folder with config.json, and {served.reference[:80]!r} is none",
+            hint="give the folder of a model, or a name of the catalogue for random weights",
+        )
+    return entry.config
+
+
+def _python(engine: str) -> str:
+    """The Python of an engine that is a package; empty without it, when a program may still be there."""
     try:
-        return worker_python()
+        if engine == TRANSFORMERS:
+            return transformers_python()
+        return worker_python() if engine == "llama.cpp" else ""
     except MissingPart:
         return ""
+
+
+def transformers_python() -> str:
+    """The Python with torch and transformers. Raises MissingPart when there is none."""
+    named = os.environ.get(TRANSFORMERS_VARIABLE)
+    if not named:
+        return find_python(("torch", "transformers"), TRANSFORMERS)
+    if not Path(named).is_file():
+        hint = f"correct or unset {TRANSFORMERS_VARIABLE}"
+        raise MissingPart(f"{TRANSFORMERS_VARIABLE} names {named!r}, which isn't there", hint=hint)
+    return named

@@ -32,6 +32,9 @@ GRACE_SECONDS = 3.0
 SILENCE_SECONDS = 120.0
 MAX_EVENT_BYTES = 256 * 2**20
 
+#: Environment → what `sizeup engine install` calls it.
+INSTALLED = {"llamacpp": "llama.cpp", "transformers": "transformers"}
+
 Event = dict[str, Any]
 
 _FAILURES: dict[str, type[SizeupError]] = {
@@ -64,8 +67,15 @@ def find_python(packages: Sequence[str], environment: str = "") -> str:
         return sys.executable
     raise MissingPart(
         f"a worker needs {' and '.join(packages)}, which are not installed here",
-        hint=f"set {VARIABLE} to the Python of an environment with {' '.join(packages)}",
+        hint=_way_out(environment, packages),
     )
+
+
+def _way_out(environment: str, packages: Sequence[str]) -> str:
+    """How to get what is missing: the command that installs it, where there is one."""
+    named = f"set {VARIABLE} to the Python of an environment with {' '.join(packages)}"
+    engine = INSTALLED.get(environment)
+    return f"run sizeup engine install {engine}, or {named}" if engine else named
 
 
 def environments_folder() -> Path:

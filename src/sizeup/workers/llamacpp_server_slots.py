@@ -11,26 +11,12 @@ import queue
 import time
 from typing import Any
 
-import numpy
+import numpy as np
 
 from sizeup.workers.llamacpp_server_text import Decoder, Text
+from sizeup.workers.server_http import Request
 
 _TOP_K, _TOP_P = 40, 0.95
-Event = dict[str, Any]
-
-
-class Request:
-    """One thing to generate; its events arrive in `events`, None last."""
-
-    def __init__(self, tokens: list[int], options: dict[str, Any]) -> None:
-        self.tokens = tokens
-        self.most = int(options.get("n_predict", options.get("max_tokens")) or 128)
-        self.exact = bool(options.get("ignore_eos", False))
-        self.cached = bool(options.get("cache_prompt", True))
-        self.temperature = float(options.get("temperature") or 0.0)
-        self.seed = int(options.get("seed") or 0) & 0xFFFFFFFF
-        self.events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self.cancelled = False
 
 
 class Slot:
@@ -220,7 +206,7 @@ class Slots:
         if request.temperature > 0:
             return int(self._binding.llama_sampler_sample(slot.sampler, self._context, place))
         logits = self._binding.llama_get_logits_ith(self._context, place)
-        return int(numpy.ctypeslib.as_array(logits, (self._text.size,)).argmax())
+        return int(np.ctypeslib.as_array(logits, (self._text.size,)).argmax())
 
     def _finish(self, slot: Slot, why: str) -> None:
         request, decoder = slot.request, self._decoders.pop(slot.number)
