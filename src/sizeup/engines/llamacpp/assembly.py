@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from sizeup.engines.llamacpp.altup import PROJECTION, SPARSE_LAYERS, altup_layer, merged, stacked
 from sizeup.engines.llamacpp.attention import attention, cross
 from sizeup.engines.llamacpp.backends import CPU, Backend
 from sizeup.engines.llamacpp.builder import Builder, Sizes, Where
@@ -19,7 +20,7 @@ from sizeup.engines.llamacpp.per_layer import layer_inputs, with_layer_input
 from sizeup.engines.llamacpp.recurrent import recurrent
 from sizeup.engines.llamacpp.twists import twists_of
 from sizeup.engines.llamacpp.weights import HOST, typed_tensors
-from sizeup.models.mixers import LatentAttention
+from sizeup.models.mixers import Attention, LatentAttention
 from sizeup.models.model import Model
 
 
@@ -67,11 +68,18 @@ def build(model: Model, graph: Graph, sizes: Sizes, steps: tuple[Step, ...], fra
     inside, outside = _weight_bytes(model, *frame.weights) if frame.backends else (({},) * len(layers.kinds), {})
     cur = _embed(b, layers, model.hidden, steps[0][1].compute if steps else HOST)
     inputs = layer_inputs(b, layers, cur)
+    streams = PROJECTION in layers.outside
+    if streams:
+        cur = stacked(b, layers, cur)
     for place, (kind, where) in enumerate(steps):
         b.enter(where, inside[kind], norm_stays=not frame.norms_follow)
         layer = layers.kinds[kind]
-        cur = with_layer_input(b, layer, _layer(b, layer, cur, last=place == len(steps) - 1), inputs)
+        if streams and inputs is not None and isinstance(mixer := layer.attention(), Attention):
+            cur = altup_layer(b, layer, mixer, cur, inputs, sparse=place < SPARSE_LAYERS)
+        else:
+            cur = with_layer_input(b, layer, _layer(b, layer, cur, last=place == len(steps) - 1), inputs)
     b.enter(Where(frame.output, frame.output, *[frame.output_weights] * 3), outside)
+    cur = merged(b, cur) if streams else cur
     return graph.expand(_head(b, layers, cur, model.vocabulary))
 
 

@@ -51,7 +51,7 @@ def _queries_keys_values(
         v = g.view(merged, v_shape, contiguous=False)
     else:
         q = _headed(b, layer, "attn_q", source, q_shape)
-        if layer.has("attn_k"):
+        if layer.has("attn_k") and not mixer.shares_cache:
             k = _headed(b, layer, "attn_k", source, k_shape)
             v = _headed(b, layer, "attn_v", source, v_shape) if layer.has("attn_v") else g.view(k, v_shape)
     return _turned(b, layer, "attn_q", q), _turned(b, layer, "attn_k", k) if k else None, v

@@ -34,7 +34,7 @@ HEADLESS = frozenset({"bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "ne
 _TRANSPOSED = frozenset({"gpt2", "gpt-sw3", "openai-gpt"})
 #: Architectures that expand latent attention instead of absorbing it, and that keep gate and up of experts merged.
 EXPANDED = frozenset({"minicpm3", "plm"})
-_FUSED_EXPERTS = frozenset({"mistral4"})
+_FUSED_EXPERTS = frozenset({"mistral4", "gemma4"})
 _STACK_PREFIXES = {"encoder": "enc.", "decoder": "dec."}
 
 
