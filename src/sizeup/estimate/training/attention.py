@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from sizeup.estimate.training.basic import add, cast, copy, dropout, scale
 from sizeup.estimate.training.eager import eager
-from sizeup.estimate.training.scores import Heads, Way, product, repeat_heads, softmax
+from sizeup.estimate.training.scores import Heads, Way, product, repeat_heads, softmax, spread_heads
 from sizeup.estimate.training.tape import ATTENTION, Parameter, Storage, Tape, Value
 
 __all__ = ["Heads", "Way", "attend", "flash_temporaries", "kernel", "product", "repeat_heads"]
@@ -55,7 +55,7 @@ def _sdpa(
 ) -> Value:
     grouped = h.groups > 1 and mask is None and bias is None and h.head_dim == h.value_dim <= 256 and not way.broadcast
     if h.groups > 1 and not grouped and not way.broadcast:
-        k, v = repeat_heads(tape, k, h), repeat_heads(tape, v, h)
+        k, v = spread_heads(tape, k, h), spread_heads(tape, v, h)
     if bias is not None:
         mask = _bias_mask(tape, bias, mask, way, h)
     if tape.autocast:

@@ -162,13 +162,21 @@ class Build:
         self.weights.append(record)
 
     def rms(
-        self, name: str, x: Value, width: int, *, in_fp32: bool = False, wide: bool = False, offset: bool = False
+        self,
+        name: str,
+        x: Value,
+        width: int,
+        *,
+        in_fp32: bool = False,
+        wide: bool = False,
+        offset: bool = False,
+        power: bool = False,
     ) -> Value:
         """An RMS norm of that name; wide: the weight is cast to fp32 first."""
         weight: Value = self.weight(name, width)
         if wide:
             weight = cast(self.tape, weight, 4)
-        return rms_norm(self.tape, x, weight, width, weight_in_fp32=in_fp32, offset=offset)
+        return rms_norm(self.tape, x, weight, width, weight_in_fp32=in_fp32, offset=offset, power=power)
 
     def layer_norm(self, name: str, x: Value, width: int, *, bias: bool = True, affine: bool = True) -> Value:
         """`nn.LayerNorm` of that name."""

@@ -11,13 +11,32 @@ from collections.abc import Callable, Sequence
 from sizeup.estimate.training.tape import RECOMPUTED, Node, Storage, Tape, Value
 
 
+class Made:
+    """What a layer makes for later layers beside its output.
+
+    kept: shared by all layers of a model: what a recomputation leaves alive until the last of them has run backward.
+    """
+
+    __slots__ = ("kept", "values")
+
+    def __init__(self, kept: list[object]) -> None:
+        self.kept = kept
+        self.values: list[Value] = []
+
+
 def checkpointed(
-    tape: Tape, layer: Callable[[Value], Value], x: Value, *, selective: bool = False, offload: bool = False
+    tape: Tape,
+    layer: Callable[[Value], Value],
+    x: Value,
+    *,
+    selective: bool = False,
+    offload: bool = False,
+    made: Made | None = None,
 ) -> Value:
     """The layer's output, with a graph of one step that runs the layer again.
 
     selective: results of matrix products and attention are kept and not computed again. offload: the layer's input
-    lies on the host and comes back when it is needed.
+    lies on the host and comes back when it is needed. made: where the layer puts what later layers read.
     """
     before = tape.grad
     tape.grad = False
@@ -30,16 +49,21 @@ def checkpointed(
 
     def backward(grads: list[Value]) -> Sequence[Value | None]:
         kept = Value(n, item, storage) if storage is not None else tape.value(n, item)
-        return (_again(tape, layer, kept, grads, products),)
+        return (_again(tape, layer, kept, grads, products, made),)
 
-    tape.record((x,), (output,), backward)
+    tape.record((x,), (output, *(made.values if made else ())), backward)
     if output.node is not None:
         output.node.many = True
     return output
 
 
 def _again(
-    tape: Tape, layer: Callable[[Value], Value], kept: Value, grads: list[Value], products: list[Storage | None]
+    tape: Tape,
+    layer: Callable[[Value], Value],
+    kept: Value,
+    grads: list[Value],
+    products: list[Storage | None],
+    made: Made | None,
 ) -> Value | None:
     """Recompute the layer, run it backward, and return the gradient of its input.
 
@@ -57,6 +81,8 @@ def _again(
     output = layer(x)
     tape.replayed = None
     last = output.node
+    if made is not None:
+        _hand_on(made, grads)
     del output, x
     tape.drop_copies(tape.cached)
     tape.cached = outer
@@ -68,6 +94,30 @@ def _again(
     _first_of_all(tape, start)
     tape.backward(bottom)
     return leaf.grads[0]
+
+
+def _hand_on(made: Made, grads: list[Value]) -> None:
+    """Gradients of what later layers read go on to the recomputed values.
+
+    Those stay, with all that their own graph keeps: the dictionary that the layers share holds them, and it is the
+    first graph that runs backward, not theirs.
+    """
+    waiting: list[Node] = []
+    for value in reversed(made.values):
+        made.kept.append(value.storage)
+        grad = grads.pop()
+        if value.node is not None:
+            waiting.append(value.node)
+            value.node.grads[value.slot] = grad
+        del grad
+    made.values.clear()
+    seen: set[int] = set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            made.kept.append(node.backward)
+            waiting.extend(edge[0] for edge in node.edges if edge is not None and isinstance(edge[0], Node))
 
 
 def _first_of_all(tape: Tape, start: int) -> None:

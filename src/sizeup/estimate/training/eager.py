@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sizeup.estimate.training.basic import add, cast, copy, cut, dropout, join, pointwise, same_size, scale
-from sizeup.estimate.training.scores import Heads, Way, product, repeat_heads, softmax
+from sizeup.estimate.training.scores import Heads, Way, product, softmax, spread_heads
 from sizeup.estimate.training.tape import Parameter, Tape, Value
 
 
@@ -14,7 +14,7 @@ def eager(
     sinks: Parameter | None, names: list[Value],
 ) -> Value:  # fmt: skip
     """`eager_attention_forward`: repeated heads, scores, cap, mask, softmax, dropout, product, a copy to rows."""
-    keys, values = repeat_heads(tape, k, h), repeat_heads(tape, v, h)
+    keys, values = spread_heads(tape, k, h), spread_heads(tape, v, h)
     if way.copied and h.batch > 1:
         q, keys = copy(tape, q), keys if way.broadcast else copy(tape, keys)
     if way.wide:

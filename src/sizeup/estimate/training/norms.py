@@ -14,16 +14,24 @@ from sizeup.estimate.training.tape import NORM, Parameter, Tape, Value, rounded
 
 
 def rms_norm(
-    tape: Tape, x: Value, weight: Value | None, width: int, *, weight_in_fp32: bool = False, offset: bool = False
+    tape: Tape,
+    x: Value,
+    weight: Value | None,
+    width: int,
+    *,
+    weight_in_fp32: bool = False,
+    offset: bool = False,
+    power: bool = False,
 ) -> Value:
     """The norm over rows of `width`.
 
     weight_in_fp32: the weight multiplies before the product is cast back (Gemma, Olmo2), instead of after.
-    offset: the factor is 1 + weight in fp32 (Gemma). weight None: a norm without one.
+    offset: the factor is 1 + weight in fp32 (Gemma). weight None: a norm without one. power: 1/rms is written as a
+    power, which keeps the mean as well (Gemma 4).
     """
     before, tape.label = tape.label, NORM
     wide = cast(tape, x, 4)
-    normed = multiply(tape, wide, inverse_rms(tape, wide, width))
+    normed = multiply(tape, wide, inverse_rms(tape, wide, width, power=power))
     if weight is None:
         output = cast(tape, normed, x.item)
     elif weight_in_fp32:
@@ -42,7 +50,7 @@ def _offset(tape: Tape, weight: Value) -> Value:
     return tape.result(wide.n, 4, (wide,), lambda g: (g,))
 
 
-def inverse_rms(tape: Tape, wide: Value, width: int) -> Value:
+def inverse_rms(tape: Tape, wide: Value, width: int, *, power: bool = False) -> Value:
     """rsqrt(mean(x²) + ε) of each row. Its gradient passes four tensors of x's size, of which one remains."""
     n, rows, label = wide.n, wide.n // width, tape.label
     square, row = rounded(4 * n) + label, rounded(4 * rows) + label
@@ -51,7 +59,7 @@ def inverse_rms(tape: Tape, wide: Value, width: int) -> Value:
     tape.log.extend((square, row, twice - square, row))
     output = tape.value(rows, 4)
     tape.log.extend((twice - row, twice - row))
-    keep = (wide.storage, output.storage)
+    keep = (wide.storage, tape.value(rows, 4).storage if power else output.storage)
 
     def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
         now = tape.label

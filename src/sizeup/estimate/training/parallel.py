@@ -7,6 +7,8 @@ embedding and head; norms and the stream stay whole, or with sequence parallelis
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from sizeup.estimate.training.architectures.decoder import DecoderShape
@@ -27,12 +29,19 @@ def split_shape(shape: DecoderShape, setting: TrainSetting) -> DecoderShape:
         "vocabulary_ways": ways,
         "gathers_logits": ways > 1 and not setting.loss_parallel,
     }
+    changes["varied"] = tuple(_split_fields(fields, ways) for fields in shape.varied)
     if shape.mixture is not None:
         m = shape.mixture
         changes["mixture"] = msgspec.structs.replace(
             m, experts=m.experts // experts, width=-(-m.width // (1 if experts > 1 else ways)), shared=m.shared // ways
         )
     return msgspec.structs.replace(shape, **changes)
+
+
+def _split_fields(fields: dict[str, Any], ways: int) -> dict[str, Any]:
+    """A rank's part of the sizes in which a layer differs."""
+    shared = {name: max(1, fields[name] // ways) for name in ("head_count", "kv_heads", "ffn") if name in fields}
+    return fields | shared
 
 
 def stage_layers(layers: int, stages: int, stage: int) -> range:

@@ -79,6 +79,16 @@ def repeat_heads(tape: Tape, x: Value, h: Heads) -> Value:
     return output
 
 
+def spread_heads(tape: Tape, x: Value, h: Heads) -> Value:
+    """`repeat_kv` of a model: a single head is only seen many times, several are copied."""
+    if h.kv_heads > 1 or h.groups == 1:
+        return repeat_heads(tape, x, h)
+    n = x.n
+    output = Value(n * h.groups, x.item, x.storage)
+    tape.record((x,), (output,), lambda g: (tape.value(n, g.item),))
+    return output
+
+
 def product(tape: Tape, a: Value, b: Value, n: int, h: Heads, *, as_it_is: bool = False) -> Value:
     """A batched matrix product of two tensors; it keeps both.
 
@@ -105,9 +115,9 @@ def product(tape: Tape, a: Value, b: Value, n: int, h: Heads, *, as_it_is: bool 
 
 
 def _dense(tape: Tape, x: Value) -> Value:
-    """A part of a larger tensor is copied before it is multiplied."""
+    """A part of a larger tensor, or one head seen many times, is copied before it is multiplied."""
     storage = x.storage
-    return copy(tape, x) if storage is not None and storage.size > rounded(x.bytes) else x
+    return copy(tape, x) if storage is not None and storage.size != rounded(x.bytes) else x
 
 
 def softmax(tape: Tape, x: Value, *, safe: bool = False) -> Value:

@@ -139,7 +139,7 @@ def gemma4_text(cfg: Config, prefix: str = "model") -> Anatomy:
     s = sizes(cfg)
     kinds = layer_kinds(cfg, s.layers, sliding_pattern(cfg, 6))
     kinds[-1] = FULL
-    kv_heads, head_dim = _global_heads(cfg, s, kinds)
+    kv_heads, head_dim = global_heads(cfg, s, kinds)
     bias = cfg.bool("attention_bias", default=False)
     same = cfg.bool("attention_k_eq_v", default=False)
     double = cfg.bool("use_double_wide_mlp", default=False)
@@ -172,7 +172,7 @@ def gemma4_text(cfg: Config, prefix: str = "model") -> Anatomy:
     )
 
 
-def _global_heads(cfg: Config, s: Sizes, kinds: Sequence[str]) -> tuple[int, int]:
+def global_heads(cfg: Config, s: Sizes, kinds: Sequence[str]) -> tuple[int, int]:
     """Key heads and head size of full layers: `per_layer_config`, or the names with `global`."""
     listed = cfg.optional_sub("per_layer_config")
     if listed and FULL in kinds:

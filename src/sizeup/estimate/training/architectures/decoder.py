@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sizeup.estimate.training.architectures.experts import STACKED_NAMES
+from sizeup.estimate.training.architectures.gemma4 import layer_embeddings
 from sizeup.estimate.training.architectures.head import head_and_loss
 from sizeup.estimate.training.architectures.layer import layer_runner
 from sizeup.estimate.training.architectures.layer_norms import norm
@@ -36,18 +37,27 @@ def segments(shape: DecoderShape, run: Run) -> list[Segment]:
         window = shape.windows[number] if shape.windows else None
         recomputed = bool(run.checkpoint) and run.checkpoint[number]
         still = bool(shape.still) and shape.still[number]
+        own = shape.of(number)
+        ends = own is not shape and number in ends_of(shape)
         words = (
             "first" * (number == 0), "mixture" if sparse else "dense", str(window or ""), "again" * recomputed,
             "opens" * (recomputed and window not in seen), "still" * still,
+            str(shape.varied[number]) if shape.varied else "", "ends" * ends,
         )  # fmt: skip
         seen.add(window)
         key = " ".join(words)
         if key not in kinds:
-            kinds[key] = layer_runner(shape, run, sparse=sparse, window=window, recomputed=recomputed, still=still)
+            kinds[key] = layer_runner(own, run, sparse=sparse, window=window, recomputed=recomputed, still=still)
         parts.append(Segment(key, kinds[key], "mixture layer" if sparse else "layer", layer=True))
     parts.append(Segment("norm", lambda build, state: _last_norm(build, state, shape), "final norm"))
     parts.append(Segment("loss", lambda build, state: head_and_loss(build, state, shape, run), "head and loss"))
     return parts
+
+
+def ends_of(shape: DecoderShape) -> set[int]:
+    """The last layer of each window, whose gradients of what layers share are the first to come."""
+    windows = shape.windows or (None,) * shape.layers
+    return {max(number for number in range(shape.layers) if windows[number] == window) for window in set(windows)}
 
 
 def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
@@ -64,6 +74,8 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     if shape.embedding_scale == "model":
         x = scale(tape, x)
     state.held["embeddings"] = x
+    if shape.layer_width:
+        state.held["layers"] = layer_embeddings(build, shape, x)
     tape.label = OTHER
     state.held["positions"] = tape.value(build.sequence, 8)
     if shape.position_table:
@@ -99,7 +111,8 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     if shape.rotary:
         dim = round(shape.head_dim * shape.rotary) // (2 if shape.rotary_halved else 1)
         state.held["rotary"] = [
-            Rotary(tape, build.sequence, dim, 4 if shape.rotary_wide else x.item) for _ in range(shape.rotary_tables)
+            Rotary(tape, build.sequence, size, 4 if shape.rotary_wide else x.item)
+            for size in shape.rotary_dims or (dim,) * shape.rotary_tables
         ]
     state.x = x
 

@@ -59,7 +59,7 @@ def mixture(build: Build, x: Value, hidden: int, m: Mixture, activation: str) ->
         return y
     beside = _shared(build, x, hidden, m, activation) if m.shared and m.shared_first else None
     weights, order = route(build, x, hidden, m)
-    y = _routed(build, x, weights, order, hidden, m, activation)
+    y = routed(build, x, weights, order, hidden, m, activation)
     del weights, order
     if m.shared:
         if beside is None:
@@ -114,7 +114,7 @@ def route(build: Build, x: Value, hidden: int, m: Mixture) -> tuple[Value, Value
     scores = wide if after else pointwise(tape, wide, keeps_output=True)
     del wide
     numbers = tape.value(tokens * m.chosen, 8)
-    top = _picked(tape, scores, tokens * m.chosen, numbers)
+    top = picked(tape, scores, tokens * m.chosen, numbers)
     if m.normalised:
         top = _normalised(tape, top, tokens)
     if after:
@@ -122,7 +122,7 @@ def route(build: Build, x: Value, hidden: int, m: Mixture) -> tuple[Value, Value
     return (top if m.scoring.startswith("sigmoid") else cast(tape, top, logits.item)), numbers
 
 
-def _picked(tape: Tape, scores: Value, n: int, numbers: Value) -> Value:
+def picked(tape: Tape, scores: Value, n: int, numbers: Value) -> Value:
     """The largest scores of each token: the gradient is a whole matrix of zeros with theirs put in."""
     return tape.result(n, scores.item, (scores,), whole_size(tape, scores.n, scores.item, numbers.storage))
 
@@ -138,7 +138,8 @@ def _normalised(tape: Tape, top: Value, tokens: int) -> Value:
     return tape.result(n, item, (top, total), backward)
 
 
-def _routed(build: Build, x: Value, weights: Value, numbers: Value, hidden: int, m: Mixture, activation: str) -> Value:
+def routed(build: Build, x: Value, weights: Value, numbers: Value, hidden: int, m: Mixture, activation: str) -> Value:
+    """The chosen experts' weighted sum for each token."""
     tape, pairs = build.tape, build.tokens * m.chosen
     sorted_numbers, order = tape.value(pairs, 8), tape.value(pairs, 8)
     picked = _gathered(tape, x, pairs * hidden, tape.value(pairs, 8))

@@ -8,6 +8,7 @@ import msgspec
 
 from sizeup.estimate.training.architectures.experts import mixture
 from sizeup.estimate.training.architectures.feed_forward import feed_forward
+from sizeup.estimate.training.architectures.gemma4 import layer_slice, projections
 from sizeup.estimate.training.architectures.latent import latent_attention
 from sizeup.estimate.training.architectures.layer_norms import norm
 from sizeup.estimate.training.architectures.orders import ORDERS
@@ -28,7 +29,7 @@ from sizeup.estimate.training.basic import (
     whole_size,
 )
 from sizeup.estimate.training.build import Build
-from sizeup.estimate.training.checkpointing import checkpointed
+from sizeup.estimate.training.checkpointing import Made, checkpointed
 from sizeup.estimate.training.norms import rms_norm
 from sizeup.estimate.training.positions import rotate, rotate_halves, rotate_part
 from sizeup.estimate.training.program import State
@@ -47,9 +48,13 @@ def layer_runner(
         if still:
             layer.rotary = None
         if recomputed:
-            state.x = checkpointed(build.tape, layer, state.hidden, selective=run.selective, offload=run.offload)
+            state.x = checkpointed(
+                build.tape, layer, state.hidden, selective=run.selective, offload=run.offload, made=layer.made
+            )
         else:
             state.x = layer(state.hidden)
+        if layer.made.values:
+            state.held[f"keys {window}"] = list(layer.made.values)
 
     return forward
 
@@ -69,6 +74,12 @@ class Layer:
         alibi = state.held.get("alibi")
         self.names: list[Value] = []
         self.alibi = alibi if isinstance(alibi, Value) else None
+        kept = state.held.setdefault("kept", [])
+        self.made = Made(kept if isinstance(kept, list) else [])
+        given = state.held.get(f"keys {window}")
+        self.given = given if shape.caches == "reuse" and isinstance(given, list) else []
+        layers = state.held.get("layers")
+        self.slice = layer_slice(build, shape, layers) if isinstance(layers, Value) else None
 
     def __call__(self, x: Value) -> Value:
         """The stream after the layer."""
@@ -129,9 +140,7 @@ class Layer:
             )
         tape = build.tape
         before, tape.label = tape.label, ATTENTION
-        q, k, v = self.projections(x)
-        if self.rotary is not None:
-            q, k = self.all_turned(q, k)
+        q, k, v = self.turned_projections(x)
         groups = shape.head_count if shape.qkv == "grouped" else shape.kv_heads
         sizes = Heads(
             build.batch, build.sequence, build.sequence, shape.head_count, groups, shape.head_dim, shape.head_dim
@@ -148,6 +157,13 @@ class Layer:
             self.names.clear()
         tape.label = before
         return y
+
+    def turned_projections(self, x: Value) -> tuple[Value, Value, Value]:
+        """Queries, keys and values, the first two with their positions."""
+        if self.shape.qkv == "gemma4":
+            return projections(self, x)
+        q, k, v = self.projections(x)
+        return (q, k, v) if self.rotary is None else (*self.all_turned(q, k), v)
 
     def way(self) -> Way:
         """How attention is computed."""
@@ -248,6 +264,11 @@ class Layer:
         build, shape = self.build, self.shape
         if self.sparse and shape.mixture is not None:
             return mixture(build, x, shape.hidden, shape.mixture, shape.activation)
+        return self.dense(x)
+
+    def dense(self, x: Value) -> Value:
+        """The dense half."""
+        build, shape = self.build, self.shape
         tape = build.tape
         before, tape.label = tape.label, MLP
         y = feed_forward(build, shape, x)

@@ -21,8 +21,10 @@ def norm(build: Build, shape: DecoderShape, name: str, x: Value, width: int) -> 
         return rms_norm(build.tape, x, None, width)
     if shape.norm == "wide":
         return build.wide_norm(name, x, width, width)
-    wide = shape.norm == "rms_wide"
-    return build.rms(name, x, width, in_fp32=shape.norm != "rms", wide=wide, offset=shape.norm == "rms_offset")
+    power = shape.norm == "rms_power"
+    wide = power or shape.norm == "rms_wide"
+    offset = shape.norm == "rms_offset"
+    return build.rms(name, x, width, in_fp32=shape.norm != "rms", wide=wide, offset=offset, power=power)
 
 
 def plain_norm(build: Build, name: str, x: Value, width: int) -> Value:

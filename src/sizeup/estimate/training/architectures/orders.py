@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from sizeup.estimate.training.architectures.gemma4 import gemma4_order
 from sizeup.estimate.training.basic import add, dropout
 from sizeup.estimate.training.tape import Value
 
@@ -118,5 +119,6 @@ def _parallel2(layer: Layer, x: Value) -> Value:
 ORDERS: dict[str, Callable[[Layer, Value], Value]] = {
     "pre": _pre, "post": _post, "sandwich": _sandwich, "named": _named, "kept": _kept, "bloom": _bloom,
     "parallel": _parallel,
-    "parallel2": _parallel2, "parallel_sum": _parallel_sum, "falcon": _falcon, "falcon2": _falcon,
+    "parallel2": _parallel2, "parallel_sum": _parallel_sum, "gemma4": gemma4_order, "falcon": _falcon,
+    "falcon2": _falcon,
 }  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from sizeup.estimate.training.architectures.experts import Mixture
@@ -13,30 +15,34 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     """The sizes and habits of a decoder.
 
     Norms. norm: `rms`, `rms_fp32` (the weight multiplies in fp32), `rms_offset` (1 + weight in fp32, Gemma),
-    `rms_plain` (no weight), `rms_wide` (the weight is cast to fp32), `layer`, `layer_plain` (no weights),
-    `layer_lowered` (follows autocast), `wide` (Cohere's). order: where norms stand, see `orders`. qk_norm: `head`,
-    `per_head` (a weight for each), `whole`, `turned` (after the rotation), `plain` (so, without weights) or none.
-    sub_norms: norms before the output and the down projection.
+    `rms_plain` (no weight), `rms_wide` (the weight is cast to fp32), `rms_power` (so, 1/rms as a power, Gemma 4),
+    `layer`, `layer_plain` (no weights), `layer_lowered` (follows autocast), `wide` (Cohere's). order: where norms
+    stand, see `orders`. qk_norm: `head`, `per_head` (a weight for each), `whole`, `turned` (after the rotation),
+    `plain` (so, without weights) or none. sub_norms: norms before the output and the down projection.
 
     Attention. qkv: `split`, or one matrix: `sliced` (three slices), `selected`, `indexed` and `grouped` (of heads,
     Falcon), others (cut in three). qkv_clipped: clamped. product_bias: biases are added after the product. way: how
-    eager attention is written. eager_only: it always is. always_masked: a mask even where none is needed. windows: of
-    each layer, None where it sees all. alibi: numbers for each head and key are added to the scores, `cast` to the
-    stream's type or `wide` in fp32, or are a `mask` of each head (falcon-rw).
+    eager attention is written. eager_only: it always is. always_masked: a mask even where none is needed. windows:
+    of each layer, None where it sees all. caches: keys and values are for later layers (`store`), or those of an
+    earlier one (`reuse`). same_values: values are the keys before their norm. alibi: numbers for each head and key
+    are added to the scores, `cast` to the stream's type or `wide` in fp32, or are a `mask` of each head
+    (falcon-rw).
 
     Positions. rotary: share of a head that turns (0: none). rotary_back: turned in the table's type, cast back.
     rotary_joined: the turned part is joined to the rest even if there is none. rotary_wide: tables in fp32.
-    rotary_repeats: each `layer`, or each `tensor`, spreads the tables to pairs anew. rotary_halved: halves turn apart,
-    by tables of half a head (GPT-OSS). rotary_tables: kinds of tables. still: layers whose heads aren't turned.
-    position_table: rows of a learned table. positions_apart: looked up for each sequence anew. sines: rows of a frozen
-    one.
+    rotary_repeats: each `layer`, or each `tensor`, spreads the tables to pairs anew. rotary_halved: halves turn
+    apart, by tables of half a head (GPT-OSS). rotary_tables: kinds of tables; rotary_dims: each one's length of a
+    head. still: layers whose heads aren't turned. position_table: rows of a learned table. positions_apart: looked
+    up for each sequence anew. sines: rows of a frozen one.
 
     Feed-forward. mlp: `gated`, `fused` (gate and up in one matrix), `plain`. inner_dropout: of its inner width.
 
     Around them. embedding_scale: who multiplies the embeddings, their `module` or the `model`. residual_dropout: of
-    what is added to the stream, by the layer; half_dropout: by the half's own module. others: elements of a
-    layer's weights that no part here has (of a model that isn't known). sequence_ways: ranks that split the stream.
-    vocabulary_ways: ranks that split embedding and head. gathers_logits: they gather the logits for the loss.
+    what is added to the stream, by the layer; half_dropout: by the half's own module. others: elements of a layer's
+    weights that no part here has (of a model that isn't known). varied: of each layer, the fields in which it
+    differs. layer_width, layer_rows: of the table with an embedding for every layer (Gemma 4). sequence_ways: ranks
+    that split the stream. vocabulary_ways: ranks that split embedding and head. gathers_logits: they gather the
+    logits for the loss.
     """
 
     hidden: int
@@ -95,9 +101,19 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     still: tuple[bool, ...] = ()
     latent: Latent | None = None
     others: int = 0
+    varied: tuple[dict[str, Any], ...] = ()
+    rotary_dims: tuple[int, ...] = ()
+    caches: str = ""
+    same_values: bool = False
+    layer_width: int = 0
+    layer_rows: int = 0
     sequence_ways: int = 1
     vocabulary_ways: int = 1
     gathers_logits: bool = False
+
+    def of(self, number: int) -> DecoderShape:
+        """The shape of one layer."""
+        return msgspec.structs.replace(self, **self.varied[number]) if self.varied else self
 
     def name(self, module: str) -> str:
         """The name of a module as adapters ask for it."""
