@@ -117,6 +117,8 @@ def _layer(b: Builder, layer: Layer, residual: Node, *, last: bool) -> Node:
         mixed, residual = b.take_rows(mixed), b.take_rows(residual)
     if "residual_first" in b.twists:
         return _onto_residual(b, layer, mixed, residual)
+    if "normed_residual" in b.twists:
+        return _onto_normed(b, layer, mixed, b.take_rows(normed) if last else normed)
     if not layer.has_mixer or not layer.has_feed_forward:
         return g.op(mixed.shape, mixed, residual, inplace=True)
     if layer.has("layer_output_norm") and layer.has("attn_output_norm"):
@@ -178,6 +180,14 @@ def _onto_residual(b: Builder, layer: Layer, mixed: Node, residual: Node) -> Nod
     middle = g.op(mixed.shape, residual, mixed, inplace=True)
     forward = feed_forward(b, layer, b.norm(middle, "ffn_norm"))
     return g.op(forward.shape, middle, forward, inplace=True)
+
+
+def _onto_normed(b: Builder, layer: Layer, mixed: Node, normed: Node) -> Node:
+    """MiniMax-01: what each half is added to is what it has read, after the norm."""
+    g = b.graph
+    read = b.norm(g.op(mixed.shape, mixed, g.like(normed), inplace=True), "ffn_norm")
+    forward = feed_forward(b, layer, read)
+    return g.op(forward.shape, forward, g.like(read), inplace=True)
 
 
 def _post_norm_layer(b: Builder, layer: Layer, mixed: Node, residual: Node) -> Node:

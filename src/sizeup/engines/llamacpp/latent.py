@@ -1,19 +1,21 @@
 """Multi-head latent attention in llama.cpp's graphs, and the choice of tokens in its sparse form.
 
-Source: src/models/deepseek2.cpp and deepseek32.cpp, llama.cpp 0.5.0 (0c1e570).
+Source: src/models/deepseek2.cpp, deepseek32.cpp and minicpm3.cpp, llama.cpp 0.5.0 (0c1e570).
 """
 
 from __future__ import annotations
 
-from sizeup.engines.llamacpp.attention import store
+from sizeup.engines.llamacpp.attention import attend, store
 from sizeup.engines.llamacpp.builder import CACHE_BLOCK, Builder
 from sizeup.engines.llamacpp.graph import FLOAT, HALF, INT, LONG, Node
 from sizeup.engines.llamacpp.layers import Layer
-from sizeup.models.mixers import Indexer, LatentAttention
+from sizeup.models.mixers import Attention, Indexer, LatentAttention
 
 
 def latent(b: Builder, layer: Layer, mixer: LatentAttention, source: Node) -> Node:
-    """Multi-head latent attention in its absorbed form: all heads over one compressed key."""
+    """Multi-head latent attention in its absorbed form: all heads over one compressed key; expanded where it is so."""
+    if layer.has("attn_kv_b"):
+        return _expanded(b, layer, mixer, source)
     g, tokens = b.graph, b.sizes.tokens
     if layer.has("attn_q_a"):
         low = b.norm(b.multiply(layer, "attn_q_a", source), "attn_q_a_norm")
@@ -41,6 +43,26 @@ def latent(b: Builder, layer: Layer, mixer: LatentAttention, source: Node) -> No
     g.expand(key)
     store(b, key, None, windowed=layer.windowed)
     return b.multiply(layer, "attn_output", _mix_latent(b, queries, mixer, windowed=layer.windowed))
+
+
+def _expanded(b: Builder, layer: Layer, mixer: LatentAttention, source: Node) -> Node:
+    """Keys and values of every head, computed from the compressed ones and cached so (MiniCPM3)."""
+    g, tokens = b.graph, b.sizes.tokens
+    low = b.norm(b.multiply(layer, "attn_q_a", source), "attn_q_a_norm") if layer.has("attn_q_a") else source
+    q = g.view(b.multiply(layer, "attn_q_b" if layer.has("attn_q_b") else "attn_q", low))
+    shape = (mixer.head_dim, mixer.heads, tokens)
+    compressed = b.multiply(layer, "attn_kv_a_mqa", source)
+    latent = b.norm(g.view(compressed, (mixer.kv_rank, tokens), contiguous=False), "attn_kv_a_norm")
+    k_rope = g.view(compressed, (mixer.rope_dim, 1, tokens), contiguous=False)
+    both = b.multiply(layer, "attn_kv_b", latent)
+    k_nope = g.view(both, (mixer.nope_dim, mixer.heads, tokens), contiguous=False)
+    v_shape = (mixer.value_dim, mixer.heads, tokens)
+    v = g.op(v_shape, g.view(both, v_shape, contiguous=False))
+    q = g.op(shape, g.view(q, shape), b.positions(), inplace=True)
+    k_rope = g.op(k_rope.shape, k_rope, b.positions(), inplace=True)
+    k = g.op(shape, k_nope, g.op((mixer.rope_dim, mixer.heads, tokens), k_rope))
+    plain = Attention(mixer.heads, mixer.heads, mixer.head_dim, mixer.value_dim)
+    return b.multiply(layer, "attn_output", attend(b, layer, plain, q, k, v, source))
 
 
 def _mix_latent(b: Builder, queries: Node, mixer: LatentAttention, *, windowed: bool) -> Node:

@@ -1,7 +1,7 @@
-"""Mixers with a state in llama.cpp's graphs: Mamba 1 and 2, gated delta nets, short convolutions.
+"""Mixers with a state in llama.cpp's graphs: Mamba 1 and 2, gated delta nets, lightning attention, short convolutions.
 
-Source: src/models/mamba-base.cpp, delta-net-base.cpp, qwen3next.cpp, qwen35.cpp, lfm2.cpp and build_rs in
-src/llama-graph.cpp, llama.cpp 0.5.0 (0c1e570).
+Source: src/models/mamba-base.cpp, delta-net-base.cpp, qwen3next.cpp, qwen35.cpp, lfm2.cpp, minimax-01.cpp and
+build_rs in src/llama-graph.cpp, llama.cpp 0.5.0 (0c1e570).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ def recurrent(b: Builder, layer: Layer, mixer: Recurrent, source: Node) -> Node:
             return _kimi_delta(b, layer, mixer, source)
         case LinearAttention() if layer.has("attn_qkv") and layer.has("ssm_out"):
             return _delta_net(b, layer, mixer, source)
+        case LinearAttention(kind="lightning") if layer.has("attn_gate"):
+            return _lightning(b, layer, mixer, source)
         case LinearAttention():
             return _some_linear_attention(b, mixer, source)
         case ShortConvolution():
@@ -175,6 +177,35 @@ def _kimi_convolution(
     joined = _join(b, g.view(histories, contiguous=False), projected, inner, mixer.conv_kernel)
     convolved = g.op((inner, tokens, sequences), joined)
     return g.view(convolved, (mixer.key_dim, mixer.heads, tokens, sequences))
+
+
+def _lightning(b: Builder, layer: Layer, mixer: LinearAttention, source: Node) -> Node:
+    """Lightning attention (MiniMax-01): scores of the batch, decayed by distance, and a state for what came before."""
+    g = b.graph
+    (tokens, sequences), heads, size = _by_sequence(b), mixer.heads, mixer.key_dim
+    each, square = (size, heads, tokens, sequences), (tokens, tokens, heads, sequences)
+    decays = [b.input(f"decay {what}", 1, heads, tokens, sequences) for what in ("q", "k")]
+    distances = b.input("decay of distances", *square)
+    flat = g.view(source, (source.shape[0], tokens, 1, sequences))
+    merged = b.multiply(layer, "attn_qkv", flat)
+    q, k, v = (g.view(merged, each, contiguous=False) for _ in range(3))
+    state = g.view(_states(b, mixer.state_elements), (size, size, heads, sequences))
+    faded = g.like(q, g.like(decays[0]))
+    before = g.op((size, tokens, heads, sequences), state, g.view(faded, contiguous=False))
+    scores = g.op(square, g.view(k, contiguous=False), g.view(q, contiguous=False))
+    turned = g.op((tokens, size, heads, sequences), g.view(v, contiguous=False))
+    within = g.op(before.shape, turned, g.like(scores, g.like(distances)))
+    mixed = g.expand(g.op(before.shape, before, within, inplace=True))
+    lasting = g.op((tokens, size, heads, sequences), g.view(g.like(k, g.like(decays[1])), contiguous=False))
+    added = g.op(state.shape, lasting, turned)
+    slopes = g.view(g.like(b.input("slopes", heads)))
+    _keep(b, g.op(state.shape, g.like(state, slopes), added, inplace=True))
+    mixed = g.op(each, g.view(mixed, contiguous=False))
+    wide = (size * heads, tokens, 1, sequences)
+    normed = b.norm(g.view(mixed, wide), "attn_norm_2")
+    gated = g.op(wide, b.multiply(layer, "attn_gate", flat), normed, inplace=True)
+    hidden = layer.width("attn_output")
+    return g.view(b.multiply(layer, "attn_output", gated), (hidden, b.sizes.tokens))
 
 
 def _some_linear_attention(b: Builder, mixer: LinearAttention, source: Node) -> Node:

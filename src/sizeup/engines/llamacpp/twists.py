@@ -11,7 +11,7 @@ experts.
 norm_first: the first norm is computed before states are gathered. repeated_keys: a delta net copies keys for each
 value head. step_norms: Mamba norms its steps, inputs and outputs without weights.
 late_rows: rows without logits are dropped only after the last norm, whose full result stays. headless: no logits.
-residual_first: what a half adds goes into the residual's memory. encoder: every token of a batch may be asked for.
+normed_residual: what a half reads is what it is added to. residual_first: what a half adds goes into the residual's memory. encoder: every token of a batch may be asked for.
 
 Source: src/models/*.cpp, llama.cpp 0.5.0 (0c1e570).
 """
@@ -44,6 +44,7 @@ _TWISTS = {
     "lfm2": "residual_first",
     "lfm2moe": "residual_first",
     "llama4": "weights_first plain_weights raw_choice scaled_queries",
+    "minimax-01": "normed_residual",
     "modern-bert": "layer_norm headless",
     "mpt": "layer_norm no_rope",
     "nemotron": "layer_norm",
