@@ -8,16 +8,20 @@ import pytest
 
 from sizeup.engines.llamacpp.architectures import architecture_of
 from sizeup.engines.llamacpp.cache import placed_cache
+from sizeup.engines.llamacpp.footprint import footprint
 from sizeup.engines.llamacpp.names import gguf_tensors, layer_count
 from sizeup.engines.llamacpp.setting import LlamaSetting
 from sizeup.engines.llamacpp.weights import HOST, Assignment, placed_weights
 from sizeup.errors import NotFound
+from sizeup.machines.device import Device, Machine
 from sizeup.measure.simulation import simulate
 from sizeup.models.from_config import model_from_config
 
 DEEPSEEK_V4 = "sgl-project--DeepSeek-V4-Flash-FP8"
 NEMOTRON_3 = "nvidia--NVIDIA-Nemotron-3-Super-120B-A12B-FP8"
 GEMMA_4 = "google--gemma-4-31B"
+#: Configurations, and what llama.cpp 0.5.0 (0c1e570) reserves for them on a processor with AVX-512, in bytes.
+RECORDED = json.loads(Path(__file__).with_name("families.json").read_text())
 SIMULATED = (
     DEEPSEEK_V4,
     NEMOTRON_3,
@@ -100,6 +104,21 @@ def test_a_head_looked_for_first_is_held_twice_unless_it_is_mapped(model_of):
     read = placed_weights(model, msgspec.structs.replace(setting, mmap=False), places, ()).plain
 
     assert read - mapped == 262_144 * 5376 // 32 * 34
+
+
+@pytest.mark.parametrize(("entry", "row"), [(e, row) for e in RECORDED for row in e["cpu"]])
+def test_families_of_their_own_are_llama_cpps_to_the_byte(entry, row):
+    """Streams, embeddings of layers, shared caches, gates, lightning and expanded attention, encoders with windows."""
+    size = 1 << 50
+    host = Device("host", "cpu", "amd", memory_bytes=size, free_bytes=size, backend="cpu", features=("avx512",))
+    model, setting = model_from_config(entry["config"], entry["name"]), LlamaSetting(**row["setting"])
+
+    (device,) = footprint(model, setting, Machine(name="it", cpu=host, gpus=(), evidence="file")).devices
+    found = dict.fromkeys(("weights", "cache", "compute"), 0)
+    for item in device.items:
+        if item.component in found and item.name != "output buffer":
+            found[item.component] += item.bytes
+    assert found == {component: row[component] for component in found}
 
 
 @pytest.mark.llamacpp

@@ -11,7 +11,8 @@ experts.
 norm_first: the first norm is computed before states are gathered. repeated_keys: a delta net copies keys for each
 value head. step_norms: Mamba norms its steps, inputs and outputs without weights.
 late_rows: rows without logits are dropped only after the last norm, whose full result stays. headless: no logits.
-normed_residual: what a half reads is what it is added to. residual_first: what a half adds goes into the residual's memory. encoder: every token of a batch may be asked for.
+normed_residual: what a half reads is what it is added to. residual_first: what a half adds goes into the residual's
+memory. encoder: every token of a batch may be asked for.
 
 Source: src/models/*.cpp, llama.cpp 0.5.0 (0c1e570).
 """
