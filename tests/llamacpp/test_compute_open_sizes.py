@@ -1,5 +1,6 @@
 """Graphs with open sizes: one recording answers for many settings, and never otherwise than a graph of its own."""
 
+import gc
 import itertools
 import json
 import time
@@ -197,6 +198,8 @@ def grid():
 def seconds_of(models):
     """(processor seconds, estimates) of the grid over models that were never asked about."""
     host, cells, count = machine(memory=1 << 50), list(grid()), 0
+    gc.collect()
+    gc.freeze()  # what other tests left is no part of an estimate
     started = time.process_time()
     for m in models:
         for setting in cells:
@@ -204,31 +207,31 @@ def seconds_of(models):
                 count += footprint(m, setting, host).total_bytes > 0
             except BadInput:
                 continue
-    return time.process_time() - started, count
+    seconds = time.process_time() - started
+    gc.unfreeze()
+    return seconds, count
 
 
 def test_a_part_of_the_grid_is_quick():
-    """0.3 ms of processor an estimate at most, which is more than twice what these models take, for slow machines."""
+    """Half a millisecond an estimate: for slow machines more than twice what these models take."""
     seconds, count = seconds_of([model(name) for name in ("Llama-3.1-8B", "gemma-3-1b", "DeepSeek-V2", "Qwen3-Next")])
 
     assert count > 500
-    assert seconds / count < 0.0006
+    assert seconds / count < 0.0005
 
 
 @pytest.mark.slow
 def test_the_whole_grid_takes_a_second(truth_dir):
-    """57 models × 144 settings."""
+    """57 models × 144 settings: one second of one core, the best of three."""
     import sys
 
     sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
     import build_ledger
 
     configs = Path(truth_dir, "configs")
-    models = [
-        model_from_config(json.loads((configs / f"{name.replace('/', '--')}.json").read_text()), name)
-        for name in build_ledger.GRID_MODELS
-    ]
-    seconds, count = seconds_of(models)
+    names = build_ledger.GRID_MODELS
+    read = {name: json.loads((configs / f"{name.replace('/', '--')}.json").read_text()) for name in names}
+    runs = [seconds_of([model_from_config(config, name) for name, config in read.items()]) for _ in range(3)]
 
-    assert count > 8000
-    assert seconds <= 1.5
+    assert runs[0][1] > 8000
+    assert min(seconds for seconds, _ in runs) <= 1

@@ -169,7 +169,7 @@ class CacheSizes(msgspec.Struct, frozen=True):
 
 
 class _Traits(msgspec.Struct, frozen=True):
-    """What all layers together decide: the window, the most value elements of a token, sizes of heads, kinds of cache."""
+    """What all layers together decide: the window, the most values of a token, sizes of heads, kinds of cache."""
 
     window: int | None
     widest: int

@@ -26,10 +26,14 @@ class Irregular(Exception):
 
 
 class Case:
-    """The open sizes' values in the case at hand, and the forms of differences that were found positive, or zero."""
+    """The open sizes' values in the case at hand, and the forms of differences that were found positive, or zero.
+
+    granted: differences that are positive in every case.
+    """
 
     def __init__(self, values: tuple[int, ...]) -> None:
         self.values = values
+        self.granted: set[int] = set()
         self.positive: set[int] = set()
         self.zero: set[int] = set()
 
@@ -150,13 +154,13 @@ def evaluate(terms: Polynomial, values: tuple[int, ...]) -> int:
 
 def decisions(case: Case) -> Callable[[tuple[int, ...]], bool]:
     """Whether the same would be decided for other open sizes, which are all positive."""
-    positive = [p for p in map(polynomial, case.positive) if any(count < 0 for count, _ in p)]
+    positive = [p for p in map(polynomial, case.positive - case.granted) if any(count < 0 for count, _ in p)]
     zero = [p for p in map(polynomial, case.zero) if p]
 
     def hold(values: tuple[int, ...]) -> bool:
         for difference in positive:
             if evaluate(difference, values) <= 0:
                 return False
-        return not any([evaluate(difference, values) for difference in zero])
+        return not any(evaluate(difference, values) for difference in zero)
 
     return hold

@@ -18,7 +18,7 @@ from sizeup.engines.llamacpp.backends import CPU
 from sizeup.engines.llamacpp.builder import Sizes
 from sizeup.engines.llamacpp.cache import CELLS
 from sizeup.engines.llamacpp.compute_bound import bound
-from sizeup.engines.llamacpp.extent import Case, Irregular
+from sizeup.engines.llamacpp.extent import Case, Irregular, form_of
 from sizeup.engines.llamacpp.graph import Graph, lives_of
 from sizeup.engines.llamacpp.layers import trunk
 from sizeup.engines.llamacpp.recording import Recording
@@ -41,6 +41,7 @@ class Reserve:
     def __init__(self, model: Model, steps: tuple[Step, ...], frame: Frame) -> None:
         self._model, self._steps, self._frame = model, steps, frame
         self._kept = settled(steps)
+        self._stateful = any(kind.recurrent() for kind in trunk(model).kinds)
         self._halves = any(backend.halves_cache for backend in frame.backends)
         self._recordings: dict[Hashable, list[Recording]] = {}
 
@@ -70,13 +71,16 @@ class Reserve:
         return recording
 
     def _recorded(self, sizes: Sizes, case: Case) -> Recording:
-        """The graph's buffers. With flash attention little depends on the cache; without, all grows with the batch."""
+        """The graph's buffers.
+
+        With flash attention little depends on the cache; without, and with states, more is alike as the batch grows.
+        """
         graph = Graph(HOST)
         build(self._model, graph, sizes, self._kept, self._frame)
         _reserve_for_skipped(self._model, graph, sizes, self._steps, self._kept)
         alignments = {HOST: CPU.alignment, **{gpu: b.alignment for gpu, b in enumerate(self._frame.backends)}}
         lives = lives_of(graph, alignments, self._frame.copies)
-        return Recording(lives, alignments, case, along=_FULL if sizes.fused else _TOKENS)
+        return Recording(lives, alignments, case, along=_FULL if sizes.fused and not self._stateful else _TOKENS)
 
 
 def _opened(sizes: Sizes, *, halves: bool) -> tuple[Hashable, tuple[int, ...]]:
@@ -100,10 +104,12 @@ def _with_open(sizes: Sizes, case: Case) -> Sizes:
     if case.values[_TOKENS]:
         sequences = case.open(_SEQUENCES, 1)
         tokens = case.open(_TOKENS, _TOKEN_STEP) * sequences
+    rows = tokens if sizes.rows == sizes.tokens else case.open(_ROWS, 1)
+    case.granted.add(form_of(tokens) - form_of(rows))
     return msgspec.structs.replace(
         sizes,
         tokens=tokens,
-        rows=tokens if sizes.rows == sizes.tokens else case.open(_ROWS, 1),
+        rows=rows,
         sequences=sequences,
         streams=sequences if sizes.streams == sizes.sequences else sizes.streams,
         full=case.open(_FULL, CELLS) if sizes.cached else tokens,
