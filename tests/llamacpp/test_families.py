@@ -110,7 +110,9 @@ def test_a_head_looked_for_first_is_held_twice_unless_it_is_mapped(model_of):
 def test_families_of_their_own_are_llama_cpps_to_the_byte(entry, row):
     """Streams, embeddings of layers, shared caches, gates, lightning and expanded attention, encoders with windows."""
     size = 1 << 50
-    host = Device("host", "cpu", "amd", memory_bytes=size, free_bytes=size, backend="cpu", features=("avx512",))
+    host = Device(
+        name="host", kind="cpu", vendor="amd", memory_bytes=size, free_bytes=size, backend="cpu", features=("avx512",)
+    )
     model, setting = model_from_config(entry["config"], entry["name"]), LlamaSetting(**row["setting"])
 
     (device,) = footprint(model, setting, Machine(name="it", cpu=host, gpus=(), evidence="file")).devices
