@@ -2,9 +2,9 @@
 
     python scripts/fit_processor.py tests/data/processor_runs.json [--write]
 
-The file holds a processor, bytes/s of memory that its threads read, `probes` (the small models of `machine calibrate`)
-and `models` (real shapes). The probes alone are fitted; `--write` puts the result into parameters.json as the kernels
-of processors that nobody has calibrated.
+The file holds a processor (of which one core computed), bytes/s of memory that its threads read, `probes` (the small
+models of `machine calibrate`) and `models` (real shapes). The probes alone are fitted; `--write` puts the result into
+parameters.json as the kernels of processors that nobody has calibrated. scripts/measure_speed.py writes such a file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ OUT = Path(__file__).parents[1] / "src/sizeup/estimate/speed/parameters.json"
 
 
 def folded(stack: Stack, fitted: Parameters, top: Ceilings) -> Stack:
-    """The kernels with the corrections of one machine as their own. Its bandwidth stays its own affair."""
+    """The kernels with the corrections of one core as their own.
+
+    What several cores share isn't taken from it: bandwidth, and the time to start kernels, which grows with threads.
+    """
     seen = dict(top.corrections)
 
     def by_packing(part: str, base: dict[str, float]) -> dict[str, float]:
@@ -36,10 +39,9 @@ def folded(stack: Stack, fitted: Parameters, top: Ceilings) -> Stack:
     scores = seen["attention"]
     return msgspec.structs.replace(
         stack,
-        cache_streaming=round(stack.cache_streaming / seen["caching"], 3),
-        kernel_seconds=float(f"{stack.kernel_seconds * seen['kernel']:.3g}"),
         attention=round(stack.attention / scores, 3),
         attention_one=round(stack.attention_one * seen["attention_one"] / scores, 3),
+        scatter=float(f"{stack.scatter * seen['scatter']:.3g}"),
         passing=round(stack.passing / seen["activation"], 4),
         unpack=by_packing("unpack", unpack),
         product=by_packing("flop", stack.product),

@@ -29,12 +29,14 @@ from sizeup.workers.host import run_worker
 #: More bytes than processors' caches hold, few enough for a second each: 140 · 10⁶ values.
 SHAPE = "layers=4,embedding=1536,heads=24,kv_heads=8,vocabulary=4096,ffn=6144"
 #: Narrow matrices, as the smallest models have: activations weigh.
-NARROW = "layers=20,embedding=512,heads=8,kv_heads=4,vocabulary=4096,ffn=1536"
+NARROW = "layers=20,embedding=512,heads=8,kv_heads=2,vocabulary=4096,ffn=1536"
+#: Keys and values that no cache holds: 2,048 tokens of them are 67 MB.
+DEEP = "layers=8,embedding=1024,heads=8,kv_heads=8,vocabulary=4096,ffn=1024"
 #: Next to no bytes: what remains is the start of kernels.
 EMPTY = "layers=48,embedding=64,heads=2,kv_heads=1,vocabulary=256,ffn=64"
 #: Experts, which processors multiply row by row in many formats.
 MIXTURE = (
-    "layers=2,embedding=1024,heads=16,kv_heads=4,vocabulary=4096,ffn=512,experts=16,active_experts=2,expert_ffn=1024"
+    "layers=3,embedding=1024,heads=16,kv_heads=4,vocabulary=4096,ffn=512,experts=16,active_experts=2,expert_ffn=1024"
 )
 
 
@@ -50,7 +52,8 @@ class Probe(msgspec.Struct, frozen=True):
 #: What matters differs by device: a processor has a kernel for each type, GPUs share most of theirs.
 PROCESSOR_PROBES = (
     Probe(SHAPE, "Q8_0", (128, 1024), (0, 2048)),
-    Probe(NARROW, "Q8_0", (128,)),
+    Probe(DEEP, "Q8_0", (128, 1024), (0, 2048)),
+    Probe(NARROW, "Q8_0", (128,), (0, 2048)),
     Probe(NARROW, "Q4_K_S", (128,)),
     Probe(EMPTY, "Q8_0", ()),
     *(Probe(SHAPE, name) for name in ("Q4_0", "Q4_K_S", "Q6_K", "Q5_K_S", "Q3_K_S", "Q2_K", "IQ4_XS", "IQ4_NL",

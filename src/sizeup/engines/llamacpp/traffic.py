@@ -38,6 +38,8 @@ _REPACKED = {"q8_0": "r_legacy", "legacy": "r_legacy", "q2_k": "r_q2_k", "q4_k":
              "q6_k": "r_k", "iq4": "r_iq4", "float4": "r_float4"}  # fmt: skip
 RuleKey = tuple[tuple[str, int], ...]
 _OUTPUT_KERNELS = 4.0
+#: In the names of a layer's feed-forward.
+_FEED_FORWARD = ".ffn_"
 #: Batches of so many tokens are computed on a GPU although the weights are on the host: they are copied for each pass.
 #: Source: ggml_backend_*_device_offload_op, min_batch_size in ggml-cuda.cu, llama.cpp 0.5.0 (0c1e570).
 OFFLOADED_TOKENS = 32
@@ -50,11 +52,16 @@ def packing(kind: str, repacked: bool = False) -> int:
 
 
 class Traffic(msgspec.Struct, frozen=True):
-    """The demands of a model in one format: the kinds of its layers, which layer is of which kind, and the output."""
+    """The demands of a model in one format: the kinds of its layers, which layer is of which kind, and the output.
+
+    tail: the last layer's feed-forward, which is computed for tokens that get logits only, so that of a prompt it is
+    one (`inp_out_ids` in src/models/*.cpp); its kind in kinds is without it.
+    """
 
     kinds: tuple[Demand, ...]
     kind_of_layer: tuple[int, ...]
     output: Demand
+    tail: Demand
 
 
 @by_model
@@ -76,10 +83,13 @@ def traffic(
     count = layer_count(model)
     weights: list[list[Any]] = [[0.0, NOTHING, 0.0, 0.0, NOTHING, 0.0] for _ in range(count)]
     output: list[Any] = [0.0, NOTHING, 0.0]
+    tail: list[Any] = [0.0, NOTHING, 0.0, 0.0, NOTHING, 0.0]
+    last = model.layers - 1
     tied = tied_head(model, mix, imatrix)
     for tensor in (*typed_tensors(model, mix, imatrix, mtp), *((tied,) if tied else ())):
         if tensor.zone == "layer":
-            row, at = weights[tensor.layer], 3 if tensor.expert else 0
+            late = tensor.layer == last and _FEED_FORWARD in tensor.name
+            row, at = tail if late else weights[tensor.layer], 3 if tensor.expert else 0
         elif tensor.zone == "output":
             row, at = output, 0
         else:
@@ -95,9 +105,11 @@ def traffic(
     for number in range(count):
         memory = memories[number] if number < len(memories) else LayerMemory()
         demand = _demand(weights[number], blocks.get(number), memory, cache_k, cache_v, full_swa=full_swa)
+        if number == last:
+            demand = msgspec.structs.replace(demand, experts=0, chosen=0, expert_kernels=0.0)
         numbers.append(places.setdefault(demand, len(places)))
     head = Demand(weight_bytes=output[0], values=output[1], kernels=_OUTPUT_KERNELS)
-    return Traffic(tuple(places), tuple(numbers), head)
+    return Traffic(tuple(places), tuple(numbers), head, _tail(tail, blocks.get(last)))
 
 
 def _with_values(values: tuple[float, ...], tensor: Typed, rule: RepackRule) -> tuple[float, ...]:
@@ -113,6 +125,20 @@ def _blocks_by_layer(model: Model) -> dict[int, Block]:
     return {layer: block for block in model.blocks if block.stack == stack for layer in block.layers}
 
 
+def _tail(weights: list[Any], block: Block | None) -> Demand:
+    """The last layer's feed-forward; its kernels but the experts' are counted with the rest of the layer."""
+    dense, values, widths, expert, expert_values, expert_widths = weights
+    forward = block.feed_forward if block else None
+    return Demand(
+        dense, values, expert, expert_values,
+        experts=forward.experts if forward else 0,
+        chosen=forward.experts_per_token if forward else 0,
+        widths=widths,
+        expert_widths=expert_widths,
+        expert_kernels=layer_kernels(block)[1] if block else 0.0,
+    )  # fmt: skip
+
+
 def _demand(
     weights: list[Any], block: Block | None, memory: LayerMemory, cache_k: str, cache_v: str, *, full_swa: bool
 ) -> Demand:
@@ -123,7 +149,8 @@ def _demand(
     reaches: tuple[Reach, ...] = ()
     if flops:
         kept = token_cache_bytes(memory.keys, memory.values, cache_k, cache_v) if memory.keys else 0
-        reaches = (Reach(None if full_swa else memory.window, float(kept), flops),)
+        heads = max((getattr(mixer, "heads", 0) for mixer in block.mixers), default=0) if block else 0
+        reaches = (Reach(None if full_swa else memory.window, float(kept), flops, heads),)
     return Demand(
         dense, values, expert, expert_values,
         experts=forward.experts if forward else 0,
@@ -181,18 +208,29 @@ def placed_work(
             shares.setdefault(HOST, []).append(Share(demand, count, dense=False))
         else:
             shares.setdefault(place, []).append(Share(demand, count))
+    _add_tail(shares, found.tail, layers, hosted)
     shares.setdefault(places.output, [])
     return tuple(
         Placed(
             place,
             pass_work(
                 shares[place], tokens=tokens, depth=depth, sequences=sequences,
-                layers=sum(share.count for share in shares[place]),
+                layers=sum(share.count for share in shares[place] if share.dense and not share.outputs),
                 output=found.output if place == places.output else None,
             ),
         )
         for place in sorted(shares)
     )  # fmt: skip
+
+
+def _add_tail(shares: dict[int, list[Share]], tail: Demand, layers: tuple[int, ...], hosted: int) -> None:
+    """The last layer's feed-forward, where that layer is; its experts on the host when all layers' are."""
+    place = layers[-1]
+    if tail.experts and hosted >= len(layers) and place != HOST:
+        shares.setdefault(place, []).append(Share(tail, 1, experts=False, outputs=True))
+        shares.setdefault(HOST, []).append(Share(tail, 1, dense=False, outputs=True))
+    else:
+        shares.setdefault(place, []).append(Share(tail, 1, outputs=True))
 
 
 def host_rule(setting: LlamaSetting, machine: Machine) -> RuleKey:

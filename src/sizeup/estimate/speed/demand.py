@@ -9,17 +9,25 @@ import msgspec
 from sizeup.estimate.speed.work import PACKINGS, Work
 
 NOTHING = (0.0,) * len(PACKINGS)
+#: Keys and values of a token from which a processor's prefetchers don't follow them.
+_FAR_BYTES = 4096
 
 
 class Reach(msgspec.Struct, frozen=True):
     """How a mixer looks back. window: the most tokens it sees; None means all.
 
-    bytes: keys and values kept for one token. flops: of one token for each token that it sees.
+    bytes: keys and values kept for one token. flops: of one token for each token that it sees. heads: of queries.
     """
 
     window: int | None
     bytes: float
     flops: float
+    heads: int = 0
+
+    @property
+    def scatter(self) -> float:
+        """Heads · (bytes / 4,096)²: how far apart the keys lie that a head reads one after the other."""
+        return self.heads * (self.bytes / _FAR_BYTES) ** 2
 
     def seen(self, depth: float) -> float:
         """Tokens that one sees at that depth."""
@@ -57,12 +65,16 @@ class Demand(msgspec.Struct, frozen=True):
 
 
 class Share(msgspec.Struct, frozen=True):
-    """`count` layers of one kind on a device: all of the layer, or only one part of it."""
+    """`count` layers of one kind on a device: all of the layer, or only one part of it.
+
+    outputs: only tokens that get logits pass through.
+    """
 
     demand: Demand
     count: int
     dense: bool = True
     experts: bool = True
+    outputs: bool = False
 
 
 def distinct_experts(experts: int, chosen: int, tokens: float) -> float:
@@ -88,29 +100,32 @@ def pass_work(
     output: the head, when it is on this device; output_rows: of the tokens, how many get logits (None: one a sequence).
     """
     every = tokens * sequences
-    weight = expert = cache = attention = kernels = widths = rows = 0.0
+    weight = expert = cache = attention = scatter = kernels = widths = rows = 0.0
     values, flops, expert_flops = ([0.0] * len(PACKINGS) for _ in range(3))
     for share in shares:
         demand, count = share.demand, share.count
+        passing = (output_rows or sequences) if share.outputs else every
         if share.dense:
             weight += count * demand.weight_bytes
             kernels += count * demand.kernels
-            widths += count * demand.widths
+            widths += count * demand.widths * passing
             cache += count * sequences * demand.state_bytes
             _add(values, demand.values, count)
-            _add(flops, demand.values, 2 * count * every)
+            _add(flops, demand.values, 2 * count * passing)
             for reach in demand.reaches:
                 cache += count * sequences * reach.bytes * reach.seen(depth + tokens)
-                attention += count * sequences * reach.flops * reach.seen_over(depth, tokens)
+                seen = count * sequences * reach.seen_over(depth, tokens)
+                attention += reach.flops * seen
+                scatter += reach.scatter * seen
         if share.experts and demand.experts:
-            part = distinct_experts(demand.experts, demand.chosen, every) / demand.experts
+            part = distinct_experts(demand.experts, demand.chosen, passing) / demand.experts
             used = demand.chosen / demand.experts
             expert += count * part * demand.expert_bytes
             kernels += count * demand.expert_kernels
-            widths += count * demand.chosen * demand.expert_widths
-            rows = every * used / part
+            widths += count * demand.chosen * demand.expert_widths * passing
+            rows = max(rows, passing * used / part)
             _add(values, demand.expert_values, count * part)
-            _add(expert_flops, demand.expert_values, 2 * count * every * used)
+            _add(expert_flops, demand.expert_values, 2 * count * passing * used)
     if output is not None:
         weight += output.weight_bytes
         kernels += output.kernels
@@ -125,12 +140,13 @@ def pass_work(
         rows,
         attention,
         cache,
-        every * widths,
+        widths,
         kernels,
         expert,
         layers,
         output is not None,
         tokens,
+        scatter,
     )
 
 

@@ -14,7 +14,7 @@ from sizeup.estimate.speed.parameters import Spread, parameters
 from sizeup.quantity import Interval
 
 #: After calibration on the machine itself; this project's runs (docs/speed.md).
-CALIBRATED_DECODE, CALIBRATED_PROMPT = Spread(-0.16, 0.16, 0), Spread(-0.25, 0.25, 0)
+CALIBRATED_DECODE, CALIBRATED_PROMPT = Spread(-0.16, 0.16, 36), Spread(-0.15, 0.15, 22)
 #: For processors, of which the published rows have none: as wide as the widest seen.
 UNSEEN = Spread(-0.5, 0.6, 0)
 

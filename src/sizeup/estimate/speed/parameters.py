@@ -21,7 +21,8 @@ class Stack(msgspec.Struct, frozen=True):
     attention: share of the matrix units' rate that attention reaches on a prompt; attention_one: how many times longer
     a FLOP takes for a single token. passing: share of the bandwidth at which activations go in and out of matrices.
     expert_reading, expert_computing: routed experts against dense weights; unpack, rescale: by packing; all where they
-    aren't as on GPUs. product: more time a FLOP, by packing.
+    aren't as on GPUs. product: more time a FLOP, by packing. scatter: vector operations that a single token's far
+    read of keys costs.
     """
 
     streaming: float
@@ -38,6 +39,7 @@ class Stack(msgspec.Struct, frozen=True):
     unpack: dict[str, float] = {}
     rescale: dict[str, float] = {}
     product: dict[str, float] = {}
+    scatter: float = 0.0
 
 
 class Engine(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@
     computing   Σ matrix FLOPs · ( 1 / (matrix rate · share) + scaling · rescale / vector rate )
     passing     activations · 4 B / (bandwidth · passing): what goes into matrices and comes out of them
     attention   √( (cache bytes / (bandwidth · cache streaming))² + (attention FLOPs / (matrix rate · share))² )
+                + far reads · scatter / vector rate, on processors
     launching   kernels · kernel seconds
     pass        √(reading² + unpacking² + computing²) + passing + attention + launching
 
@@ -38,7 +39,8 @@ class Rates(msgspec.Struct, frozen=True):
 
     streaming, caching: bytes/s. unpacking: seconds a value, flop: seconds a FLOP, by packing. attention_flop: seconds a
     FLOP of a prompt, attention_one: of a single token. activation: seconds a value. expert_reading, expert_computing:
-    factors for routed experts. kernel: seconds. processor: whether products may go row by row.
+    factors for routed experts. kernel: seconds. scatter: seconds of a far read. processor: whether products may go row
+    by row.
     """
 
     streaming: Any
@@ -51,6 +53,7 @@ class Rates(msgspec.Struct, frozen=True):
     kernel: Any
     expert_reading: Any
     expert_computing: Any
+    scatter: float = 0.0
     processor: bool = False
 
 
@@ -96,6 +99,7 @@ def uncached_rates(ceiling: Ceilings) -> Rates:
         kernel=stack.kernel_seconds * corrected("kernel"),
         expert_reading=stack.expert_reading or fitted.expert_reading,
         expert_computing=stack.expert_computing or fitted.expert_computing,
+        scatter=stack.scatter / ceiling.vector * corrected("scatter"),
         processor=ceiling.stack == "cpu",
     )
 
@@ -136,12 +140,13 @@ def pass_seconds(work: Work, rate: Rates) -> Seconds:
     unpacking, computing = processor.products(work, rate) if rate.processor else _products(work, rate)
     one = rate.attention_one if rate.processor and work.queries < processor.ATTENTION_TILE else rate.attention_flop
     cache, scores = work.cache_bytes / rate.caching, work.attention_flops * one
+    far = work.scattered * rate.scatter if rate.processor and work.queries < processor.ATTENTION_TILE else 0.0
     return Seconds(
         reading=work.weight_bytes * (1 + (rate.expert_reading - 1) * routed) / rate.streaming,
         unpacking=unpacking,
         computing=computing,
         passing=work.activations * rate.activation,
-        attention=(cache**2 + scores**2) ** 0.5,
+        attention=(cache**2 + scores**2) ** 0.5 + far,
         launching=work.kernels * rate.kernel,
     )
 

@@ -20,7 +20,7 @@ from sizeup.estimate.speed.work import PACKINGS, Work
 #: Standard deviations of a correction's logarithm before anything is measured: of the parts, and of single packings.
 PARTS = {
     "streaming": 0.4, "caching": 0.4, "unpack": 0.6, "flop": 0.6, "attention": 0.6, "attention_one": 0.6,
-    "activation": 0.6, "kernel": 0.8,
+    "activation": 0.6, "kernel": 0.8, "scatter": 0.6,
 }  # fmt: skip
 PACKING_PRIOR = 0.35
 #: Standard deviation of one measurement's logarithm.

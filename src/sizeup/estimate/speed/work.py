@@ -38,7 +38,8 @@ class Work(msgspec.Struct, frozen=True):
     attention_flops: scores and weighted sums over what is in the cache. cache_bytes: keys, values, states read.
     activations: values that go into matrices and come out of them. kernels: started one after the other.
     expert_bytes: the part of weight_bytes that routed experts are. layers: that the device computes. output: whether it
-    computes the logits. queries: tokens of each sequence.
+    computes the logits. queries: tokens of each sequence. scattered: reads of keys and values that lie far apart
+    (`Reach.scatter`).
     """
 
     tokens: int
@@ -55,6 +56,7 @@ class Work(msgspec.Struct, frozen=True):
     layers: int = 0
     output: bool = False
     queries: int = 1
+    scattered: float = 0.0
 
     @property
     def matrix_flops(self) -> float:
