@@ -11,16 +11,18 @@ import urllib.request
 
 import psutil
 import pytest
-from fakes import Fake
+from fakes import Fake, answer_json
 from hypothesis import given
 from hypothesis import strategies as st
 from wire_formats import LLAMACPP, OLLAMA, VLLM
 
 import sizeup
+from sizeup.cli.render_watch import view
+from sizeup.cli.text import visible
 from sizeup.engines.launch import Launch
-from sizeup.engines.llamacpp.server import LlamaCpp
+from sizeup.engines.llamacpp.server import LlamaCpp, slots_in
 from sizeup.engines.llamacpp.setting import LlamaSetting
-from sizeup.engines.protocol import Ask
+from sizeup.engines.protocol import Ask, Endpoint
 from sizeup.errors import BadInput, MissingPart, NotFound, SizeupError
 from sizeup.machines.probes.files import Files
 from sizeup.measure.simulation import worker_python
@@ -161,6 +163,40 @@ def test_servers_tell_their_load_in_their_own_words(routes, engine, expected):
     assert {name: getattr(load, name) for name in expected} == expected
     assert load.tokens_per_s is None
     assert second.tokens_per_s in {0, None}
+
+
+def busy_slots(decoded):
+    """llama-server's own answers while one of two slots writes: what is written is counted at its end only."""
+    writing = {"id": 0, "n_ctx": 1000, "is_processing": True, "n_prompt_tokens": 100 + decoded, "speculative": False}
+    idle = {"id": 1, "n_ctx": 1000, "is_processing": False, "n_prompt_tokens": 900}
+    return [{**writing, "next_token": [{"n_decoded": decoded, "n_remain": 5}]}, idle]
+
+
+def test_tokens_of_a_request_that_runs_are_counted():
+    decoded = iter((10, 110))
+    with Fake({**LLAMACPP, "GET /slots": lambda _: answer_json(busy_slots(next(decoded)))}) as fake:
+        endpoint = Endpoint(fake.url, "llama.cpp")
+        first, second = LlamaCpp().stats(endpoint), LlamaCpp().stats(endpoint)
+
+    assert second.generated - first.generated == 100
+    assert (first.slots, first.cache_used, second.cache_used) == (2, 0.055, 0.105)
+
+
+@pytest.mark.parametrize("answer", [None, {}, [1], [{"n_ctx": "many"}], [{"next_token": [5]}], []])
+def test_slots_that_say_something_else(answer):
+    assert sum(slot.decoded for slot in slots_in(answer)) == 0
+
+
+def test_the_table_fits_in_80_columns(monkeypatch):
+    monkeypatch.setattr("sizeup.cli.text.width", lambda: 80)
+    long = ServerLoad(
+        "http://127.0.0.1:43210", "transformers", "/home/somebody/models/Qwen3-Coder-30B-A3B-Q4_K_M.gguf",
+        running=12, waiting=10, cache_used=1.0, tokens_per_s=1234.5, prompt_tokens_per_s=12345.6,
+    )  # fmt: skip
+    named = Sample(
+        "", 0.5, 90 << 30, 100 << 30, 1 << 30, servers=(long,), holders=(Holder(1234567, "x" * 60, 1 << 36),)
+    )
+    assert max(visible(shown) for shown in view(named, None, None)) <= 80
 
 
 def test_a_server_that_is_gone_is_forgotten():

@@ -15,6 +15,7 @@ from sizeup.operations.watch import WatchReport
 from sizeup.quantity.units import format_bytes
 
 _FULL, _ALMOST = 0.9, 0.75
+_NARROW, _MODEL_COLUMNS, _HELD_COLUMNS = 80, 12, 32
 
 
 def render(report: WatchReport, *, explain: bool) -> list[str]:  # noqa: ARG001  every renderer takes it
@@ -67,7 +68,7 @@ def line(sample: Sample, alarm: Alarm | None) -> str:
         f"cpu {sample.cpu:.0%}",
         f"memory {format_bytes(sample.memory_used_bytes)} of {format_bytes(sample.memory_total_bytes)}",
         *(f"{gpu.name} {_gpu_words(gpu)}" for gpu in sample.gpus),
-        *(f"{server.url} {server.tokens_per_s or 0:.3g} tokens/s" for server in sample.servers),
+        *(f"{server.url} {_rate(server.tokens_per_s or 0)} tokens/s" for server in sample.servers),
     ]
     if sample.headroom_bytes is not None:
         parts.append(f"headroom {format_bytes(sample.headroom_bytes)}")
@@ -82,9 +83,9 @@ def view(sample: Sample, alarm: Alarm | None, predicted: int | None) -> list[str
         left = format_bytes(abs(sample.headroom_bytes)) + (" left" if sample.headroom_bytes >= 0 else " too much")
         lines.append(f"headroom  {fits}: {left} at the predicted peak of {format_bytes(predicted)}")
     if sample.servers:
-        header = ("server", "engine", "model", "tokens/s", "prompt/s", "running", "waiting", "KV")
+        header = ("server", "engine", "model", "tokens/s", "prompt/s", "run", "wait", "KV")
         lines += ["", *text.table([_server(s) for s in sample.servers], header=header, align="<<<>>>>>")]
-    held = [(h.name, str(h.pid), format_bytes(h.bytes), format_bytes(h.gpu_bytes) if h.gpu_bytes else "")
+    held = [(_cut(h.name, text.width() - _HELD_COLUMNS), str(h.pid), format_bytes(h.bytes), format_bytes(h.gpu_bytes) if h.gpu_bytes else "")
             for h in sample.holders]  # fmt: skip
     lines += ["", *text.table(held, header=("who holds memory", "process", "memory", "GPU"), align="<>>>")]
     return [*lines, "", text.bad(alarm.words)] if alarm else lines
@@ -116,14 +117,28 @@ def _gpu_words(gpu: Gpu) -> str:
     return ", ".join(parts)
 
 
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _short(model: str) -> str:
+    """A model's name without the folders of a file, cut where a table of 80 columns has no more room."""
+    name = model.rpartition("/")[2] if model.endswith(".gguf") else model
+    return _cut(name, _MODEL_COLUMNS + max(0, text.width() - _NARROW))
+
+
+def _cut(name: str, most: int) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 def _server(server: ServerLoad) -> tuple[str, ...]:
     numbers = (server.tokens_per_s, server.prompt_tokens_per_s)
     counts = (server.running, server.waiting)
     return (
-        server.url,
+        server.url.removeprefix("http://"),
         server.engine,
-        server.model,
-        *("?" if n is None else f"{n:.3g}" for n in numbers),
+        _short(server.model),
+        *("?" if n is None else _rate(n) for n in numbers),
         *("?" if n is None else str(n) for n in counts),
         "?" if server.cache_used is None else f"{server.cache_used:.0%}",
     )

@@ -115,8 +115,8 @@ class Found(msgspec.Struct, frozen=True):
 class Stats(msgspec.Struct, frozen=True):
     """What a server says of its own load; None where it doesn't say.
 
-    running, waiting: requests. cache_used: share of the KV cache from 0 to 1. prompt_tokens, generated: since it
-    started. memory_bytes, gpu_bytes: held by loaded models.
+    running, waiting: requests. slots: how many can run at once. cache_used: share of the KV cache from 0 to 1.
+    prompt_tokens, generated: since it started. memory_bytes, gpu_bytes: held by loaded models.
     """
 
     running: int | None = None
@@ -126,6 +126,7 @@ class Stats(msgspec.Struct, frozen=True):
     generated: int | None = None
     memory_bytes: int | None = None
     gpu_bytes: int | None = None
+    slots: int | None = None
 
 
 class Engine(Protocol):

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -45,6 +46,30 @@ class _Event(msgspec.Struct):
     tokens_evaluated: int | None = None
     stop_type: str = ""
     timings: _Clock | None = None
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """A slot of /slots. n_prompt_tokens: in its cache, what it generated included. next_token: a list, or an object."""
+
+    n_ctx: int = 0
+    is_processing: bool = False
+    n_prompt_tokens: int = 0
+    next_token: Any = None
+
+    @property
+    def decoded(self) -> int:
+        """Tokens generated so far for the request that it serves."""
+        told = self.next_token[0] if isinstance(self.next_token, list) and self.next_token else self.next_token
+        count = told.get("n_decoded") if isinstance(told, dict) else None
+        return count if isinstance(count, int) else 0
+
+
+def slots_in(answer: Any) -> list[Slot]:
+    """The slots of a /slots answer; none in anything else."""
+    try:
+        return msgspec.convert(answer, list[Slot])
+    except msgspec.ValidationError:
+        return []
 
 
 _EVENTS = msgspec.json.Decoder(_Event)
@@ -91,17 +116,26 @@ class LlamaCpp(OpenAI):
         return server
 
     def stats(self, endpoint: Endpoint) -> Stats:
-        """/metrics, where it is on."""
+        """/metrics, where it is on, and /slots.
+
+        llama-server counts generated tokens when a request ends: those of requests that run are in its slots.
+        """
+        slots = slots_in(probe(endpoint.url, "/slots"))
+        busy = [slot for slot in slots if slot.is_processing]
+        room = sum(slot.n_ctx for slot in slots)
+        used = sum(slot.n_prompt_tokens for slot in busy) / room if room else None
         try:
             amounts = totals(get_text(endpoint.url, "/metrics", key=endpoint.key))
         except SizeupError:
-            return Stats()
+            return Stats(running=len(busy), cache_used=used, slots=len(slots)) if slots else Stats()
+        ended = whole(amounts, "llamacpp:tokens_predicted_total")
         return Stats(
             running=whole(amounts, "llamacpp:requests_processing"),
             waiting=whole(amounts, "llamacpp:requests_deferred"),
-            cache_used=amounts.get("llamacpp:kv_cache_usage_ratio"),
+            cache_used=amounts.get("llamacpp:kv_cache_usage_ratio", used),
             prompt_tokens=whole(amounts, "llamacpp:prompt_tokens_total"),
-            generated=whole(amounts, "llamacpp:tokens_predicted_total"),
+            generated=None if ended is None else ended + sum(slot.decoded for slot in busy),
+            slots=len(slots) or None,
         )
 
     def extras(self, ask: Ask) -> JsonObject:

@@ -108,6 +108,8 @@ def _program(holder: Holder) -> str:
         return holder.name
     with contextlib.suppress(psutil.Error):
         words = psutil.Process(holder.pid).cmdline()[1:]
+        if words[:1] == ["-c"]:
+            return f"{holder.name} -c"
         module = words.index("-m") + 1 if "-m" in words else len(words)
         script = next((word for word in words if not word.startswith("-")), "")
         what = f"-m {words[module]}" if module < len(words) else os.path.basename(script)  # noqa: PTH119  a word

@@ -10,7 +10,7 @@ import msgspec
 
 from sizeup.engines.http import address
 from sizeup.engines.launch import local_url
-from sizeup.engines.openai import OpenAI, probe
+from sizeup.engines.openai import OpenAI
 from sizeup.engines.protocol import Endpoint, Stats
 from sizeup.engines.registry import ENGINES, attach
 from sizeup.errors import SizeupError
@@ -97,7 +97,6 @@ def _load(known: _Known) -> ServerLoad | None:
     now = time.monotonic()
     seconds = now - known.at if known.at else 0.0
     before, known.before, known.at = known.before, stats, now
-    slots = probe(endpoint.url, "/slots") if engine.name == "llama.cpp" else None
     return ServerLoad(
         url=endpoint.url,
         engine=engine.name,
@@ -105,7 +104,7 @@ def _load(known: _Known) -> ServerLoad | None:
         pid=known.pid,
         running=stats.running,
         waiting=stats.waiting,
-        slots=len(slots) if isinstance(slots, list) else None,
+        slots=stats.slots,
         cache_used=stats.cache_used,
         tokens_per_s=rate(before.generated, stats.generated, seconds),
         prompt_tokens_per_s=rate(before.prompt_tokens, stats.prompt_tokens, seconds),
