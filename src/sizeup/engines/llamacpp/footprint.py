@@ -60,6 +60,7 @@ def _of_weights(setting: LlamaSetting) -> LlamaSetting:
         imatrix=setting.imatrix,
         mtp=setting.mtp,
         repack=setting.repack,
+        mmap=setting.mmap,
         cpu_moe_layers=setting.cpu_moe_layers,
         overrides=setting.overrides,
     )

@@ -323,6 +323,7 @@ def _by_tensor(
     tied = tied_head(model, setting.format, setting.imatrix)
     tensors = typed_tensors(model, setting.format, setting.imatrix, setting.mtp)
     fallback = backends[0] if backends else Backend("cpu", 32, 0, "")
+    twice = not setting.mmap and doubled_head(model, setting) > 0
     for tensor in (*tensors, *((tied,) if tied else ())):
         place = next(
             (to for pattern, to in patterns if pattern.search(tensor.name)), _place(tensor, setting, assignment)
@@ -330,7 +331,7 @@ def _by_tensor(
         if place != HOST:
             gpus[place] += gpu_bytes(tensor, backends[place])
             moved[place] += gpu_bytes(tensor, backends[place]) if tensor.expert else 0
-        elif tensor != tied or is_repacked(tensor, rule):
+        elif tensor != tied or is_repacked(tensor, rule) or twice:
             host = host.plus(tensor, fallback, rule)
             host_experts += tensor.bytes if tensor.expert else 0
     return PlacedWeights(tuple(gpus), tuple(moved), host.plain, host.repacked, host_experts)
