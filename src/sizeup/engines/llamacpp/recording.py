@@ -6,6 +6,7 @@ otherwise (`replay`). Another graph is needed where something was decided by siz
 
 from __future__ import annotations
 
+from itertools import compress
 from math import prod
 
 from sizeup.engines.llamacpp.extent import Case, decisions, form_of, polynomial
@@ -21,11 +22,15 @@ class _Place:
 
     def __init__(self, lives: Lives, alignment: int, along: int) -> None:
         self._along = along
-        self._sizes = [polynomial(form_of(size)) for size in lives.sizes]
-        self._script = Script(lives.events, lives.numbers, lives.buffers, alignment)
-        self._products = tuple({numbers for size in self._sizes for _, numbers in size})
-        occurring = {number for numbers in self._products for number in numbers}
-        squared = any(numbers.count(along) > 1 for numbers in self._products)
+        sizes = [polynomial(form_of(size)) for size in lives.sizes]
+        held = [bool(sizes[number]) for number in lives.numbers]
+        events, numbers = list(compress(lives.events, held)), list(compress(lives.numbers, held))
+        self._script = Script(events, numbers, lives.buffers, alignment)
+        self._growing = [[term for term in size if along in term[1]] for size in sizes]
+        self._constant = [[term for term in size if along not in term[1]] for size in sizes]
+        self._products = {factors for size in sizes for _, factors in size}
+        occurring = {number for factors in self._products for number in factors}
+        squared = any(factors.count(along) > 1 for factors in self._products)
         self._others = tuple(sorted(occurring if squared else occurring - {along}))
         self._runs: dict[tuple[int, ...], list[tuple[int, Run]]] = {}
 
@@ -36,7 +41,7 @@ class _Place:
         for start, run in runs:
             if run.low <= here - start <= run.high:
                 return run.peak(here - start)
-        run = replay(self._script, self._growing(values))
+        run = replay(self._script, self._sizes(values))
         runs.append((here, run))
         return run.peak(0)
 
@@ -46,17 +51,16 @@ class _Place:
             self._runs.clear()
         return self._runs.setdefault(others, [])
 
-    def _growing(self, values: tuple[int, ...]) -> list[Growing]:
+    def _sizes(self, values: tuple[int, ...]) -> list[Growing]:
         """Each size, and what it grows by with each step."""
-        amounts = {numbers: prod([values[number] for number in numbers]) for numbers in self._products}
-        growths = {
-            numbers: amount // values[self._along] if self._along in numbers else 0
-            for numbers, amount in amounts.items()
-        }
-        return [
-            (sum([count * amounts[ns] for count, ns in size]), sum([count * growths[ns] for count, ns in size]))
-            for size in self._sizes
-        ]
+        amounts = {factors: prod([values[number] for number in factors]) for factors in self._products}
+        here = values[self._along] or 1
+        sizes: list[Growing] = []
+        for growing, constant in zip(self._growing, self._constant, strict=True):
+            grown = sum([count * amounts[factors] for count, factors in growing]) if growing else 0
+            still = sum([count * amounts[factors] for count, factors in constant]) if constant else 0
+            sizes.append((grown + still, grown // here))
+        return sizes
 
 
 class Recording:

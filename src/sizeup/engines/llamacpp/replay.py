@@ -20,7 +20,7 @@ Growing = tuple[int, int]
 
 
 class Script:
-    """The buffers of one place as they come and go, whatever their sizes.
+    """The buffers of one place as they come and go, whatever their sizes: all are more than 0.
 
     events: n when buffer n is taken, ~n when it is given back. numbers: for each event, the number of its size.
     """
@@ -54,8 +54,6 @@ def replay(script: Script, sizes: list[Growing]) -> Run:
     ends = {0: 0}
     for buffer, number in zip(script.events, script.numbers, strict=True):
         size, growth = padded[number]
-        if not size:
-            continue
         if buffer >= 0:
             left, left_growth = left - size, left_growth - growth
             block = _best_fit(freed, size, growth, facts) if freed else None
@@ -64,7 +62,8 @@ def replay(script: Script, sizes: list[Growing]) -> Run:
                 continue
             places[buffer] = end, shift
             end, shift = end + size, shift + growth
-            ends[shift] = max(end, ends.get(shift, 0))
+            if end > ends.get(shift, 0):
+                ends[shift] = end
             if end > top:
                 top, climb = end, shift
         elif top - end >= left:  # even if all that is still taken were put at the end, it wouldn't go beyond the top
