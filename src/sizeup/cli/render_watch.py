@@ -10,7 +10,7 @@ import msgspec
 
 from sizeup.cli import text
 from sizeup.measure.watch.guard import Alarm
-from sizeup.measure.watch.sample import Gpu, Sample, ServerLoad
+from sizeup.measure.watch.sample import Gpu, Holder, Sample, ServerLoad
 from sizeup.operations.watch import WatchReport
 from sizeup.quantity.units import format_bytes
 
@@ -85,8 +85,7 @@ def view(sample: Sample, alarm: Alarm | None, predicted: int | None) -> list[str
     if sample.servers:
         header = ("server", "engine", "model", "tokens/s", "prompt/s", "run", "wait", "KV")
         lines += ["", *text.table([_server(s) for s in sample.servers], header=header, align="<<<>>>>>")]
-    held = [(_cut(h.name, text.width() - _HELD_COLUMNS), str(h.pid), format_bytes(h.bytes), format_bytes(h.gpu_bytes) if h.gpu_bytes else "")
-            for h in sample.holders]  # fmt: skip
+    held = [_holder(holder) for holder in sample.holders]
     lines += ["", *text.table(held, header=("who holds memory", "process", "memory", "GPU"), align="<>>>")]
     return [*lines, "", text.bad(alarm.words)] if alarm else lines
 
@@ -119,6 +118,11 @@ def _gpu_words(gpu: Gpu) -> str:
 
 def _rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _holder(held: Holder) -> tuple[str, ...]:
+    gpu = format_bytes(held.gpu_bytes) if held.gpu_bytes else ""
+    return _cut(held.name, text.width() - _HELD_COLUMNS), str(held.pid), format_bytes(held.bytes), gpu
 
 
 def _short(model: str) -> str:

@@ -137,7 +137,7 @@ def _bench_endpoint(request: BenchRequest, wanted: tuple[Cell, ...]) -> BenchRep
     there = address(endpoint.url)
     pid = listener_pid(there.port) if there.host in _LOCAL_HOSTS else None
     machine = load_machine(None).name if there.host in _LOCAL_HOSTS else there.authority
-    subject = Subject(endpoint.model, engine.name, endpoint.version, machine, "", weights="served")
+    subject = Subject(_served_name(endpoint.model), engine.name, endpoint.version, machine, "", weights="served")
     collected = _Collected(request, subject)
     client = Client(engine, endpoint, _vocabulary(endpoint))
     deep = any(cell.depth for cell in wanted) and not engine.reuses
@@ -297,6 +297,11 @@ def _earlier(compare: str, model: str) -> dict[Cell, Row]:
     with Ledger() as ledger:
         mine = ledger.rows(Selection(kind="measure", model=wanted))
     return earlier([*shipped()[0], *mine], wanted)
+
+
+def _served_name(model: str) -> str:
+    """What a server calls its model, without the folders of a file."""
+    return Path(model).name if model.endswith(".gguf") else model
 
 
 def _vocabulary(endpoint: Endpoint) -> int | None:

@@ -206,7 +206,8 @@ def _native(program: str, launch: Launch, port: int) -> list[str]:
     setting: LlamaSetting = launch.setting
     _, *arguments = server_command(setting, launch.model)
     threads = [] if launch.threads is None else ["-t", str(launch.threads)]
-    return [program, *arguments, *threads, "--host", launch.host, "--port", str(port), "--metrics"]
+    place = ["--host", launch.host, "--port", str(port)]
+    return [program, *arguments, *threads, *place, "--alias", Path(launch.model).name, "--metrics"]
 
 
 def _packaged(launch: Launch, port: int) -> list[str]:
