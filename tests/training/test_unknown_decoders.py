@@ -14,7 +14,7 @@ from sizeup.models.config import Config
 
 #: Their attention is written in Python (which no configuration says), every expert computes every token, or a width is
 #: given that their modules don't use.
-OTHERWISE = {"gpt_oss", "gpt_neo", "xglm", "llama4_text", "mixtral", "t5"}
+OTHERWISE = {"gpt_oss", "gpt_neo", "xglm", "llama4_text", "mixtral", "t5", "bert", "roberta", "electra", "distilbert"}
 LABELS = {"bf16", "autocast checkpointed", "lora", "fp32"}
 
 

@@ -54,7 +54,10 @@ class Method(msgspec.Struct, frozen=True):
 
 
 class Build:
-    """The tape, the step's sizes, and the weights of the segment that is being built."""
+    """The tape, the step's sizes, and the weights of the segment that is being built.
+
+    idle: what is made now gets no gradient, though it would train (an index that runs without).
+    """
 
     def __init__(self, tape: Tape, method: Method, batch: int, sequence: int) -> None:
         self.tape = tape
@@ -66,6 +69,7 @@ class Build:
         self.made: dict[str, Parameter] = {}
         self.scope = ""
         self.unadapted: frozenset[str] = frozenset()
+        self.idle = False
         self.modules: dict[str, Adapter | None] = {}
 
     @property
@@ -158,7 +162,9 @@ class Build:
     ) -> None:
         self.made[key] = parameter
         self.parameters.append(parameter)
-        record = Weight(name, kind, parameter.n, parameter.item, sizes, parameter.needs, parameter.rows, copies)
+        record = Weight(
+            name, kind, parameter.n, parameter.item, sizes, parameter.needs and not self.idle, parameter.rows, copies
+        )
         self.weights.append(record)
 
     def rms(

@@ -8,6 +8,7 @@ import msgspec
 
 from sizeup.errors import NotFound, SizeupError
 from sizeup.estimate.training.architectures.decoder import DecoderShape, segments
+from sizeup.estimate.training.architectures.state_space import CHUNK, scan_of
 from sizeup.estimate.training.build import Build, Method
 from sizeup.estimate.training.checks import Shape
 from sizeup.estimate.training.families import INDEX, shape_reader
@@ -20,11 +21,18 @@ from sizeup.models.anatomy.defaults import filled
 from sizeup.models.config import Config
 from sizeup.models.from_config import model_from_config
 from sizeup.models.generic import looks_like_decoder, text_part
+from sizeup.models.model import Model
 from sizeup.models.model_type import model_type_of
 
 #: Relative error of a step of an architecture whose modules haven't been read: it was up to 35 % when llama's were
 #: taken for ones with plain feed-forwards, norms after attention or fused projections.
 UNKNOWN = 0.35
+
+#: Which of two roads is counted for layers that scan.
+SCANS = (
+    "scans are counted as transformers writes them out in Python; with the kernels of mamba-ssm or "
+    "flash-linear-attention a step takes far less"
+)
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -64,17 +72,34 @@ def subject_of(config: dict[str, Any] | Config, name: str = "") -> Subject:
         f"so up to {UNKNOWN:.0%} off; simulate it"
     )
     cfg = filled(cfg, family, nested=nested)
-    return Subject(name or family, _completed(cfg, unknown(cfg)), _context(cfg), UNKNOWN, tuple(notes))
+    shape = _completed(cfg, unknown(cfg))
+    if shape.varied:
+        notes.append(SCANS)
+    return Subject(name or family, shape, _context(cfg), UNKNOWN, tuple(notes))
 
 
 def _completed(cfg: Config, shape: DecoderShape) -> DecoderShape:
-    """The shape with the weights that its parts lack, where the model's own description has more."""
+    """The shape with the weights and scans that its parts lack, where the model's own description has them."""
     try:
-        parameters = model_from_config(cfg).parameters
+        model = model_from_config(cfg)
     except SizeupError:
         return shape
-    lacking = parameters - _elements(shape)
-    return msgspec.structs.replace(shape, others=lacking // shape.layers) if lacking > 0 else shape
+    lacking = model.parameters - _elements(shape)
+    if lacking > 0:
+        shape = msgspec.structs.replace(shape, others=lacking // shape.layers)
+    return msgspec.structs.replace(shape, varied=_scans(model, shape.layers, cfg))
+
+
+def _scans(model: Model, layers: int, cfg: Config) -> tuple[dict[str, Any], ...]:
+    """What each layer's scan keeps; empty where no layer scans."""
+    chunk = cfg.optional_int("chunk_size", "mamba_chunk_size") or CHUNK
+    found: list[dict[str, Any]] = [{} for _ in range(layers)]
+    for block in model.blocks:
+        scans = [scan for mixer in block.mixers if (scan := scan_of(mixer, chunk)) is not None]
+        for number in block.layers if scans else ():
+            if number < layers:
+                found[number] = {"scan": max(scans, key=lambda scan: scan.elements)}
+    return tuple(found) if any(found) else ()
 
 
 def _elements(shape: DecoderShape) -> int:

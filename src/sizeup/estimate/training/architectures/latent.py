@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from sizeup.estimate.training.architectures.indexer import Index, chosen_keys, sparse_mask
 from sizeup.estimate.training.attention import Heads, Way, attend
 from sizeup.estimate.training.basic import heads, join, split
 from sizeup.estimate.training.build import Build
@@ -40,11 +41,13 @@ def latent_attention(
     way: Way,
     mask: Value | None,
     turn: Callable[[Value], Value],
-) -> Value:
+    index: Index | None = None,
+    chosen: Value | None = None,
+) -> tuple[Value, Value | None]:
     """Projections, rotation of the rotary parts, expansion, attention, output."""
     tape, tokens = build.tape, build.tokens
     before, tape.label = tape.label, ATTENTION
-    q = _queries(build, x, hidden, count, m)
+    q, low = _queries(build, x, hidden, count, m)
     passed, turned = split(tape, q, (tokens * count * m.nope_dim, tokens * count * m.rope_dim))
     compressed = build.linear("self_attn.kv_a_proj_with_mqa", x, hidden, m.kv_rank + m.rope_dim)
     latent, shared = split(tape, compressed, (tokens * m.kv_rank, tokens * m.rope_dim))
@@ -56,18 +59,23 @@ def latent_attention(
     key, value = split(tape, heads(tape, wide), (tokens * count * m.nope_dim, tokens * count * m.value_dim))
     keys = _expanded(tape, key, shared, tokens * count * m.key_dim)
     sizes = Heads(build.batch, build.sequence, build.sequence, count, count, m.key_dim, m.value_dim)
+    if index is not None and mask is not None:
+        chosen = chosen_keys(build, x, low, hidden, m.q_rank, index, mask, turn)
+    if chosen is not None and mask is not None:
+        mask, _unseen = sparse_mask(build, mask, chosen)
     y = attend(tape, query, keys, value, sizes, way, mask)
     y = build.linear("self_attn.o_proj", y, count * m.value_dim, hidden)
     tape.label = before
-    return y
+    return y, chosen
 
 
-def _queries(build: Build, x: Value, hidden: int, count: int, m: Latent) -> Value:
+def _queries(build: Build, x: Value, hidden: int, count: int, m: Latent) -> tuple[Value, Value]:
+    """Queries as heads, and what they are made of."""
     width = count * m.key_dim
     if not m.q_rank:
-        return heads(build.tape, build.linear("self_attn.q_proj", x, hidden, width))
+        return heads(build.tape, build.linear("self_attn.q_proj", x, hidden, width)), x
     low = build.rms("q_a_layernorm", build.linear("self_attn.q_a_proj", x, hidden, m.q_rank), m.q_rank)
-    return heads(build.tape, build.linear("self_attn.q_b_proj", low, m.q_rank, width))
+    return heads(build.tape, build.linear("self_attn.q_b_proj", low, m.q_rank, width)), low
 
 
 def _expanded(tape: Tape, key: Value, shared: Value, n: int) -> Value:

@@ -13,6 +13,7 @@ from sizeup.estimate.training.architectures.latent import latent_attention
 from sizeup.estimate.training.architectures.layer_norms import norm
 from sizeup.estimate.training.architectures.orders import ORDERS
 from sizeup.estimate.training.architectures.shape import DecoderShape
+from sizeup.estimate.training.architectures.state_space import scanned
 from sizeup.estimate.training.attention import Heads, Way, attend
 from sizeup.estimate.training.basic import (
     add,
@@ -53,6 +54,8 @@ def layer_runner(
             )
         else:
             state.x = layer(state.hidden)
+        if layer.chosen is not None:
+            state.held["chosen"] = layer.chosen
         if layer.made.values:
             state.held[f"keys {window}"] = list(layer.made.values)
 
@@ -78,6 +81,8 @@ class Layer:
         self.made = Made(kept if isinstance(kept, list) else [])
         given = state.held.get(f"keys {window}")
         self.given = given if shape.caches == "reuse" and isinstance(given, list) else []
+        chosen = state.held.get("chosen")
+        self.chosen = chosen if isinstance(chosen, Value) and shape.index is None else None
         layers = state.held.get("layers")
         self.slice = layer_slice(build, shape, layers) if isinstance(layers, Value) else None
 
@@ -86,6 +91,8 @@ class Layer:
         self.build.scope = self.scope
         if self.shape.others:
             x = self.with_others(x)
+        if self.shape.scan is not None:
+            x = scanned(self.build, x, self.shape.scan)
         return ORDERS[self.shape.order](self, x)
 
     def with_others(self, x: Value) -> Value:
@@ -135,9 +142,11 @@ class Layer:
         """Projections, rotation, attention, output projection."""
         build, shape = self.build, self.shape
         if shape.latent is not None:
-            return latent_attention(
-                build, x, shape.hidden, shape.head_count, shape.latent, self.way(), self.mask, self.turned
-            )
+            y, self.chosen = latent_attention(
+                build, x, shape.hidden, shape.head_count, shape.latent, self.way(), self.mask, self.turned,
+                shape.index, self.chosen,
+            )  # fmt: skip
+            return y
         tape = build.tape
         before, tape.label = tape.label, ATTENTION
         q, k, v = self.turned_projections(x)

@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 
 from sizeup.estimate.training.architectures.experts import Mixture
+from sizeup.estimate.training.architectures.indexer import Index
 from sizeup.estimate.training.architectures.latent import Latent
+from sizeup.estimate.training.architectures.state_space import Scan
 from sizeup.estimate.training.attention import Way
 
 
@@ -41,7 +43,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     what is added to the stream, by the layer; half_dropout: by the half's own module. others: elements of a layer's
     weights that no part here has (of a model that isn't known). varied: of each layer, the fields in which it
     differs. layer_width, layer_rows: of the table with an embedding for every layer (Gemma 4). sequence_ways: ranks
-    that split the stream. vocabulary_ways: ranks that split embedding and head. gathers_logits: they gather the
+    that split the stream. scan: what a
+    state-space half keeps. vocabulary_ways: ranks that split embedding and head. gathers_logits: they gather the
     logits for the loss.
     """
 
@@ -100,6 +103,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     sub_norms: bool = False
     still: tuple[bool, ...] = ()
     latent: Latent | None = None
+    index: Index | None = None
     others: int = 0
     varied: tuple[dict[str, Any], ...] = ()
     rotary_dims: tuple[int, ...] = ()
@@ -108,6 +112,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     layer_width: int = 0
     layer_rows: int = 0
     sequence_ways: int = 1
+    scan: Scan | None = None
     vocabulary_ways: int = 1
     gathers_logits: bool = False
 

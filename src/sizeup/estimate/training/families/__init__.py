@@ -21,7 +21,7 @@ FAMILIES = {
     "mixtures": (
         "deepseek_v3 mixtral qwen3_moe qwen2_moe olmoe glm4_moe dots1 minimax_m2 granitemoe deepseek_v2 "
         "kimi_k2:deepseek_v3 granitemoeshared gpt_oss flex_olmo ernie4_5_moe hunyuan_v1_moe exaone_moe glm4_moe_lite "
-        "aria_text phimoe minicpm3 solar_open youtu mellum hy_v3 llama4_text"
+        "aria_text deepseek_v32 glm_moe_dsa phimoe minicpm3 solar_open youtu mellum hy_v3 llama4_text"
     ),
     "encoders": "bert roberta xlm-roberta:roberta camembert:roberta electra distilbert",
     "seq2seq": ("t5 bart mbart pegasus marian plbart:bart"),

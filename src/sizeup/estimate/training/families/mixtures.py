@@ -8,6 +8,7 @@ import msgspec
 
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.experts import Mixture
+from sizeup.estimate.training.architectures.indexer import Index
 from sizeup.estimate.training.architectures.latent import Latent
 from sizeup.estimate.training.attention import Way
 from sizeup.estimate.training.families.common import base, bias, everywhere, partial, windows
@@ -332,3 +333,30 @@ def deepseek_v2(cfg: Config) -> DecoderShape:
     shape = deepseek_v3(cfg)
     mixed = _routed(cfg, scoring="softmax wide", normalised=False)
     return msgspec.structs.replace(shape, mixture=mixed, layers=s.layers)
+
+
+def deepseek_v32(cfg: Config) -> DecoderShape:
+    """DeepSeek-V3 whose queries see the keys that an index of each layer chooses."""
+    index = Index(
+        cfg.int("index_n_heads"), cfg.int("index_head_dim"), cfg.int("qk_rope_head_dim"), cfg.int("index_topk")
+    )
+    kinds = cfg.strs("mlp_layer_types")
+    shape = msgspec.structs.replace(deepseek_v3(cfg), index=index, always_masked=True)
+    return msgspec.structs.replace(shape, sparse=tuple(kind == "sparse" for kind in kinds)) if kinds else shape
+
+
+def glm_moe_dsa(cfg: Config) -> DecoderShape:
+    """DeepSeek-V3.2 with layers that share the choice of the one before."""
+    shape = deepseek_v32(cfg)
+    varied = tuple({"index": shape.index if full else None} for full in _full_indexers(cfg, shape.layers))
+    return msgspec.structs.replace(shape, varied=varied)
+
+
+def _full_indexers(cfg: Config, layers: int) -> list[bool]:
+    """Whether each layer chooses keys itself: by name, by a pattern of F and S, or every n-th after the first ones."""
+    kinds = cfg.strs("indexer_types")
+    pattern = cfg.optional_str("index_topk_pattern")
+    if kinds or pattern:
+        return [kind in {"full", "F"} for kind in kinds or pattern or ""]
+    every, offset = cfg.int("index_topk_freq", default=1), cfg.int("index_skip_topk_offset", min=0, default=2)
+    return [max(number - offset + 1, 0) % every == 0 for number in range(layers)]

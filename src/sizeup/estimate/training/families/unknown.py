@@ -11,6 +11,7 @@ from typing import Any
 
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.experts import Mixture
+from sizeup.estimate.training.architectures.indexer import Index
 from sizeup.estimate.training.architectures.latent import Latent
 from sizeup.estimate.training.attention import Way
 from sizeup.estimate.training.families.common import base, everywhere, windows
@@ -36,6 +37,8 @@ def unknown(cfg: Config) -> DecoderShape:
     latent = _latent(cfg)
     if latent is not None:
         fields = {"latent": latent, "head_dim": latent.rope_dim}
+        if latent.q_rank and _first(cfg, ("index_n_heads",)):
+            fields |= {"index": _index(cfg), "always_masked": True}
     return base(
         cfg, qkv_bias=True, output_bias=True, mlp_bias=True, norm="rms_fp32", order="sandwich", qk_norm="head",
         rotary_joined=True, eager_only=eager, way=Way(softcap=capped, wide=eager), windows=found, mixture=mixed,
@@ -67,6 +70,15 @@ def _mixture(cfg: Config) -> Mixture | None:
         experts=experts, chosen=max(1, min(chosen, experts)), width=width,
         shared=shared or width * _first(cfg, SHARED), scoring="sigmoid", adapted=True,
     )  # fmt: skip
+
+
+def _index(cfg: Config) -> Index:
+    return Index(
+        cfg.int("index_n_heads"),
+        cfg.int("index_head_dim", default=128),
+        cfg.int("qk_rope_head_dim"),
+        cfg.int("index_topk", default=2048),
+    )
 
 
 def _latent(cfg: Config) -> Latent | None:
