@@ -11,7 +11,7 @@ import pytest
 from fakes import CUT, Answer, Fake, answer_json
 from wire_formats import LLAMACPP, OLLAMA, VLLM, llamacpp_events, vllm_events
 
-from sizeup.errors import BadInput, NetworkError, SizeupError
+from sizeup.errors import BadInput, NetworkError, NotFound, SizeupError
 from sizeup.measure.ledger import Ledger
 from sizeup.operations.bench import BenchRequest, bench
 
@@ -168,3 +168,15 @@ def test_comparing_with_the_last_run(home):
     assert first.changes == ()
     assert {change.component for change in second.changes} == {"prefill", "decode", "throughput"}
     assert all(change.model == "tiny.gguf" for change in second.changes)
+
+
+def test_an_attached_server_is_asked_for_the_tag_that_was_named(home):
+    tags = answer_json({"models": [{"name": "llama3.2:latest"}, {"name": "qwen3:0.6b"}]})
+    with Fake(OLLAMA | {"GET /api/tags": tags}) as fake:
+        report = bench(BenchRequest(model=fake.url, name="qwen3:0.6b", **QUICK))
+        asked = [body["model"] for key, body, _ in fake.asked if key == "POST /api/generate"]
+
+    assert report.model == "qwen3:0.6b"
+    assert set(asked) == {"qwen3:0.6b"}
+    with Fake(OLLAMA | {"GET /api/tags": tags}) as fake, pytest.raises(NotFound, match="no model 'qwen3:8b'"):
+        bench(BenchRequest(model=fake.url, name="qwen3:8b", **QUICK))

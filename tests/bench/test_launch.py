@@ -217,3 +217,19 @@ def test_other_engines_are_given_the_models_own_name(home, tmp_path, monkeypatch
     for engine in ("ollama", "vllm", "mlx"):
         with pytest.raises(MissingPart, match="not installed here"):
             run(RunRequest(model="Qwen/Qwen3-0.6B", engine=engine, context=512, offline=True))
+
+
+def test_a_disk_too_small_for_random_weights_is_a_clear_error(home, fake_path, tmp_path):
+    """No file may grow past a megabyte, as on a full disk; what was begun is removed."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    done = subprocess.run(
+        ["prlimit", "--fsize=1000000", *command("bench", "layers=4,embedding=256,heads=4,vocabulary=32000", "--offline")],
+        capture_output=True, text=True, env=os.environ | {"TMPDIR": str(folder)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "hint:" in done.stderr
+    assert list(folder.iterdir()) == []
+    assert servers() == []
