@@ -50,6 +50,11 @@ SMALL_EXPERTS = {"num_local_experts": 8, "num_experts_per_tok": 2, "intermediate
 OLD = dict.fromkeys(("num_key_value_heads", "intermediate_size"))
 NAMED = dict.fromkeys((*OLD, "hidden_size", "num_hidden_layers", "num_attention_heads"))
 FAIRSEQ = NAMED | {"d_model": 512, "ffn_dim": 1376, "num_layers": 4, "attention_heads": 8}
+INDEX = {"index_n_heads": 8, "index_head_dim": 64, "index_topk": 128}
+GEMMA4 = {
+    "model_type": "gemma4_text", "num_hidden_layers": 6, "head_dim": 64, "global_head_dim": 128, "sliding_window": 256,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+}
 #: Judged by fewer settings.
 MORE: dict[str, dict] = {
     "gpt_oss": SMALL_EXPERTS | {"head_dim": 64, "sliding_window": 256}, "falcon": OLD, "bloom": OLD,
@@ -75,6 +80,16 @@ MORE: dict[str, dict] = {
     "aria_text": {"moe_num_experts": 8, "moe_topk": 2, "intermediate_size": 384}, "vaultgemma": {"head_dim": 64},
     "minicpm3": {key: LATENT[key] for key in LATENT if key.endswith(("dim", "rank"))} | {"num_key_value_heads": 8},
     "llama4_text": SMALL_EXPERTS | {"num_experts_per_tok": 1, "intermediate_size_mlp": 1376, "head_dim": 64},
+    "gemma4_text": GEMMA4 | {
+        "num_key_value_heads": 1, "hidden_size_per_layer_input": 64, "vocab_size_per_layer_input": 4096,
+        "num_kv_shared_layers": 3, "use_double_wide_mlp": True, "final_logit_softcapping": 30.0,
+    },
+    "gemma4 experts": GEMMA4 | {
+        "hidden_size_per_layer_input": 0, "attention_k_eq_v": True, "num_global_key_value_heads": 2,
+        "enable_moe_block": True, "num_experts": 8, "top_k_experts": 2, "moe_intermediate_size": 384,
+    },
+    "deepseek_v32": LATENT | INDEX,
+    "glm_moe_dsa": LATENT | INDEX | {"index_topk_freq": 2, "index_skip_topk_offset": 2},
     "bert": {"num_key_value_heads": None}, "roberta": {"num_key_value_heads": None, "pad_token_id": 1},
     "electra": {"num_key_value_heads": None, "embedding_size": 256},
     "distilbert": {
