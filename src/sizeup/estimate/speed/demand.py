@@ -85,6 +85,43 @@ def distinct_experts(experts: int, chosen: int, tokens: float) -> float:
     return experts * (1 - (1 - chosen / experts) ** tokens) if experts else 0.0
 
 
+class _Sums:
+    """What adds up over the shares of a device."""
+
+    def __init__(self) -> None:
+        self.weight = self.expert = self.cache = self.attention = self.scatter = self.kernels = self.widths = 0.0
+        self.rows = 0.0
+        self.values, self.flops, self.expert_flops = ([0.0] * len(PACKINGS) for _ in range(3))
+
+    def add_dense(self, demand: Demand, count: int, passing: int) -> None:
+        """All but the routed experts, with so many tokens passing through."""
+        self.weight += count * demand.weight_bytes
+        self.kernels += count * demand.kernels
+        self.widths += count * demand.widths * passing
+        _add(self.values, demand.values, count)
+        _add(self.flops, demand.values, 2 * count * passing)
+
+    def add_memory(self, demand: Demand, count: int, tokens: int, depth: float, sequences: int) -> None:
+        """States, keys and values, and attention to them."""
+        self.cache += count * sequences * demand.state_bytes
+        for reach in demand.reaches:
+            seen = count * sequences * reach.seen_over(depth, tokens)
+            self.cache += count * sequences * reach.bytes * reach.seen(depth + tokens)
+            self.attention += reach.flops * seen
+            self.scatter += reach.scatter * seen
+
+    def add_experts(self, demand: Demand, count: int, passing: int) -> None:
+        """Routed experts: those that the tokens choose between them are read, each token computes its own."""
+        part = distinct_experts(demand.experts, demand.chosen, passing) / demand.experts
+        used = demand.chosen / demand.experts
+        self.expert += count * part * demand.expert_bytes
+        self.kernels += count * demand.expert_kernels
+        self.widths += count * demand.chosen * demand.expert_widths * passing
+        self.rows = max(self.rows, passing * used / part)
+        _add(self.values, demand.expert_values, count * part)
+        _add(self.expert_flops, demand.expert_values, 2 * count * passing * used)
+
+
 def pass_work(
     shares: Iterable[Share],
     *,
@@ -99,55 +136,21 @@ def pass_work(
 
     output: the head, when it is on this device; output_rows: of the tokens, how many get logits (None: one a sequence).
     """
-    every = tokens * sequences
-    weight = expert = cache = attention = scatter = kernels = widths = rows = 0.0
-    values, flops, expert_flops = ([0.0] * len(PACKINGS) for _ in range(3))
+    sums, logits = _Sums(), output_rows or sequences
     for share in shares:
-        demand, count = share.demand, share.count
-        passing = (output_rows or sequences) if share.outputs else every
+        passing = logits if share.outputs else tokens * sequences
         if share.dense:
-            weight += count * demand.weight_bytes
-            kernels += count * demand.kernels
-            widths += count * demand.widths * passing
-            cache += count * sequences * demand.state_bytes
-            _add(values, demand.values, count)
-            _add(flops, demand.values, 2 * count * passing)
-            for reach in demand.reaches:
-                cache += count * sequences * reach.bytes * reach.seen(depth + tokens)
-                seen = count * sequences * reach.seen_over(depth, tokens)
-                attention += reach.flops * seen
-                scatter += reach.scatter * seen
-        if share.experts and demand.experts:
-            part = distinct_experts(demand.experts, demand.chosen, passing) / demand.experts
-            used = demand.chosen / demand.experts
-            expert += count * part * demand.expert_bytes
-            kernels += count * demand.expert_kernels
-            widths += count * demand.chosen * demand.expert_widths * passing
-            rows = max(rows, passing * used / part)
-            _add(values, demand.expert_values, count * part)
-            _add(expert_flops, demand.expert_values, 2 * count * passing * used)
+            sums.add_dense(share.demand, share.count, passing)
+            sums.add_memory(share.demand, share.count, tokens, depth, sequences)
+        if share.experts and share.demand.experts:
+            sums.add_experts(share.demand, share.count, passing)
     if output is not None:
-        weight += output.weight_bytes
-        kernels += output.kernels
-        _add(values, output.values, 1)
-        _add(flops, output.values, 2 * (output_rows or sequences))
+        sums.add_dense(output, 1, logits)
     return Work(
-        every,
-        weight + expert,
-        tuple(values),
-        tuple(flops),
-        tuple(expert_flops),
-        rows,
-        attention,
-        cache,
-        widths,
-        kernels,
-        expert,
-        layers,
-        output is not None,
-        tokens,
-        scatter,
-    )
+        tokens * sequences, sums.weight + sums.expert, tuple(sums.values), tuple(sums.flops), tuple(sums.expert_flops),
+        sums.rows, sums.attention, sums.cache, sums.widths, sums.kernels, sums.expert, layers, output is not None,
+        tokens, sums.scatter,
+    )  # fmt: skip
 
 
 def _add(sums: list[float], more: tuple[float, ...], times: float) -> None:
