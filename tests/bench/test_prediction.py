@@ -31,7 +31,7 @@ def test_a_prompt_is_read_in_proportion_to_the_threads(served):
 def test_writing_suffers_only_when_the_cores_that_work_cant_fill_the_memory(served):
     speeds = [predict(served, CELL, threads).decode.value for threads in (1, 2, 4, 8)]
     assert speeds == sorted(speeds)
-    assert 0.2 < speeds[0] / speeds[-1] < 0.5
+    assert 0.2 < speeds[0] / speeds[-1] < 0.6
     assert speeds[2] / speeds[-1] > 0.7
 
 

@@ -6,9 +6,10 @@ import msgspec
 
 from sizeup.estimate.speed.ceilings import Ceilings
 
-#: Bytes/s that one core reads at most: lines in flight · line / latency, about 40 · 64 B / 100 ns. Measured single-core
-#: STREAM runs lie between 12 (Skylake-SP) and 40 GB/s (Zen 4); Apple's cores reach 100.
-CORE_BANDWIDTH = 25e9
+#: Bytes/s that one core reads at most: lines in flight · line / latency, about 50 · 64 B / 90 ns. Single-core STREAM
+#: runs lie between 12 (Skylake-SP) and 40 GB/s (Zen 4), Apple's cores reach 100; decoding on one core of a Zen 4 server here
+#: was as fast as 37 GB/s would allow.
+CORE_BANDWIDTH = 35e9
 
 
 def with_threads(ceilings: Ceilings, threads: int, cores: int) -> Ceilings:
