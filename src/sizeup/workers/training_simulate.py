@@ -50,6 +50,8 @@ def work(job: dict[str, Any], say: Say) -> None:
     for name, known in REFUSED.items():
         if setting.get(name) not in known:
             raise Refused("config", f"{name}={setting.get(name)!r} isn't simulated, only estimated")
+    if setting["tensor_parallel"] > 1 and (setting["method"] != "full" or setting["data_parallel"] > 1):
+        raise Refused("config", "tensor_parallel is simulated alone, with method='full'; the estimate covers the rest")
     say("result", **simulated(job, setting))
 
 

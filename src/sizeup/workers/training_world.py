@@ -175,7 +175,8 @@ class World:
 
         mesh = self.mesh["tensor"]
         plan = model._resolve_parallel_plans(DistributedConfig(tp_size=mesh.size()))[0]
-        apply_tensor_parallelism(model, mesh, plan)
+        there = {name for name, _ in model.named_parameters()} | {name for name, _ in model.named_modules()}
+        apply_tensor_parallelism(model, mesh, {name: style for name, style in plan.items() if name in there})
 
     def _shard(self, torch: Any, model: Any) -> None:
         """`fully_shard` on every layer and on the whole; gathered in bf16 and reduced in fp32 unless all is bf16."""
