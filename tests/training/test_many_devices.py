@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_cases import LLAMA, estimated
 
+import sizeup
 from sizeup.estimate.training.step import Static
 from sizeup.estimate.training.zero import BUCKET_ELEMENTS, partitioned, share
 
@@ -84,3 +85,21 @@ def test_a_scan_is_counted_and_named():
     assert found.uncertainty > 0
     simulated = 608.9 * 2**20
     assert simulated <= estimated(config, {"batch": 2, "sequence": 512}).peak_bytes <= 1.4 * simulated
+
+
+@pytest.mark.parametrize(
+    ("setting", "word"),
+    [
+        ({"sharding": "zero2", "data_parallel": 4}, "DeepSpeed"),
+        ({"pipeline_parallel": 2}, "pipeline_parallel"),
+        ({"tensor_parallel": 2, "sequence_parallel": True}, "sequence_parallel"),
+    ],
+)
+def test_what_was_never_simulated_has_an_interval(setting, word):
+    report = sizeup.train(LLAMA, **setting)
+    assert report.uncertainty > 0
+    assert any(word in note for note in report.notes)
+
+
+def test_what_was_simulated_has_none():
+    assert sizeup.train(LLAMA, data_parallel=8, bucket_views=True).uncertainty == 0

@@ -14,6 +14,7 @@ from sizeup.errors import BadInput
 from sizeup.estimate.training.checks import beyond_context, check
 from sizeup.estimate.training.estimate import training_footprint
 from sizeup.estimate.training.footprint import ProcessBytes, TrainFootprint
+from sizeup.estimate.training.parallel import derived
 from sizeup.estimate.training.process import process_bytes
 from sizeup.estimate.training.settings import TrainSetting
 from sizeup.operations.train_subject import subject
@@ -137,9 +138,11 @@ def train(request: TrainRequest) -> TrainReport:
     check(setting, what.shape, what.context)
     found = training_footprint(what.shape, setting)
     process = process_bytes(found.peak_bytes, devices=setting.world)
+    beyond, reasons = derived(setting, what.shape)
     report = TrainReport(
-        model=what.name, setting=setting, footprint=found, process_bytes=process, uncertainty=what.uncertainty,
-        notes=(*what.notes, *filter(None, (beyond_context(setting, what.context),))),
+        model=what.name, setting=setting, footprint=found, process_bytes=process,
+        uncertainty=max(what.uncertainty, beyond),
+        notes=(*what.notes, *reasons, *filter(None, (beyond_context(setting, what.context),))),
     )  # fmt: skip
     if request.device or request.machine or request.advise or request.emit or request.simulate or request.measure:
         from sizeup.operations.train_answers import answered

@@ -14,6 +14,9 @@ import msgspec
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.settings import TrainSetting
 
+#: Relative error of what is derived from a library's code or from papers and was never simulated.
+DERIVED, PARTED, FUSED = 0.15, 0.1, 0.2
+
 
 def split_shape(shape: DecoderShape, setting: TrainSetting) -> DecoderShape:
     """The shape of what one tensor- and expert-parallel rank computes."""
@@ -62,3 +65,27 @@ def in_flight(setting: TrainSetting, stage: int) -> int:
     if setting.schedule == "interleaved":
         depth += (stages - 1 + 1) // 2
     return max(1, min(total, depth))
+
+
+def derived(setting: TrainSetting, shape: object) -> tuple[float, tuple[str, ...]]:
+    """How far off the parallelism may be beyond what was simulated (DDP, FSDP2, tensor parallel), and why."""
+    found: list[tuple[float, str]] = []
+    if setting.sharding in {"zero1", "zero2", "zero3"}:
+        masters = (
+            "" if setting.master_item else "; it keeps master copies in fp32, which precision bf16-fp32-master counts"
+        )
+        size = "up to 4 GB of buffers and gathered weights" if setting.gathers else "up to 2 GB of buffers"
+        found.append(
+            (DERIVED, f"{setting.sharding} is derived from DeepSpeed's code; by default it takes {size}{masters}")
+        )
+    parted = [
+        name for name in ("pipeline_parallel", "expert_parallel", "context_parallel") if getattr(setting, name) > 1
+    ]
+    if setting.sequence_parallel:
+        parted.append("sequence_parallel")
+    if parted:
+        found.append((PARTED, f"{', '.join(parted)} is derived, not simulated"))
+    fused = isinstance(shape, DecoderShape) and (shape.qkv != "split" or shape.mlp == "fused")
+    if setting.tensor_parallel > 1 and fused:
+        found.append((FUSED, "transformers gathers what this model's fused projections make; here it stays split"))
+    return max((size for size, _ in found), default=0.0), tuple(note for _, note in found)
