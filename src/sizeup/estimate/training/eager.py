@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sizeup.estimate.training.basic import add, cast, copy, cut, dropout, join, pointwise, same_size, scale
+from sizeup.estimate.training.basic import add, cast, copy, cut, dropout, join, multiply, pointwise, same_size, scale
 from sizeup.estimate.training.scores import Heads, Way, product, softmax, spread_heads
 from sizeup.estimate.training.tape import Parameter, Tape, Value
 
@@ -24,14 +24,17 @@ def eager(
     weights = _masked(tape, _scores(tape, q, keys, h, way, bias, names), way, mask)
     if way.lingers:
         names.append(weights)
-    weights = _probabilities(tape, weights, h, way, sinks)
+    factor = sink_factor(tape, weights, h, sinks) if way.sinks_scale and sinks is not None else None
+    weights = _probabilities(tape, weights, h, way, None if way.sinks_scale else sinks)
     if way.floored:
         weights = dropout(tape, weights, way.p)
     weights = cast(tape, weights, values.item)
     if not way.floored:
         weights = dropout(tape, weights, way.p)
     n = h.batch * h.queries * h.heads * h.value_dim
-    output = product(tape, weights, values, n, h, as_it_is=sinks is not None)
+    output = product(tape, weights, values, n, h, as_it_is=sinks is not None and factor is None)
+    if factor is not None:
+        output = multiply(tape, output, cast(tape, factor, output.item))
     return copy(tape, output) if way.contiguous else output
 
 
@@ -87,6 +90,26 @@ def _probabilities(tape: Tape, weights: Value, h: Heads, way: Way, sinks: Parame
         weights = cast(tape, weights, 4)
     weights = softmax(tape, weights)
     return weights if sinks is None else cut(tape, weights, h.scores)
+
+
+def sink_factor(tape: Tape, weights: Value, h: Heads, sinks: Parameter) -> Value:
+    """sigmoid(logsumexp(scores) - sink) of each row and head, in fp32."""
+    n, rows, item = weights.n, h.scores // h.keys, weights.item
+    tape.transient(n * item)
+    tape.saved()
+    sums = tape.value(rows, item)
+    keep = (weights.storage, sums.storage)
+
+    def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
+        less, raised = tape.value(n, item), tape.value(n, item)
+        result = tape.value(n, g.item)
+        del less, raised
+        return (result,)
+
+    tape.record((weights,), (sums,), backward)
+    spread = Value(rows, sinks.item, None)
+    tape.record((sinks,), (spread,), lambda _g: (tape.value(sinks.n, sinks.item),))
+    return pointwise(tape, cast(tape, add(tape, sums, spread), 4), keeps_output=True)
 
 
 def _with_sinks(tape: Tape, weights: Value, h: Heads, sinks: Parameter) -> Value:

@@ -38,13 +38,14 @@ class Way(msgspec.Struct, frozen=True):
     eager: by the model's own Python. softcap: scores pass a tanh. p: dropout of the weights. causal: whether a token
     sees only earlier ones. broadcast: one head of keys meets all queries inside the products (Falcon).
 
-    Of eager attention: softmax_in_fp32: made in fp32 and cast back. scaled: scores are multiplied by a number. wide:
-    queries and keys are cast to fp32 first. copied: queries and keys lie so that the product copies them. sinks: a
-    trained column joins the scores, and the largest of each row is taken off (GPT-OSS). added: scores begin as the bias
-    that they are added to (Bloom). chosen: scores are chosen by a buffer of booleans (GPT-Neo). filled: by the mask
-    (MPT). floored: masked scores are compared with the least number once more, and weights are cast after the dropout
-    (XGLM). lingers: the `masked` scores, or `all`, have names that live as long as the module's function. contiguous:
-    the output is copied to rows.
+    Of eager attention: softmax_in_fp32: made in fp32 and cast back. scaled: scores are multiplied by a number.
+    wide: queries and keys are cast to fp32 first. copied: queries and keys lie so that the product copies them.
+    sinks: a trained column joins the scores, and the largest of each row is taken off (GPT-OSS). sinks_scale:
+    instead the output is scaled by how far each row's log-sum-exp is above its head's sink (Granite). added: scores
+    begin as the bias that they are added to (Bloom). chosen: scores are chosen by a buffer of booleans (GPT-Neo).
+    filled: by the mask (MPT). floored: masked scores are compared with the least number once more, and weights are
+    cast after the dropout (XGLM). lingers: the `masked` scores, or `all`, have names that live as long as the
+    module's function. contiguous: the output is copied to rows.
     """
 
     eager: bool = False
@@ -60,6 +61,7 @@ class Way(msgspec.Struct, frozen=True):
     filled: bool = False
     floored: bool = False
     lingers: str = ""
+    sinks_scale: bool = False
     broadcast: bool = False
     copied: bool = False
     contiguous: bool = True

@@ -23,6 +23,7 @@ from sizeup.estimate.training.basic import (
     dropout,
     gathered,
     heads,
+    multiply,
     pointwise,
     scale,
     split,
@@ -150,12 +151,16 @@ class Layer:
         tape = build.tape
         before, tape.label = tape.label, ATTENTION
         q, k, v = self.turned_projections(x)
+        gate = self.output_gate(x) if shape.output_gate == "sigmoid" else None
         groups = shape.head_count if shape.qkv == "grouped" else shape.kv_heads
         sizes = Heads(
             build.batch, build.sequence, build.sequence, shape.head_count, groups, shape.head_dim, shape.head_dim
         )
-        sinks = build.weight("self_attn.sinks", shape.head_count) if shape.way.sinks else None
+        with_sinks = shape.way.sinks or shape.way.sinks_scale
+        sinks = build.weight("self_attn.sinks", shape.head_count) if with_sinks else None
         y = attend(tape, q, k, v, sizes, self.way(), self.mask, self.alibi, sinks, self.names)
+        if shape.output_gate:
+            y = multiply(tape, y, self.activated_gate(self.output_gate(x) if gate is None else gate, y.item))
         if shape.sub_norms:
             y = self.norm("self_attn.attn_sub_norm", y, shape.head_count * shape.head_dim)
         y = build.linear(
@@ -166,6 +171,19 @@ class Layer:
             self.names.clear()
         tape.label = before
         return y
+
+    def output_gate(self, x: Value) -> Value:
+        """The projection that weighs the attention's output."""
+        shape = self.shape
+        width = shape.head_count * (1 if shape.output_gate.endswith("heads") else shape.head_dim)
+        return self.build.linear(shape.name("self_attn.gate_proj"), x, shape.hidden, width)
+
+    def activated_gate(self, gate: Value, item: int) -> Value:
+        """Its sigmoid, or its softplus in fp32."""
+        tape = self.build.tape
+        if self.shape.output_gate == "sigmoid":
+            return pointwise(tape, gate, keeps_output=True)
+        return cast(tape, pointwise(tape, cast(tape, gate, 4)), item)
 
     def turned_projections(self, x: Value) -> tuple[Value, Value, Value]:
         """Queries, keys and values, the first two with their positions."""

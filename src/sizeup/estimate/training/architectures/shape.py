@@ -26,7 +26,9 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     Falcon), others (cut in three). qkv_clipped: clamped. product_bias: biases are added after the product. way: how
     eager attention is written. eager_only: it always is. always_masked: a mask even where none is needed. windows:
     of each layer, None where it sees all. caches: keys and values are for later layers (`store`), or those of an
-    earlier one (`reuse`). same_values: values are the keys before their norm. alibi: numbers for each head and key
+    earlier one (`reuse`). same_values: values are the keys before their norm.
+    output_gate: what multiplies the attention's output: a `sigmoid` of each channel, a `softplus` of each or of each
+    head (`softplus of heads`). alibi: numbers for each head and key
     are added to the scores, `cast` to the stream's type or `wide` in fp32, or are a `mask` of each head
     (falcon-rw).
 
@@ -109,6 +111,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     rotary_dims: tuple[int, ...] = ()
     caches: str = ""
     same_values: bool = False
+    output_gate: str = ""
     layer_width: int = 0
     layer_rows: int = 0
     sequence_ways: int = 1

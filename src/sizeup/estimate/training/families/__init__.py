@@ -16,7 +16,7 @@ FAMILIES = {
         "internlm3 ministral:mistral iquestcoder:llama ministral3:mistral qwen"
     ),
     "plain": ("gpt2 stablelm starcoder2 gpt_neox phi nemotron opt arcee apertus"),
-    "recent": "gemma4_text cwm jais2 nanochat bitnet gpt_neox_japanese hyperclovax",
+    "recent": "granite_swa afmoe laguna gemma4_text cwm jais2 nanochat bitnet gpt_neox_japanese hyperclovax",
     "early": "gpt_bigcode gptj codegen gpt_neo biogpt persimmon bloom mpt falcon xglm",
     "mixtures": (
         "deepseek_v3 mixtral qwen3_moe qwen2_moe olmoe glm4_moe dots1 minimax_m2 granitemoe deepseek_v2 "

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.attention import Way
 from sizeup.estimate.training.families.common import base, bias, partial, windows
+from sizeup.estimate.training.families.dense import granite
 from sizeup.models.anatomy.dense import sliding_pattern
 from sizeup.models.anatomy.family import FULL, SLIDING, layer_kinds, sizes
 from sizeup.models.anatomy.gemma_shared import global_heads
@@ -66,6 +69,71 @@ def _sharing(kinds: Sequence[str], shared: int) -> list[str]:
         if before:
             modes[before[-1]] = "store"
     return modes
+
+
+def granite_swa(cfg: Config) -> DecoderShape:
+    """Granite with windows in most layers and sinks, so eager attention only; some layers' heads may not turn."""
+    s = sizes(cfg)
+    kinds = tuple(FULL if number % 4 == 0 else SLIDING for number in range(s.layers))
+    bases = cfg.data.get("layer_rope_theta")
+    numbers = bases if isinstance(bases, list) else []
+    return msgspec.structs.replace(
+        granite(cfg), windows=windows(cfg, s.layers, kinds), eager_only=True, way=Way(sinks_scale=True),
+        rotary_tables=max(1, len({number for number in numbers if number})),
+        still=tuple(not number for number in numbers),
+    )  # fmt: skip
+
+
+def afmoe(cfg: Config) -> DecoderShape:
+    """Norms around both halves, a gate on the attention's output, windows in most layers, whose heads alone turn."""
+    s = sizes(cfg)
+    width = cfg.int("moe_intermediate_size")
+    m = Mixture(
+        experts=cfg.int("num_experts"), chosen=cfg.int("num_experts_per_tok"), width=width,
+        shared=width * cfg.int("num_shared_experts", min=0, default=0), shared_first=True, scoring="sigmoid after",
+        adapted=True,
+    )  # fmt: skip
+    dense, b = cfg.int("num_dense_layers", min=0, default=1), bias(cfg)
+    found = windows(cfg, s.layers, (SLIDING, SLIDING, SLIDING, FULL))
+    return base(
+        cfg, qkv_bias=b, output_bias=b, norm="rms_fp32", order="sandwich", qk_norm="head", output_gate="sigmoid",
+        mixture=m, sparse=tuple(number >= dense for number in range(s.layers)), windows=found,
+        still=tuple(window is None for window in found),
+        embedding_scale="model" if cfg.bool("mup_enabled", default=False) else "",
+    )  # fmt: skip
+
+
+def laguna(cfg: Config) -> DecoderShape:
+    """Norms on queries and keys, a softplus gate on the output, heads and turned parts that differ by layer."""
+    s, b = sizes(cfg), bias(cfg)
+    m = Mixture(
+        experts=cfg.int("num_experts"), chosen=cfg.int("num_experts_per_tok"), width=cfg.int("moe_intermediate_size"),
+        shared=cfg.int("shared_expert_intermediate_size", min=0, default=0), shared_first=True,
+        scoring="sigmoid after",
+    )  # fmt: skip
+    counts = cfg.ints("num_attention_heads_per_layer", min=1) or (s.heads,) * s.layers
+    found = windows(cfg, s.layers)
+    shares = {window: _share(cfg, FULL if window is None else SLIDING) for window in set(found)}
+    varied = tuple(
+        dict[str, Any](head_count=count, rotary=shares[window]) for count, window in zip(counts, found, strict=True)
+    )
+    kinds = cfg.strs("mlp_layer_types")
+    sparse = tuple(kind == "sparse" for kind in kinds) if kinds else (False,) + (True,) * (s.layers - 1)
+    each = cfg.data.get("gating", True) in {True, "per-head"}
+    dims = tuple(round(s.head_dim * _share(cfg, kind)) for kind in (SLIDING, FULL))
+    return base(
+        cfg, qkv_bias=b, output_bias=b, qk_norm="head", output_gate="softplus of heads" if each else "softplus",
+        names={"self_attn.gate_proj": "self_attn.g_proj"}, mixture=m, sparse=sparse, windows=found, varied=varied,
+        rotary_joined=True, rotary_dims=dims,
+    )  # fmt: skip
+
+
+def _share(cfg: Config, kind: str) -> float:
+    """The share of a head that turns in layers of that kind."""
+    nested = cfg.optional_sub("rope_parameters")
+    own = nested.optional_sub(kind) if nested is not None else None
+    value = own.optional_float("partial_rotary_factor") if own is not None else None
+    return 1.0 if value is None else value
 
 
 def cwm(cfg: Config) -> DecoderShape:
