@@ -17,7 +17,8 @@ def served():
     """A small model on a described desktop with 8 cores."""
     found = planned(Wish(model="qwen3-0.6b", format="Q8_0", contexts=(1024,), offline=True, force=True))
     machine = found.machine
-    cpu = msgspec.structs.replace(machine.cpu, units=8, bandwidth=80_000_000_000)
+    compute = {"fp32": 1_300_000_000_000, "bf16": 2_600_000_000_000}
+    cpu = msgspec.structs.replace(machine.cpu, units=8, bandwidth=80_000_000_000, compute=compute)
     machine = msgspec.structs.replace(machine, cpu=cpu, cpu_threads=16, evidence="described", gpus=())
     machine = msgspec.structs.replace(machine, limits=msgspec.structs.replace(machine.limits, cpus=None))
     return msgspec.structs.replace(found, machine=machine)
