@@ -10,6 +10,7 @@ from sizeup.operations.prediction import predict
 from sizeup.operations.serving import Wish, planned
 
 CELL = Cell(prompt=512, generate=32)
+COMPUTE = {"fp32": 2_000_000_000_000}
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import msgspec
 from sizeup.estimate.speed.ceilings import Ceilings
 
 #: Bytes/s that one core reads at most: lines in flight · line / latency, about 50 · 64 B / 90 ns. Single-core STREAM
-#: runs lie between 12 (Skylake-SP) and 40 GB/s (Zen 4), Apple's cores reach 100; decoding on one core of a Zen 4 server
-#: here was as fast as 37 GB/s would allow.
+#: runs lie between 12 (Skylake-SP) and 40 GB/s (Zen 4), Apple's cores reach 100; decoding on one core of a Zen 4
+#: server was as fast as 37 GB/s would allow.
 CORE_BANDWIDTH = 35e9
 
 
