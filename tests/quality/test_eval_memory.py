@@ -1,15 +1,15 @@
 """Model and reference: together where both fit, one after the other where one does, refused with the figure else."""
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tiny_llama import write_tiny
 
 import sizeup
 from sizeup.advice.plans import make_plan
 from sizeup.errors import AnswerIsNo, MissingPart, NotFound
 from sizeup.machines.spec import load_machine
+from sizeup.measure.demo.gguf import write_gguf
 from sizeup.measure.quality.loss import Wanted, logits_bytes, loss_setting
 from sizeup.measure.simulation import worker_python
 from sizeup.models.load import load_model
@@ -40,61 +40,58 @@ def test_each_device_has_to_hold_both(memory, verdict):
 
 
 @pytest.fixture(scope="module")
-def talking(tmp_path_factory):
-    sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
-    from talking import write_talking
-
-    return write_talking(tmp_path_factory.mktemp("models") / "tiny.gguf")
+def tiny(tmp_path_factory):
+    folder = write_tiny(tmp_path_factory.mktemp("tiny"))
+    write_gguf(folder, folder / "tiny.gguf")
+    return folder / "tiny.gguf"
 
 
 def crowded(monkeypatch):
     monkeypatch.setattr(eval_memory, "together", lambda *_: SimpleNamespace(verdict="no"))
 
 
-def arranged(talking, **given):
+def arranged(tiny, **given):
     wanted = Wanted(length=32, stretches=4)
-    own = eval_memory.loss_plan(str(talking), wanted, force=False, gpu_layers=0)
-    return reference_for(own, wanted, str(talking), force=given.get("force", False), gpu_layers=0)
+    own = eval_memory.loss_plan(str(tiny), wanted, force=False, gpu_layers=0)
+    return reference_for(own, wanted, str(tiny), force=given.get("force", False), gpu_layers=0)
 
 
-def test_what_does_not_fit_together_is_loaded_apart(talking, monkeypatch, tmp_path):
+def test_what_does_not_fit_together_is_loaded_apart(tiny, monkeypatch, tmp_path):
     monkeypatch.setenv("SIZEUP_HOME", str(tmp_path))
-    assert arranged(talking).apart is None
+    assert arranged(tiny).apart is None
     crowded(monkeypatch)
 
-    assert arranged(talking).apart == tmp_path / "unfinished"
-    assert arranged(talking, force=True).apart is None
+    assert arranged(tiny).apart == tmp_path / "unfinished"
+    assert arranged(tiny, force=True).apart is None
 
 
-def test_without_disk_the_answer_is_no_with_the_figure(talking, monkeypatch, tmp_path):
+def test_without_disk_the_answer_is_no_with_the_figure(tiny, monkeypatch, tmp_path):
     monkeypatch.setenv("SIZEUP_HOME", str(tmp_path))
     crowded(monkeypatch)
     monkeypatch.setattr(eval_memory.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    needed = format_bytes(logits_bytes(Wanted(length=32, stretches=4), load_model(str(talking)).vocabulary))
+    needed = format_bytes(logits_bytes(Wanted(length=32, stretches=4), load_model(str(tiny)).vocabulary))
 
     with pytest.raises(AnswerIsNo, match=f"logits take {needed} of disk") as refused:
-        arranged(talking)
+        arranged(tiny)
     assert refused.value.exit_code == 3
 
 
-def test_a_reference_that_is_not_there(talking):
+def test_a_reference_that_is_not_there(tiny):
     wanted = Wanted(length=32)
-    own = eval_memory.loss_plan(str(talking), wanted, force=False, gpu_layers=0)
+    own = eval_memory.loss_plan(str(tiny), wanted, force=False, gpu_layers=0)
     with pytest.raises(NotFound, match="to compare with"):
         reference_for(own, wanted, "/nowhere.gguf", force=False, gpu_layers=0)
 
 
 @pytest.mark.llamacpp
-def test_eval_apart_from_end_to_end(talking, monkeypatch, tmp_path):
+def test_eval_apart_from_end_to_end(tiny, monkeypatch, tmp_path):
     try:
         monkeypatch.setenv("SIZEUP_LLAMACPP_PYTHON", worker_python())
     except MissingPart as missing:
         pytest.skip(str(missing))
     monkeypatch.setenv("SIZEUP_HOME", str(tmp_path))
     crowded(monkeypatch)
-    found = sizeup.eval(
-        str(talking), parts="loss", reference=str(talking), text="prose", length=32, stretches=4, threads=1
-    )
+    found = sizeup.eval(str(tiny), parts="loss", reference=str(tiny), text="prose", length=32, stretches=4, threads=1)
 
     assert found.loss.apart
     assert found.loss.divergence.value == pytest.approx(0, abs=1e-9)

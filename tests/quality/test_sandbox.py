@@ -198,3 +198,10 @@ def test_the_unsafe_way_still_has_limits():
     assert run(Bare(), "x = 1", "assert x == 1").passed
     assert run(Bare(), LOOP, "", QUICK).status == "out of time"
     assert not run(Bare(), ALLOCATE, "", QUICK).passed
+
+
+@pytest.mark.parametrize("limits", [Limits(seconds=0.5, cpu=5), Limits(seconds=8.0, cpu=1)])
+def test_a_loop_is_told_the_same_whichever_limit_ends_it(sandbox, limits):
+    outcome = run(sandbox, LOOP, "", limits)
+
+    assert (outcome.status, outcome.detail) == ("out of time", "")

@@ -44,7 +44,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How a run ended. status: passed, failed, `out of time`, `out of memory`. detail: the last line it said."""
+    """How a run ended. status: passed, failed, `out of time`, `out of memory`. detail: a failed one's last line."""
 
     status: str
     detail: str = ""
@@ -171,13 +171,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _failed(code: int, said: str, seconds: float) -> Outcome:
+    """Why a run failed. Of time and memory there is no detail: which of two limits comes first is chance."""
     lines = said.strip().splitlines()
     detail = lines[-1][:300] if lines else f"ended with status {code} before its tests did"
     if "MemoryError" in detail:
-        return Outcome("out of memory", detail, seconds)
+        return Outcome("out of memory", seconds=seconds)
     ended_by_cpu = code in {-signal.SIGXCPU, 128 + signal.SIGXCPU}
     killed = code in {-signal.SIGKILL, 128 + signal.SIGKILL}
-    return Outcome("out of time" if ended_by_cpu or killed else "failed", detail, seconds)
+    return Outcome("out of time", seconds=seconds) if ended_by_cpu or killed else Outcome("failed", detail, seconds)
 
 
 def _tail(file: IO[bytes]) -> str:
