@@ -52,7 +52,11 @@ NAMED = dict.fromkeys((*OLD, "hidden_size", "num_hidden_layers", "num_attention_
 FAIRSEQ = NAMED | {"d_model": 512, "ffn_dim": 1376, "num_layers": 4, "attention_heads": 8}
 INDEX = {"index_n_heads": 8, "index_head_dim": 64, "index_topk": 128}
 GEMMA4 = {
-    "model_type": "gemma4_text", "num_hidden_layers": 6, "head_dim": 64, "global_head_dim": 128, "sliding_window": 256,
+    "model_type": "gemma4_text",
+    "num_hidden_layers": 6,
+    "head_dim": 64,
+    "global_head_dim": 128,
+    "sliding_window": 256,
     "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
 }
 #: Judged by fewer settings.

@@ -56,8 +56,8 @@ def _simulated(made: Simulated) -> Iterator[str]:
         yield f"           the driver booked {format_bytes(made.process_bytes)} for the process"
     if made.resident_bytes is not None:
         yield text.dim(
-            f"           every tensor tracked; the process held {format_bytes(made.resident_bytes)} at most, Python and "
-            "torch included; a processor's kernels keep other things than a GPU's"
+            f"           every tensor tracked; the process held {format_bytes(made.resident_bytes)} at most, Python "
+            "and torch included; a processor's kernels keep other things than a GPU's"
         )
     if made.stand_ins:
         yield text.dim("           packed weights and 8-bit states are stand-ins of the same bytes")
