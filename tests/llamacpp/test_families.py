@@ -8,6 +8,7 @@ import pytest
 
 from sizeup.engines.llamacpp.architectures import architecture_of
 from sizeup.engines.llamacpp.cache import placed_cache
+from sizeup.engines.llamacpp.compute import compute_buffers
 from sizeup.engines.llamacpp.footprint import footprint
 from sizeup.engines.llamacpp.names import gguf_tensors, layer_count
 from sizeup.engines.llamacpp.setting import LlamaSetting
@@ -136,3 +137,21 @@ def test_llama_cpp_loads_it_and_agrees(model_of, name):
         assert cell.refused == ""
         assert cell.weights == estimated.plain + estimated.repacked
         assert cell.cache == cache_bytes(model, context=4096)
+
+
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [
+        ({"context": 4096}, 274_297_792),
+        ({"context": 8192, "parallel": 4, "unified": False, "flash_attention": "off"}, 445_261_824),
+        ({"context": 32768, "ubatch": 2048, "flash_attention": "off"}, 6408 << 20),
+        ({"context": 131072, "ubatch": 512, "parallel": 4, "unified": False, "flash_attention": "off"}, 1407 << 20),
+    ],
+)
+def test_the_bound_of_compressed_attention_is_near_what_is_reserved(model_of, changes, known):
+    """DeepSeek-V4: known is what llama.cpp 0.5.0 reserves."""
+    model = model_of(DEEPSEEK_V4)
+    setting = LlamaSetting(format="Q8_0", **changes)
+    places = Assignment((HOST,) * layer_count(model), HOST)
+
+    assert compute_buffers(model, setting, places, ()).host == pytest.approx(known, rel=0.03)

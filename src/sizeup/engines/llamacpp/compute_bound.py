@@ -20,13 +20,26 @@ def bound(model: Model, sizes: Sizes, steps: tuple[Step, ...], frame: Frame) -> 
     blocks = [block for block in model.blocks if block.layers and block.stack != "mtp"]
     widest = max((_width(block) for block in blocks), default=model.hidden)
     heads = max((_heads(block) for block in blocks), default=1)
-    cells = sizes.full * sizes.streams
-    attention = cells * (2 if sizes.fused else 4 * heads + 4)
+    seen, indexed = _seen(blocks, sizes)
+    attention = seen * (2 if sizes.fused else 4 * heads + 4) + indexed
     layer = sizes.tokens * (4 * (HELD * model.hidden + 3 * widest) + attention)
     places = {HOST, frame.output, *(step[1].compute for step in steps)}
     found = {place: frame.copies * layer if place != HOST or len(places) == 1 else layer // 4 for place in places}
     found[frame.output] += 4 * sizes.rows * model.vocabulary
     return found
+
+
+def _seen(blocks: list[Block], sizes: Sizes) -> tuple[int, int]:
+    """Cells that a token's scores cover, and bytes of what an indexer makes of them.
+
+    Compressed caches (DeepSeek-V4): the window and one entry for several tokens, of the token's own sequence; 6 B of
+    indexer's scores and choice for each. Within -5 and +15 % of what llama.cpp reserves for it.
+    """
+    ratios = [m.compress for b in blocks for m in b.mixers if isinstance(m, LatentAttention) and m.compress > 1]
+    if not ratios:
+        return sizes.full * sizes.streams, 0
+    entries = -(-sizes.full // min(ratios))
+    return sizes.windowed + entries, 6 * entries
 
 
 def _width(block: Block) -> int:
