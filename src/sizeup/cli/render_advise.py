@@ -8,7 +8,7 @@ from sizeup.advice.search import Pick
 from sizeup.cli import text
 from sizeup.cli.explain import term_lines
 from sizeup.operations.advise import Advice
-from sizeup.quantity.units import GB, format_bytes, format_count, format_tokens
+from sizeup.quantity.units import GB, format_bytes, format_count, format_rate, format_tokens
 
 
 def render(advice: Advice, *, explain: bool) -> list[str]:
@@ -52,7 +52,7 @@ def _picks(picks: tuple[Pick, ...]) -> list[str]:
             text.bold(pick.model.rpartition("/")[2]),
             pick.plan.format,
             format_bytes(pick.plan.footprint.total_bytes),
-            f"{speed.value:.3g}" if speed else "?",
+            format_rate(speed.value) if speed else "?",
             f"{pick.quality.low:.0f}–{pick.quality.high:.0f}",
             pick.plan.placement,
         ))  # fmt: skip

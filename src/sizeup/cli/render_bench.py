@@ -11,7 +11,7 @@ from sizeup.measure.bench.results import CellResult
 from sizeup.measure.bench.statistics import Percentiles
 from sizeup.operations.bench import BenchReport
 from sizeup.quantity import Interval
-from sizeup.quantity.units import format_bytes
+from sizeup.quantity.units import format_bytes, format_rate
 
 
 def render(report: BenchReport, *, explain: bool) -> list[str]:
@@ -39,12 +39,12 @@ def _speeds(results: tuple[CellResult, ...]) -> Iterator[str]:
         expected, decode = result.predicted.decode, result.decode
         rows.append((
             result.cell.words,
-            _rate(result.prefill.value),
+            format_rate(result.prefill.value),
             _expected(result.predicted.prefill),
-            text.bold(_rate(decode.value)) if decode else "-",
+            text.bold(format_rate(decode.value)) if decode else "-",
             _expected(expected),
             _share(result.share_of_ceiling),
-            _rate(result.throughput.value),
+            format_rate(result.throughput.value),
             _share(result.disagreement, digits=1),
             text.warn(result.noisy),
         ))  # fmt: skip
@@ -57,11 +57,11 @@ def _speeds(results: tuple[CellResult, ...]) -> Iterator[str]:
 
 
 def _expected(interval: Interval | None) -> str:
-    return "unknown" if interval is None else f"{_rate(interval.value)} ({_rate(interval.low)}-{_rate(interval.high)})"
-
-
-def _rate(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return (
+        "unknown"
+        if interval is None
+        else f"{format_rate(interval.value)} ({format_rate(interval.low)}-{format_rate(interval.high)})"
+    )
 
 
 def _share(value: float | None, digits: int = 0) -> str:
@@ -105,7 +105,7 @@ def _memory(memory: MemoryReport) -> Iterator[str]:
 def _changes(report: BenchReport) -> Iterator[str]:
     first = report.changes[0]
     yield text.heading(f"Beside {first.model}", f"{first.date}, {first.engine} {first.version}".strip())
-    rows = [(c.cell.words, c.component, _rate(c.then), _rate(c.now), c.words) for c in report.changes]
+    rows = [(c.cell.words, c.component, format_rate(c.then), format_rate(c.now), c.words) for c in report.changes]
     yield from text.table(rows, header=("prompt + generated", "", "then", "now", ""), align="<<>>")
 
 

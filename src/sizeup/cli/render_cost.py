@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sizeup.cli import text
 from sizeup.operations.cost import Comparison, CostReport
-from sizeup.quantity.units import format_count
+from sizeup.quantity.units import format_count, format_rate
 
 
 def render(report: CostReport, *, explain: bool) -> list[str]:
@@ -12,18 +12,25 @@ def render(report: CostReport, *, explain: bool) -> list[str]:
     local = report.local
     lines = [
         text.heading(
-            f"{report.model} on {report.machine}", f"{report.tokens_per_s:.3g} tokens/s at {report.watts:.0f} W"
+            f"{report.model} on {report.machine}",
+            f"{format_rate(report.tokens_per_s)} tokens/s at {report.watts:.0f} W",
         ),
         "",
-        f"energy     {local.energy_kwh:.3g} kWh a million tokens, ${local.energy_usd:.3g}",
-        f"hardware   ${local.hardware_usd:.3g} a million at {format_count(report.tokens_per_day)} tokens a day"
+        f"energy     {local.energy_kwh:.3g} kWh a million tokens, ${format_rate(local.energy_usd)}",
+        f"hardware   ${format_rate(local.hardware_usd)} a million at {format_count(report.tokens_per_day)} tokens a day"
         + (f" (${report.hardware_usd:,.0f})" if report.hardware_usd is not None else " (no price known)"),
-        f"together   {text.bold(f'${report.local_usd_per_million:.3g}')} a million generated tokens",
+        f"together   {text.bold(f'${format_rate(report.local_usd_per_million)}')} a million generated tokens",
         "",
     ]
     shown = report.hosted if explain else report.hosted[:8]
     rows = [
-        (f"{h.provider} {h.name}", f"${h.usd_per_million:.3g}", _even(h), "same model" if h.same_model else "", h.date)
+        (
+            f"{h.provider} {h.name}",
+            f"${format_rate(h.usd_per_million)}",
+            _even(h),
+            "same model" if h.same_model else "",
+            h.date,
+        )
         for h in shown
     ]
     lines += text.table(rows, header=("hosted", "a million", "local is cheaper from", "", "price of"), align="<><<")

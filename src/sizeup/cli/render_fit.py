@@ -12,7 +12,7 @@ from sizeup.cli.explain import term_lines
 from sizeup.cli.memory_table import memory_table
 from sizeup.operations.fit import FitReport
 from sizeup.quantity import Interval
-from sizeup.quantity.units import format_bytes, format_tokens
+from sizeup.quantity.units import format_bytes, format_rate, format_tokens
 
 _MARKS = {"yes": "✓", "tight": "~", "no": "✗"}
 _COLOURS = {"yes": text.good, "tight": text.warn, "no": text.bad}
@@ -64,7 +64,7 @@ def _cell(plan: Plan) -> str:
     if plan.fits.verdict == "no":
         return f"{mark} {text.dim(f'-{format_bytes(-plan.fits.headroom_bytes)}')}"
     speed = plan.speed.decode_tokens_per_s
-    shown = f"{speed.value:.3g}/s" if speed else "?"
+    shown = f"{format_rate(speed.value)}/s" if speed else "?"
     where = text.dim("ᶜ") if "CPU" in plan.placement or " of " in plan.placement else ""
     return f"{mark} {shown}{where} {text.dim(f'+{format_bytes(max(0, plan.fits.headroom_bytes))}')}"
 
@@ -73,7 +73,7 @@ def speed_words(interval: Interval | None, because: str) -> str:
     """`31 tokens/s (21 to 44)`, or why it is unknown."""
     if interval is None:
         return f"unknown: {because}"
-    return f"{interval.value:.3g} tokens/s ({interval.low:.3g} to {interval.high:.3g})"
+    return f"{format_rate(interval.value)} tokens/s ({format_rate(interval.low)} to {format_rate(interval.high)})"
 
 
 def _waiting(speed: Speed) -> Iterator[str]:
@@ -90,8 +90,8 @@ def _speculation(found: Speculation) -> Iterator[str]:
     """What speculative decoding gives."""
     small = f" by {found.draft}, {format_bytes(found.draft_bytes)} more" if found.draft else ""
     yield (
-        f"ahead    {found.tokens_per_s.value:.3g} tokens/s ({found.speedup:.2g} times as fast) with {found.proposed} "
-        f"tokens proposed{small}, {found.accepted:.2g} accepted a pass"
+        f"ahead    {format_rate(found.tokens_per_s.value)} tokens/s ({found.speedup:.2g} times as fast) with "
+        f"{found.proposed} tokens proposed{small}, {found.accepted:.2g} accepted a pass"
     )
 
 

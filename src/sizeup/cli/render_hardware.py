@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sizeup.cli import text
 from sizeup.operations.hardware import HardwareReport
-from sizeup.quantity.units import format_bytes, format_tokens
+from sizeup.quantity.units import format_bytes, format_rate, format_tokens
 
 
 def render(report: HardwareReport, *, explain: bool) -> list[str]:
@@ -17,8 +17,8 @@ def render(report: HardwareReport, *, explain: bool) -> list[str]:
     if not report.machines:
         return [*lines, text.bad(f"None of {report.looked_at} machines does it.")]
     rows = [
-        (m.machine, f"${m.price_usd:,}", "?" if m.watts is None else f"{m.watts} W", f"{m.tokens_per_s:.3g}",
-         f"{m.low_tokens_per_s:.3g}", format_bytes(m.memory_bytes), m.plan.fits.verdict)
+        (m.machine, f"${m.price_usd:,}", "?" if m.watts is None else f"{m.watts} W", format_rate(m.tokens_per_s),
+         format_rate(m.low_tokens_per_s), format_bytes(m.memory_bytes), m.plan.fits.verdict)
         for m in report.machines
     ]  # fmt: skip
     header = ("machine", "price", "power", "tokens/s", "at least", "memory", "fits")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sizeup.cli import text
 from sizeup.operations.machine_calibrate import MachineCalibrateReport
-from sizeup.quantity.units import GB
+from sizeup.quantity.units import GB, format_rate
 
 
 def render(report: MachineCalibrateReport, *, explain: bool) -> list[str]:
@@ -24,8 +24,8 @@ def render(report: MachineCalibrateReport, *, explain: bool) -> list[str]:
             *text.table(rows, header=("device", "format", "prompt tokens/s", "decoded tokens/s"), align="<<>"),
         ]
     for device in report.devices:
-        share = device.bandwidth / device.theoretical_bandwidth
-        lines += ["", f"{device.device}: weights stream at {device.bandwidth / GB:.1f} GB/s, {share:.0%} of theory"]
+        found, assumed = device.bandwidth / GB, device.theoretical_bandwidth / GB
+        lines += ["", f"{device.device}: weights stream at {found:.1f} GB/s ({assumed:.1f} GB/s assumed before)"]
         if explain:
             lines += [f"  {name}: {value:.2f} times the expected time" for name, value in device.corrections.items()]
     if explain:
@@ -36,4 +36,4 @@ def render(report: MachineCalibrateReport, *, explain: bool) -> list[str]:
 
 def _rates(found: dict[int, float], word: str) -> str:
     """`1,480 of 128, 1,300 of 1024`."""
-    return ", ".join(f"{speed:,.3g} {word} {tokens}" for tokens, speed in found.items())
+    return ", ".join(f"{format_rate(speed)} {word} {tokens}" for tokens, speed in found.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sizeup.cli import text
 from sizeup.measure.tune import Trial, words
 from sizeup.operations.tune import TuneReport
+from sizeup.quantity.units import format_rate
 
 
 def render(report: TuneReport, *, explain: bool) -> list[str]:
@@ -36,4 +37,10 @@ def _row(name: str, trial: Trial) -> tuple[str, ...]:
         return name, "-", "-", "failed", f"{words(trial.candidate)}: {trial.failed}"
     prefill = trial.work.prompt / trial.prefill_seconds if trial.prefill_seconds else 0.0
     decode = trial.work.generate / trial.decode_seconds if trial.decode_seconds else 0.0
-    return name, f"{prefill:.3g}/s", f"{decode:.3g}/s", f"{trial.seconds:.3g} s", words(trial.candidate)
+    return (
+        name,
+        f"{format_rate(prefill)}/s",
+        f"{format_rate(decode)}/s",
+        f"{trial.seconds:.3g} s",
+        words(trial.candidate),
+    )

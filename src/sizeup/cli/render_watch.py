@@ -12,7 +12,7 @@ from sizeup.cli import text
 from sizeup.measure.watch.guard import Alarm
 from sizeup.measure.watch.sample import Gpu, Holder, Sample, ServerLoad
 from sizeup.operations.watch import WatchReport
-from sizeup.quantity.units import format_bytes
+from sizeup.quantity.units import format_bytes, format_rate
 
 _FULL, _ALMOST = 0.9, 0.75
 _NARROW, _MODEL_COLUMNS, _HELD_COLUMNS = 80, 12, 32
@@ -68,7 +68,7 @@ def line(sample: Sample, alarm: Alarm | None) -> str:
         f"cpu {sample.cpu:.0%}",
         f"memory {format_bytes(sample.memory_used_bytes)} of {format_bytes(sample.memory_total_bytes)}",
         *(f"{gpu.name} {_gpu_words(gpu)}" for gpu in sample.gpus),
-        *(f"{server.url} {_rate(server.tokens_per_s or 0)} tokens/s" for server in sample.servers),
+        *(f"{server.url} {format_rate(server.tokens_per_s or 0)} tokens/s" for server in sample.servers),
     ]
     if sample.headroom_bytes is not None:
         parts.append(f"headroom {format_bytes(sample.headroom_bytes)}")
@@ -116,10 +116,6 @@ def _gpu_words(gpu: Gpu) -> str:
     return ", ".join(parts)
 
 
-def _rate(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def _holder(held: Holder) -> tuple[str, ...]:
     gpu = format_bytes(held.gpu_bytes) if held.gpu_bytes else ""
     return _cut(held.name, text.width() - _HELD_COLUMNS), str(held.pid), format_bytes(held.bytes), gpu
@@ -142,7 +138,7 @@ def _server(server: ServerLoad) -> tuple[str, ...]:
         server.url.removeprefix("http://"),
         server.engine,
         _short(server.model),
-        *("?" if n is None else _rate(n) for n in numbers),
+        *("?" if n is None else format_rate(n) for n in numbers),
         *("?" if n is None else str(n) for n in counts),
         "?" if server.cache_used is None else f"{server.cache_used:.0%}",
     )

@@ -19,7 +19,7 @@ from sizeup.machines.device import Machine
 from sizeup.machines.spec import load_machine
 from sizeup.models.load import load_model
 from sizeup.models.model import Model
-from sizeup.quantity.units import parse_count, parse_tokens
+from sizeup.quantity.units import format_rate, parse_count, parse_tokens
 
 #: Batched decoding shares the weights' bytes: what the machine generates in all with --users.
 _UNKNOWN_WATTS = 65.0
@@ -155,7 +155,7 @@ def _considerations(speed: float) -> tuple[str, ...]:
     return (
         "local: prompts and answers stay on the machine; it works without a network; the model never changes under you",
         "hosted: larger models, no idle hardware, many requests at once; prices and models change",
-        f"speed: one sequence here gets {speed:.3g} tokens/s; hosted services give 50 to 300",
+        f"speed: one sequence here gets {format_rate(speed)} tokens/s; hosted services give 50 to 300",
     )
 
 

@@ -40,6 +40,11 @@ def format_count(count: float | None) -> str:
     return f"{count:.0f}"
 
 
+def format_rate(value: float) -> str:
+    """`1,480`, `129`, `14.3`, `0.27`: the three digits that matter, and never an exponent above one."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def format_tokens(count: int | None) -> str:
     """A context length as people write it: `128k` for 131,072, `2048` → `2k`, `1M`."""
     if count is None:

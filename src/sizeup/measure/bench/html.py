@@ -10,7 +10,7 @@ from sizeup.measure.bench.compare import Change
 from sizeup.measure.bench.results import CellResult
 from sizeup.measure.bench.statistics import Measured
 from sizeup.quantity import Interval
-from sizeup.quantity.units import format_bytes
+from sizeup.quantity.units import format_bytes, format_rate
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --dim: #65758a; --paper: #fff; --bar: #2f6fb5; --mark: #d1622b;
@@ -104,7 +104,7 @@ def _swept(result: CellResult, results: Sequence[CellResult]) -> bool:
 
 
 def _bar(label: str, speed: Measured, expected: Interval | None) -> Bar:
-    words = f"{_rate(speed.value)}" + (f" (predicted {_rate(expected.value)})" if expected else "")
+    words = f"{format_rate(speed.value)}" + (f" (predicted {format_rate(expected.value)})" if expected else "")
     return Bar(label, speed.value, words, speed.low, speed.high, expected.value if expected else None)
 
 
@@ -119,11 +119,11 @@ def _figures(result: CellResult) -> tuple[str, ...]:
     expected, share, clock = result.predicted.decode, result.share_of_ceiling, result.engine_decode
     return (
         result.cell.words,
-        f"{_rate(result.prefill.value)}",
-        f"{_rate(result.decode.value)}" if result.decode else "",
-        f"{_rate(expected.value)}" if expected else "unknown",
+        f"{format_rate(result.prefill.value)}",
+        f"{format_rate(result.decode.value)}" if result.decode else "",
+        f"{format_rate(expected.value)}" if expected else "unknown",
         f"{share:.0%}" if share is not None else "unknown",
-        f"{_rate(clock)}" if clock else "none",
+        f"{format_rate(clock)}" if clock else "none",
         format_bytes(result.usage.resident) if result.usage.resident else "unknown",
         result.noisy,
     )
@@ -133,8 +133,3 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _rate(value: float) -> str:
-    """Tokens a second: whole ones from a hundred on, three figures below."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
