@@ -8,7 +8,7 @@ from sizeup.advice.training import TrainAdvice
 from sizeup.cli import text
 from sizeup.cli.explain import term_lines
 from sizeup.estimate.training.footprint import Rank
-from sizeup.operations.train import Simulated, TrainReport
+from sizeup.operations.train_report import Simulated, TrainReport
 from sizeup.quantity.units import format_bytes
 
 

@@ -20,7 +20,7 @@ from sizeup.estimate.training.models import Subject
 from sizeup.estimate.training.process import process_bytes
 from sizeup.estimate.training.settings import TrainSetting
 from sizeup.machines.device import Device, Machine
-from sizeup.operations.train import Simulated, TrainReport, TrainRequest
+from sizeup.operations.train_report import Simulated, TrainReport, TrainRequest
 from sizeup.quantity.units import format_bytes
 
 
