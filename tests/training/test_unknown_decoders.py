@@ -4,6 +4,7 @@ import statistics
 
 import pytest
 
+import sizeup
 from sizeup.errors import NotFound
 from sizeup.estimate.training.estimate import training_footprint
 from sizeup.estimate.training.families.unknown import unknown
@@ -59,3 +60,9 @@ def test_no_decoder_is_refused():
     with pytest.raises(NotFound) as error:
         subject_of({"model_type": "unheard_of", "hidden_size": 64})
     assert error.value.hint
+
+
+def test_several_residual_streams_are_named_and_widen_the_range():
+    found = sizeup.train("google/gemma-3n-E4B-it")
+    assert found.uncertainty == 0.6
+    assert "its 4 residual streams are counted as one: more likely under than over" in found.notes

@@ -27,8 +27,8 @@ from sizeup.models.model_type import model_type_of
 #: Relative error of a step of an architecture whose modules haven't been read: it was up to 35 % when llama's were
 #: taken for ones with plain feed-forwards, norms after attention or fused projections.
 UNKNOWN = 0.35
-#: The same where layers scan: up to 60 % over, under autocast.
-SCANNED = 0.6
+#: The same where layers scan (up to 60 % over, under autocast) or carry several residual streams (up to 42 % under).
+FAR = 0.6
 
 #: Which of two roads is counted for layers that scan.
 SCANS = (
@@ -71,13 +71,16 @@ def subject_of(config: dict[str, Any] | Config, name: str = "") -> Subject:
         )
     cfg = filled(cfg, family, nested=nested)
     shape = _completed(cfg, unknown(cfg))
-    sure = SCANNED if shape.varied else UNKNOWN
+    streams = cfg.optional_int("altup_num_inputs", "hc_mult") or 1
+    sure = FAR if shape.varied or streams > 1 else UNKNOWN
     notes.append(
         f"the modules of {family} haven't been read: every part its configuration names is counted at its dearest, "
         f"so up to {sure:.0%} off; simulate it"
     )
     if shape.varied:
         notes.append(SCANS)
+    if streams > 1:
+        notes.append(f"its {streams} residual streams are counted as one: more likely under than over")
     return Subject(name or family, shape, _context(cfg), sure, tuple(notes))
 
 
