@@ -55,7 +55,7 @@ def _grid(report: FitReport) -> Iterator[str]:
     ]
     yield from text.table(rows, header=header, align="<>" + "<" * len(contexts))
     yield text.dim(
-        "✓ fits  ~ tight  ✗ doesn't  ᶜ partly on CPU; tokens/s of one sequence, memory to spare on the tightest device"
+        "✓ fits  ~ tight  ✗ doesn't  ᶜ not all on GPU; tokens/s of one sequence, memory to spare on the tightest device"
     )
 
 
@@ -65,7 +65,8 @@ def _cell(plan: Plan) -> str:
         return f"{mark} {text.dim(f'-{format_bytes(-plan.fits.headroom_bytes)}')}"
     speed = plan.speed.decode_tokens_per_s
     shown = f"{format_rate(speed.value)}/s" if speed else "?"
-    where = text.dim("ᶜ") if "CPU" in plan.placement or " of " in plan.placement else ""
+    off_gpu = len(plan.footprint.devices) > 1 and ("CPU" in plan.placement or " of " in plan.placement)
+    where = text.dim("ᶜ") if off_gpu else ""
     return f"{mark} {shown}{where} {text.dim(f'+{format_bytes(max(0, plan.fits.headroom_bytes))}')}"
 
 
