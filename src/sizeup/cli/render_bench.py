@@ -57,11 +57,9 @@ def _speeds(results: tuple[CellResult, ...]) -> Iterator[str]:
 
 
 def _expected(interval: Interval | None) -> str:
-    return (
-        "unknown"
-        if interval is None
-        else f"{format_rate(interval.value)} ({format_rate(interval.low)}-{format_rate(interval.high)})"
-    )
+    if interval is None:
+        return "unknown"
+    return f"{format_rate(interval.value)} ({format_rate(interval.low)}-{format_rate(interval.high)})"
 
 
 def _share(value: float | None, digits: int = 0) -> str:

@@ -50,31 +50,12 @@ def speed_run(
     threads: int = 2,
     timeout: float = 600,
 ) -> SpeedRun:
-    """Write random weights, load them, run them, remove them. Raises MissingPart without llama-cpp-python."""
-    with tempfile.TemporaryDirectory(prefix="sizeup-") as folder:
-        path = Path(folder, "random.gguf")
-        write_random(path, *file_content(model, setting))
-        return timed(
-            path, setting, depths=depths, prompts=prompts, decoded=decoded, repeat=repeat, threads=threads,
-            timeout=timeout,
-        )  # fmt: skip
+    """Write random weights, load them, run them, remove them.
 
-
-def timed(
-    path: Path,
-    setting: LlamaSetting,
-    *,
-    depths: Sequence[int] = (0,),
-    prompts: Sequence[int] = PROMPTS,
-    decoded: int = DECODED,
-    repeat: int = REPEAT,
-    threads: int = 2,
-    timeout: float = 600,
-) -> SpeedRun:
-    """Run a GGUF file. With one thread the processor's time counts, else the wall's."""
+    With one thread the processor's time counts, else the wall's. Raises MissingPart without llama-cpp-python.
+    """
     context = max((0, *depths, *prompts)) + repeat * decoded + 64
     job = {
-        "gguf": str(path),
         "model": {"n_gpu_layers": 0 if setting.gpu_layers is None else setting.gpu_layers},
         "context": {
             "n_ctx": context, "n_batch": setting.ubatch, "n_ubatch": setting.ubatch,
@@ -82,7 +63,11 @@ def timed(
         },
         "prompts": list(prompts), "decode": decoded, "depths": list(depths), "repeat": repeat,
     }  # fmt: skip
-    results = run_worker("calibrate_llamacpp.py", job, python=worker_python(), timeout=timeout, silence=timeout)
+    with tempfile.TemporaryDirectory(prefix="sizeup-") as folder:
+        path = Path(folder, "random.gguf")
+        write_random(path, *file_content(model, setting))
+        job["gguf"] = str(path)
+        results = run_worker("calibrate_llamacpp.py", job, python=worker_python(), timeout=timeout, silence=timeout)
     engine = next(result for result in results if result["part"] == "engine")
     middle = repeat * decoded // 2
     return SpeedRun(

@@ -109,7 +109,7 @@ def traffic(
             demand = msgspec.structs.replace(demand, experts=0, chosen=0, expert_kernels=0.0)
         numbers.append(places.setdefault(demand, len(places)))
     head = Demand(weight_bytes=output[0], values=output[1], kernels=_OUTPUT_KERNELS)
-    return Traffic(tuple(places), tuple(numbers), head, _tail(tail, blocks.get(last)))
+    return Traffic(tuple(places), tuple(numbers), head, _weighed(tail, blocks.get(last)))
 
 
 def _with_values(values: tuple[float, ...], tensor: Typed, rule: RepackRule) -> tuple[float, ...]:
@@ -125,8 +125,8 @@ def _blocks_by_layer(model: Model) -> dict[int, Block]:
     return {layer: block for block in model.blocks if block.stack == stack for layer in block.layers}
 
 
-def _tail(weights: list[Any], block: Block | None) -> Demand:
-    """The last layer's feed-forward; its kernels but the experts' are counted with the rest of the layer."""
+def _weighed(weights: list[Any], block: Block | None) -> Demand:
+    """What those weights of a layer ask for: all of them, or its feed-forward; of its kernels only the experts'."""
     dense, values, widths, expert, expert_values, expert_widths = weights
     forward = block.feed_forward if block else None
     return Demand(
@@ -142,26 +142,18 @@ def _tail(weights: list[Any], block: Block | None) -> Demand:
 def _demand(
     weights: list[Any], block: Block | None, memory: LayerMemory, cache_k: str, cache_v: str, *, full_swa: bool
 ) -> Demand:
-    dense, values, widths, expert, expert_values, expert_widths = weights
-    kernels, routed = layer_kernels(block) if block else (0.0, 0.0)
-    forward = block.feed_forward if block else None
     flops = sum(attention_flops(mixer) for mixer in block.mixers) if block else 0.0
     reaches: tuple[Reach, ...] = ()
     if flops:
         kept = token_cache_bytes(memory.keys, memory.values, cache_k, cache_v) if memory.keys else 0
         heads = max((getattr(mixer, "heads", 0) for mixer in block.mixers), default=0) if block else 0
         reaches = (Reach(None if full_swa else memory.window, float(kept), flops, heads),)
-    return Demand(
-        dense, values, expert, expert_values,
-        experts=forward.experts if forward else 0,
-        chosen=forward.experts_per_token if forward else 0,
-        widths=widths,
-        expert_widths=expert_widths,
+    return msgspec.structs.replace(
+        _weighed(weights, block),
         reaches=reaches,
         state_bytes=2.0 * 4 * (memory.state + memory.convolution),
-        kernels=kernels,
-        expert_kernels=routed,
-    )  # fmt: skip
+        kernels=layer_kernels(block)[0] if block else 0.0,
+    )
 
 
 class Placed(msgspec.Struct, frozen=True):
