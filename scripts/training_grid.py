@@ -2,7 +2,7 @@
 
 Run with the Python of an environment with torch, transformers and peft:
 
-    python scripts/training_grid.py tests/data/training_grid.json [ARCHITECTURE … | sharded]
+    python scripts/training_grid.py tests/data/training_grid [ARCHITECTURE … | sharded]
 
 Every architecture × setting below: a case takes about a second. Small models show small mistakes: a forgotten mask or
 table is a larger share of them.
@@ -154,13 +154,21 @@ def whole(config: dict) -> dict:
     return {key: value for key, value in made.items() if key not in dropped} | {"model_type": config["model_type"]}
 
 
-def main(path: str, names: list[str]) -> None:
-    file = Path(path)
-    found = json.loads(file.read_text()) if file.is_file() else {"configs": {}, "rows": []}
+def load(folder: Path) -> dict:
+    """What the folder holds: configurations by architecture, rows (architecture, setting, peak), ranks, versions."""
+    files = {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
+    small = {name: found for name, found in files.items() if "config" in found}
+    return {
+        "configs": {name: found["config"] for name, found in small.items()},
+        "rows": [[name, label, peak] for name, found in small.items() for label, peak in found["peaks"].items()],
+        "sharded": files["sharded"]["cases"],
+        "versions": files["sharded"]["versions"],
+    }
+
+
+def main(folder: Path, names: list[str]) -> None:
     for name in [name for name in names if name != "sharded"] or ([] if names else list(ARCHITECTURES | MORE)):
-        config = config_of(name)
-        found["configs"][name] = whole(config)
-        found["rows"] = [row for row in found["rows"] if row[0] != name]
+        config, peaks, versions = config_of(name), {}, {}
         for label, changes in SETTINGS.items():
             if name in MORE and label not in FEW:
                 continue
@@ -169,24 +177,31 @@ def main(path: str, names: list[str]) -> None:
             except Exception as error:
                 print(name, label, repr(error)[:200], file=sys.stderr)
                 continue
-            found["versions"] = result["versions"]
-            found["rows"].append([name, label, result["peak_bytes"]])
-        file.write_text(json.dumps(found, separators=(",", ":")))
+            versions, peaks[label] = result["versions"], result["peak_bytes"]
+        write(folder / f"{name}.json", {"versions": versions, "config": whole(config), "peaks": peaks})
+        print(name, len(peaks), "cases")
     if not names or "sharded" in names:
-        found["sharded"] = [[name, changes, sharded(name, changes)] for name, changes in SHARDED]
-        file.write_text(json.dumps(found, separators=(",", ":")))
-    print(len(found["rows"]), "cases")
+        cases, versions = [], {}
+        for name, changes in SHARDED:
+            result = sharded(name, changes)
+            versions = result["versions"]
+            cases.append([name, changes, result["peak_bytes"]])
+        write(folder / "sharded.json", {"versions": versions, "cases": cases})
 
 
-def sharded(name: str, changes: dict) -> int:
-    """Peak of a rank; the fake world is taken down again."""
+def write(path: Path, found: dict) -> None:
+    path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def sharded(name: str, changes: dict) -> dict:
+    """A simulated rank; the fake world is taken down again."""
     import torch
 
     setting = DEFAULT | {"sharding": "fsdp", "data_parallel": 8} | changes
-    peak = simulated({"config": config_of(name)}, setting)["peak_bytes"]
+    result = simulated({"config": config_of(name)}, setting)
     torch.distributed.destroy_process_group()
-    return peak
+    return result
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from build_ledger import ROOT, TRUTH, configuration, write
-from training_grid import DEFAULT, SETTINGS
+from training_grid import DEFAULT, SETTINGS, load
 
 from sizeup.estimate.training.settings import TrainSetting
 from sizeup.measure.rows import ModelRecord, Row
@@ -46,7 +46,7 @@ def setting(**fields: Any) -> TrainSetting:
 
 def simulated() -> Entries:
     """Steps simulated on fake tensors: small models of every architecture, and larger ones of the truth."""
-    grid = json.loads((ROOT / "tests" / "data" / "training_grid.json").read_text())
+    grid = load(ROOT / "tests" / "data" / "training_grid")
     version = f"torch {grid['versions']['torch']}, transformers {grid['versions']['transformers']}"
     fields = {"version": version, "date": "2026-11-21"}
     for name, label, peak in grid["rows"]:

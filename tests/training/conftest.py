@@ -1,7 +1,6 @@
 """The grid of simulated steps, for the tests of training."""
 
 import importlib.util
-import json
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ def grid_script():
 @pytest.fixture(scope="session")
 def grid():
     """Configurations and (architecture, setting, peak bytes) of scripts/training_grid.py."""
-    return json.loads((ROOT / "tests" / "data" / "training_grid.json").read_text())
+    return grid_script().load(ROOT / "tests" / "data" / "training_grid")
 
 
 @pytest.fixture(scope="session")
