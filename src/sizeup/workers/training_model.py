@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+_TOWERS = ("vision_config", "audio_config")
 SMALL, STATE_BLOCK, SCALE_BLOCK, WEIGHT_BLOCK = 4096, 256, 256, 64
 
 
@@ -44,6 +45,8 @@ def built(torch: Any, config: Any, setting: dict[str, Any], device: str) -> Any:
 
 def _auto_class(transformers: Any, config: Any) -> Any:
     """What builds the model with the head that it is trained with."""
+    if any(getattr(config, name, None) is not None for name in _TOWERS):
+        return transformers.AutoModelForMultimodalLM
     if getattr(config, "is_encoder_decoder", False):
         return transformers.AutoModelForSeq2SeqLM
     masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
