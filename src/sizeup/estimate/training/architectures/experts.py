@@ -88,10 +88,10 @@ def _by_all(build: Build, x: Value, hidden: int, m: Mixture, activation: str) ->
     outer: Value = build.weight("mlp.experts.down_proj", m.experts * hidden * m.width, hidden, "experts", m.experts)
     if tape.autocast:
         y, inner, outer = (cast(tape, value, tape.autocast) for value in (y, inner, outer))
-    y = _grouped(tape, y, inner, tokens * m.experts * 2 * m.width)
+    y = _by_expert(tape, y, inner, tokens * m.experts * 2 * m.width)
     one, other = split(tape, y, (y.n // 2, y.n // 2))
     y = multiply(tape, other, activate(tape, one, activation))
-    y = _grouped(tape, y, outer, tokens * m.experts * hidden)
+    y = _by_expert(tape, y, outer, tokens * m.experts * hidden)
     beside = _shared(build, x, hidden, m, activation)
     total = tape.result(tokens * hidden, y.item, (y,), lambda g: (_spread(g, tokens * m.experts * hidden),))
     del routed, y
@@ -208,11 +208,20 @@ def _gathered(tape: Tape, x: Value, n: int, index: Value) -> Value:
 
 
 def _grouped(tape: Tape, x: Value, weight: Value, n: int) -> Value:
-    """A product of each expert's rows with its own matrix."""
+    """A product of each expert's rows with its own matrix.
+
+    In fp32 it is a loop behind one operation (`grouped_mm_fallback`), which keeps both factors and makes both gradients
+    even where a factor is frozen; torch's own loop for devices of capability 8.0 (from 2.10) keeps what it needs.
+    """
     x = cast(tape, x, weight.item)
-    keep = (x.storage if weight.needs else None, weight.storage if x.needs else None)
+    return _by_expert(tape, x, weight, n, whole=weight.item == 4 and x.needs)
+
+
+def _by_expert(tape: Tape, x: Value, weight: Value, n: int, *, whole: bool = False) -> Value:
+    """The product. whole: both factors are kept and get a gradient, whether anything wants it or not."""
+    wants = (x.needs or whole, weight.needs or whole)
+    keep = (x.storage if wants[1] else None, weight.storage if wants[0] else None)
     sizes, item = (x.n, weight.n), weight.item
-    wants = (x.needs, weight.needs)
     tape.saved()
 
     def backward(_g: Value, _keep: object = keep) -> Sequence[Value | None]:
