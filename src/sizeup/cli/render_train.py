@@ -9,6 +9,7 @@ from sizeup.cli import text
 from sizeup.cli.explain import term_lines
 from sizeup.estimate.training.footprint import Rank
 from sizeup.operations.train_report import Simulated, TrainReport
+from sizeup.quantity import Interval
 from sizeup.quantity.units import format_bytes
 
 
@@ -93,8 +94,17 @@ def _advice(advice: TrainAdvice) -> Iterator[str]:
         yield f"largest batch {advice.largest_batch or 'none'}, sequence {advice.largest_sequence or 'none'}" + (
             f", rank {advice.largest_rank}" if advice.largest_rank else ""
         )
-    if advice.seconds:
-        yield f"a step takes about {advice.seconds:.2g} s ({advice.because})"
+    if advice.seconds is not None:
+        yield f"a step takes about {_spell(advice.seconds, 's')}"
+    if advice.hours is not None:
+        yield f"all of it about {_spell(advice.hours, 'hours')}"
+    yield text.dim(advice.because)
+    if advice.budget_bytes is not None and advice.ways:
+        yield ""
+        yield text.bold("The quickest ways to fit")
+        ways = [(", ".join(way.changes), format_bytes(way.process_bytes), f"× {way.slower:.2f}") for way in advice.ways]
+        yield from text.table(ways, header=("changes together", "process", "time"), align="<>>")
+    yield ""
     rows = [
         (
             saving.change,
@@ -105,7 +115,13 @@ def _advice(advice: TrainAdvice) -> Iterator[str]:
         )
         for saving in advice.savings[:8]
     ]
-    yield from text.table(rows, header=("change", "saves", "peak", "time", "how"), align="<>>><")
-    if advice.cheapest is not None:
-        cheapest = advice.cheapest
-        yield f"cheapest device: {cheapest.name}, {format_bytes(cheapest.memory_bytes)}, ${cheapest.price_usd:,}"
+    yield from text.table(rows, header=("one change", "saves", "peak", "time", "how"), align="<>>><")
+    for device in advice.cheapest:
+        how = f" with {device.sharding}" if device.sharding else ""
+        count = f"{device.count} × " if device.count > 1 else ""
+        each = format_bytes(device.memory_bytes)
+        yield f"cheapest: {count}{device.name}, {each}, ${device.price_usd:,} at launch{how}"
+
+
+def _spell(amount: Interval, unit: str) -> str:
+    return f"{amount.value:.2g} {unit} ({amount.low:.2g} to {amount.high:.2g})"

@@ -14,6 +14,9 @@ from sizeup.estimate.training.settings import TrainSetting
 from sizeup.operations.train_report import Targets, TrainReport, TrainRequest
 from sizeup.operations.train_subject import subject
 
+#: What asks for more than the footprint.
+ANSWERS = ("device", "machine", "tokens", "advise", "emit", "simulate", "measure")
+
 
 def train(request: TrainRequest) -> TrainReport:
     """Estimate the step; then whatever else was asked."""
@@ -28,7 +31,7 @@ def train(request: TrainRequest) -> TrainReport:
         uncertainty=max(what.uncertainty, beyond),
         notes=(*what.notes, *reasons, *filter(None, (beyond_context(setting, what.context),))),
     )  # fmt: skip
-    if request.device or request.machine or request.advise or request.emit or request.simulate or request.measure:
+    if any(getattr(request, name) for name in ANSWERS):
         from sizeup.operations.train_answers import answered
 
         return answered(request, what, report)

@@ -6,22 +6,19 @@ from typing import Any
 
 import msgspec
 
-from sizeup.advice.training import (
-    MOST_TOKENS,
-    TrainAdvice,
-    cheapest_device,
-    largest_value,
-    savings,
-    step_seconds,
-)  # fmt: skip
+from sizeup.advice.training import MOST_TOKENS, TrainAdvice, largest_value, process_fits
+from sizeup.advice.training_changes import savings, ways
+from sizeup.advice.training_devices import cheapest_devices
+from sizeup.advice.training_time import Rig, rig_of, step_seconds
 from sizeup.errors import BadInput
+from sizeup.estimate.speed.training import ranged_seconds
 from sizeup.estimate.training.checks import check_device
 from sizeup.estimate.training.models import Subject
 from sizeup.estimate.training.process import process_bytes
 from sizeup.estimate.training.settings import TrainSetting
 from sizeup.machines.device import Device, Machine
 from sizeup.operations.train_report import Simulated, TrainReport, TrainRequest
-from sizeup.quantity.units import format_bytes
+from sizeup.quantity.units import format_bytes, parse_count
 
 
 def answered(request: TrainRequest, what: Subject, report: TrainReport) -> TrainReport:
@@ -31,8 +28,12 @@ def answered(request: TrainRequest, what: Subject, report: TrainReport) -> Train
     if target is not None:
         unfit = _unfit(target, report)
         changes |= {"device": target.name, "device_bytes": target.budget, "fits": not unfit, "unfit": unfit}
+    if request.tokens and target is None:
+        raise BadInput(f"tokens are {request.tokens}, but no device to time them on", hint="give --device or --machine")
     if request.advise or target is not None:
-        changes["advice"] = advice(what, report.setting, target)
+        changes["advice"] = advice(
+            what, report.setting, target, parse_count(request.tokens) if request.tokens else None
+        )
     if request.emit:
         from sizeup.techniques.finetune_config import emit
 
@@ -50,7 +51,8 @@ REPLAYED_LAYERS = 64
 class Target(msgspec.Struct, frozen=True):
     """What the step is to fit: a device with all its memory, or a machine's GPUs with what is free on them.
 
-    budget: bytes on each GPU. gpus, host_bytes: how many there are, and the host's budget; None for a single device.
+    budget: bytes on each GPU. gpus: how many there are. host_bytes, host_bandwidth: the host's budget and the bytes/s
+    of its memory. None for a single device.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Target(msgspec.Struct, frozen=True):
     budget: int
     gpus: int | None = None
     host_bytes: int | None = None
+    host_bandwidth: int | None = None
 
 
 def _target(request: TrainRequest, setting: TrainSetting) -> Target | None:
@@ -95,7 +98,8 @@ def _machine_target(machine: Machine, setting: TrainSetting) -> Target:
     if not rooms:
         raise BadInput(f"the memory of {machine.name}'s GPUs isn't known", hint="describe it: '2x RTX 4090 24 GB'")
     used = rooms[: setting.world]
-    return Target(machine.name, machine.gpus[0], used[-1], len(rooms), budget.host.usable_bytes)
+    host = budget.host.usable_bytes
+    return Target(machine.name, machine.gpus[0], used[-1], len(rooms), host, machine.cpu.bandwidth)
 
 
 def _unfit(target: Target, report: TrainReport) -> str:
@@ -111,37 +115,57 @@ def _unfit(target: Target, report: TrainReport) -> str:
     return ""
 
 
-def advice(what: Subject, setting: TrainSetting, target: Target | None) -> TrainAdvice:
-    """Largest batch, sequence and rank on the device; savings; the cheapest device."""
-    budget = target.budget if target is not None else None
-    device = target.device if target is not None else None
-    batch = sequence = rank = seconds = None
-    if budget is not None:
-        batch = largest_value(what.shape, setting, "batch", budget, MOST_TOKENS // setting.sequence)
-        most = min(what.context or MOST_TOKENS, MOST_TOKENS)
-        sequence = largest_value(what.shape, setting, "sequence", budget, most, 64 * setting.tensor_parallel)
-        if setting.adapters:
-            rank = largest_value(what.shape, setting, "lora_rank", budget, what.shape.hidden)
-    flops = _flops(device, setting)
-    if flops:
-        seconds = step_seconds(what.shape, setting, flops)
-    return TrainAdvice(
-        budget_bytes=budget,
-        largest_batch=batch,
-        largest_sequence=sequence,
-        largest_rank=rank,
-        savings=savings(what.shape, setting),
-        cheapest=cheapest_device(what.shape, setting),
-        seconds=seconds,
-        because="6 FLOP a parameter and token at 40 % of the dense peak" if seconds else "no device with known compute",
+def advice(what: Subject, setting: TrainSetting, target: Target | None, tokens: int | None = None) -> TrainAdvice:
+    """Largest batch, sequence and rank on the device; savings, and ways to fit; the cheapest devices; the time."""
+    shape, rig = what.shape, _rig(target, setting)
+    made = TrainAdvice(
+        budget_bytes=None, largest_batch=None, largest_sequence=None, largest_rank=None,
+        savings=savings(shape, setting, rig or _reference(setting)), cheapest=cheapest_devices(shape, setting),
+    )  # fmt: skip
+    if target is None:
+        return msgspec.structs.replace(made, because=f"no device is named: times are those of {REFERENCE}")
+    if rig is None:
+        return msgspec.structs.replace(
+            _limits(made, what, setting, target), because=f"the compute or bandwidth of {target.name} isn't known"
+        )
+    made = _limits(made, what, setting, target)
+    if not process_fits(shape, setting, target.budget):
+        made = msgspec.structs.replace(made, ways=ways(shape, setting, target.budget, rig))
+    seconds = step_seconds(shape, setting, rig, setting.micro_batches)
+    each_step = setting.batch * setting.sequence * setting.data_parallel * setting.micro_batches
+    return msgspec.structs.replace(
+        made,
+        seconds=ranged_seconds(seconds),
+        hours=None if tokens is None else ranged_seconds(seconds * tokens / each_step / 3600),
+        because="the speed model fitted on published training runs (docs/speed.md); 90 % interval",
     )
 
 
-def _flops(device: Device | None, setting: TrainSetting) -> int | None:
-    if device is None:
-        return None
-    number = "fp8" if setting.precision == "fp8" else "fp32" if setting.precision == "fp32" else "bf16"
-    return device.compute.get(number) or device.compute.get("fp16")
+#: The device whose times rank the savings when none is named.
+REFERENCE = "NVIDIA H100 80GB HBM3"
+
+
+def _rig(target: Target | None, setting: TrainSetting) -> Rig | None:
+    return None if target is None else rig_of(target.device, setting, target.host_bandwidth)
+
+
+def _reference(setting: TrainSetting) -> Rig | None:
+    from sizeup.machines.catalogue import find_device
+
+    return rig_of(find_device(REFERENCE), setting)
+
+
+def _limits(made: TrainAdvice, what: Subject, setting: TrainSetting, target: Target) -> TrainAdvice:
+    """With the largest batch, sequence and rank that fit."""
+    shape, budget = what.shape, target.budget
+    most = min(what.context or MOST_TOKENS, MOST_TOKENS)
+    return msgspec.structs.replace(
+        made,
+        budget_bytes=budget,
+        largest_batch=largest_value(shape, setting, "batch", budget, MOST_TOKENS // setting.sequence),
+        largest_sequence=largest_value(shape, setting, "sequence", budget, most, 64 * setting.tensor_parallel),
+        largest_rank=largest_value(shape, setting, "lora_rank", budget, shape.hidden) if setting.adapters else None,
+    )
 
 
 def _simulated(request: TrainRequest, report: TrainReport) -> Simulated:

@@ -62,6 +62,7 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     machine: Annotated[str, Meta(description="A machine to fit: '4x H100 SXM', a TOML file; 'here': this machine.")] = (
         ""
     )
+    tokens: Annotated[str, Meta(description="Tokens to train on (50M): how long that takes.")] = ""
     advise: Annotated[bool, Meta(description="Largest batch, ranked savings, cheapest device, configuration.")] = False
     emit: Annotated[
         Literal["", "trl", "accelerate", "fsdp", "deepspeed", "torchtune"],
