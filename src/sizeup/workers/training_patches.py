@@ -21,6 +21,7 @@ def applied(torch: Any, *, padding: bool) -> Any:
     SiLU's and Mish's backward fall apart into seven operations without a CUDA kernel. Attention would be `math`.
     transformers takes fake tensors for tracing and then makes masks it wouldn't make; it looks into masks for padding.
     Optimizers take the loop for tensors of an unknown type, and read the step counter. `Module.to` swaps tensors.
+    Distributions look at their parameters' values.
     """
     from sizeup.workers.training_kernels import Attention
 
@@ -38,6 +39,7 @@ def applied(torch: Any, *, padding: bool) -> Any:
     torch.cuda.amp.common.amp_definitely_not_available = lambda: False
     torch.cuda.is_bf16_supported = lambda *_args, **_kwargs: True
     torch.cuda.is_current_stream_capturing = lambda: False
+    torch.distributions.Distribution.set_default_validate_args(False)
     _masks()
     _optimizers(torch)
     _module_conversion(torch)
