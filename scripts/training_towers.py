@@ -24,6 +24,7 @@ QWEN3 = PACKED | {
 }  # fmt: skip
 GLM = PACKED | {"hidden_size": 256, "intermediate_size": 704, "out_hidden_size": 512, "image_size": 168}
 MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [16, 8, 8]}}
+MOE_ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 4, 4]}}
 MIXED = {
     "num_experts": 8, "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 384, "head_dim": 64,
 }  # fmt: skip
@@ -42,7 +43,7 @@ WRAPPERS: dict[str, dict] = {
     "qwen3_vl": _wrapper("qwen3_vl_text", QWEN3, MROPE | {"head_dim": 64}, **IMAGE),
     "qwen3_vl_moe": _wrapper("qwen3_vl_moe_text", QWEN3, MROPE | MIXED, **IMAGE),
     "glm4v": _wrapper("glm4v_text", GLM, MROPE, **IMAGE),
-    "glm4v_moe": _wrapper("glm4v_moe_text", GLM, MROPE | MIXED, **IMAGE),
+    "glm4v_moe": _wrapper("glm4v_moe_text", GLM, MOE_ROPE | MIXED, **IMAGE),
     "llava": _wrapper("llama", CLIP, **IMAGE),
     "llava_next": _wrapper("mistral", CLIP, {"sliding_window": None}, **IMAGE),
     "llava_onevision": _wrapper("qwen2", SIGLIP, **IMAGE),
@@ -94,7 +95,7 @@ WRAPPERS: dict[str, dict] = {
         }, **IMAGE,
     ),
     "ovis2": _wrapper("qwen2", VIT | {"vocab_size": 512}, vocab_size=4096, hidden_size=512, **IMAGE),
-    "glm46v": _wrapper("glm4v_moe_text", GLM, MROPE | MIXED, **IMAGE),
+    "glm46v": _wrapper("glm4v_moe_text", GLM, MOE_ROPE | MIXED, **IMAGE),
     "vipllava": _wrapper("llama", CLIP, vision_feature_layers=[-2, -3], **IMAGE),
     "lighton_ocr": _wrapper("qwen3", {"model_type": "pixtral", "head_dim": 64} | VIT, spatial_merge_size=2, **IMAGE),
     "exaone4_5": _wrapper("exaone4", QWEN25, **IMAGE),

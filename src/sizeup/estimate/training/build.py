@@ -20,7 +20,7 @@ class Weight(msgspec.Struct, frozen=True, array_like=True):
     """One weight tensor.
 
     sizes: the allocations it is stored in. rows: outputs of a matrix; copies: matrices in a stack.
-    kind: matrix, vector, embedding, head, adapter, experts.
+    kind: matrix, transposed (a matrix of `Conv1D`), vector, embedding, head, adapter, experts.
     """
 
     name: str
@@ -56,19 +56,22 @@ class Method(msgspec.Struct, frozen=True):
 class Build:
     """The tape, the step's sizes, and the weights of the segment that is being built.
 
-    idle: what is made now gets no gradient, though it would train (an index that runs without).
+    transposed: linear modules are `Conv1D`. idle: what is made now gets no gradient, though it would train (an index that runs without). source, target: tokens
+    of what an encoder reads and of what its decoder writes; `sequence` is that of the stack at hand.
     """
 
-    def __init__(self, tape: Tape, method: Method, batch: int, sequence: int) -> None:
+    def __init__(self, tape: Tape, method: Method, batch: int, sequence: int, target: int = 0) -> None:
         self.tape = tape
         self.method = method
         self.batch = batch
-        self.sequence = sequence
+        self.sequence = self.source = sequence
+        self.target = target or sequence
         self.weights: list[Weight] = []
         self.parameters: list[Parameter] = []
         self.made: dict[str, Parameter] = {}
         self.scope = ""
         self.unadapted: frozenset[str] = frozenset()
+        self.transposed = False
         self.idle = False
         self.modules: dict[str, Adapter | None] = {}
 
@@ -112,7 +115,8 @@ class Build:
         if method.four_bit:
             result = four_bit(self.tape, x, self._packed(name, inputs, outputs), self._bias(name, outputs, bias))
         else:
-            matrix = self.weight(name, inputs * outputs, outputs, "matrix")
+            kind = "transposed" if self.transposed else "matrix"
+            matrix = self.weight(name, inputs * outputs, outputs, kind)
             result = linear(self.tape, x, matrix, self._bias(name, outputs, bias))
         key = self.scope + name
         if key not in self.modules:
@@ -123,7 +127,8 @@ class Build:
     def _bias(self, name: str, outputs: int, wanted: bool) -> Parameter | None:
         return self.weight(f"{name}.bias", outputs) if wanted else None
 
-    def _targeted(self, name: str) -> bool:
+    def targeted(self, name: str) -> bool:
+        """Whether adapters are asked for on the module of that name."""
         targets = self.method.targets
         if not targets:
             return name.rpartition(".")[2] not in self.unadapted
@@ -140,7 +145,7 @@ class Build:
 
     def _adapter(self, name: str, inputs: int, outputs: int, *, biased: bool) -> Adapter | None:
         rank = self.method.rank
-        if not rank or not self._targeted(name):
+        if not rank or not self.targeted(name):
             return None
         down = self.adapter_half(f"{name}.lora_A", inputs * rank, rank)
         up = self.adapter_half(f"{name}.lora_B", rank * outputs, outputs)
@@ -193,8 +198,12 @@ class Build:
         """Cohere's layer norm, written out in fp32."""
         return fp32_layer_norm(self.tape, x, self.weight(name, elements), width)
 
-    def embedding(self, name: str, rows: int, width: int, tokens: int, *, ways: int = 1) -> Value:
+    def embedding(
+        self, name: str, rows: int, width: int, tokens: int, *, ways: int = 1, ids: Value | None = None
+    ) -> Value:
         """A table looked up for `tokens` tokens; its gradient is a whole table.
+
+        ids: what it is looked up by, where that isn't among the step's inputs.
 
         ways: ranks that split the rows. The gradient is that of all rows, of which a rank sees its own
         (torch 2.13, `distributed/tensor/_ops/_embedding_ops.py`).
@@ -202,7 +211,7 @@ class Build:
         table = self.weight(name, rows * width, rows, "embedding")
         tape, n, item = self.tape, rows * width, table.item
 
-        def backward(_g: Value) -> list[Value | None]:
+        def backward(_g: Value, _keep: object = ids) -> list[Value | None]:
             whole = tape.value(n * ways, item)
             tape.transient(*[8 * tokens] * 5)
             return [Value(n, item, whole.storage)]

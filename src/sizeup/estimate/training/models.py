@@ -11,7 +11,7 @@ from sizeup.estimate.training.architectures.decoder import DecoderShape, segment
 from sizeup.estimate.training.architectures.state_space import CHUNK, scan_of
 from sizeup.estimate.training.build import Build, Method
 from sizeup.estimate.training.checks import Shape
-from sizeup.estimate.training.families import INDEX, shape_reader
+from sizeup.estimate.training.families import INDEX, TEXTS, shape_reader
 from sizeup.estimate.training.families.unknown import unknown
 from sizeup.estimate.training.program import record
 from sizeup.estimate.training.runs import Run
@@ -51,19 +51,24 @@ def subject_of(config: dict[str, Any] | Config, name: str = "") -> Subject:
     """What a configuration trains as. Raises BadConfig, and NotFound where its sizes don't make a decoder."""
     whole = config if isinstance(config, Config) else Config(config, "the configuration")
     family = model_type_of(whole)
-    notes: list[str] = []
-    cfg = whole
-    if family not in INDEX:
-        cfg = text_part(whole)
-        inner = cfg.optional_str("model_type") or family
-        if cfg is not whole:
-            notes.append(f"only the text decoder of {family} trains here; towers are taken as frozen and not counted")
-            family = inner
-    nested = cfg is not whole
+    if family in INDEX or (text_part(whole) is whole and family not in TEXTS):
+        return _decoder(whole, family, name or family)
+    from sizeup.estimate.training.families.multimodal import text_of, with_towers
+
+    text, inner = text_of(whole, family)
+    found = _decoder(text, inner, name or family, nested=True)
+    if not isinstance(found.shape, DecoderShape):
+        return found
+    shape, note = with_towers(filled(whole, family), family, found.shape)
+    return msgspec.structs.replace(found, shape=shape, notes=(*found.notes, note))
+
+
+def _decoder(cfg: Config, family: str, name: str, *, nested: bool = False) -> Subject:
+    """A model without towers; nested: the text part of one with towers."""
     known = shape_reader(family)
     if known is not None:
         cfg = filled(cfg, family, nested=nested)
-        return Subject(name or family, known(cfg), _context(cfg), notes=tuple(notes))
+        return Subject(name, known(cfg), _context(cfg))
     if not looks_like_decoder(cfg):
         raise NotFound(
             f"no training program for model type {family[:80]!r}, and its sizes don't make a decoder",
@@ -73,15 +78,15 @@ def subject_of(config: dict[str, Any] | Config, name: str = "") -> Subject:
     shape = _completed(cfg, unknown(cfg))
     streams = cfg.optional_int("altup_num_inputs", "hc_mult") or 1
     sure = FAR if shape.varied or streams > 1 else UNKNOWN
-    notes.append(
+    notes = [
         f"the modules of {family} haven't been read: every part its configuration names is counted at its dearest, "
         f"so up to {sure:.0%} off; simulate it"
-    )
+    ]
     if shape.varied:
         notes.append(SCANS)
     if streams > 1:
         notes.append(f"its {streams} residual streams are counted as one: more likely under than over")
-    return Subject(name or family, shape, _context(cfg), sure, tuple(notes))
+    return Subject(name, shape, _context(cfg), sure, tuple(notes))
 
 
 def _completed(cfg: Config, shape: DecoderShape) -> DecoderShape:

@@ -30,6 +30,27 @@ class Rotary:
         del angles, both
         tape.label = before
 
+    @classmethod
+    def of_axes(cls, tape: Tape, tokens: int, dim: int, item: int) -> Rotary:
+        """Tables of positions with three axes, a row for each sequence's token: angles of each axis, then chosen."""
+        before, tape.label = tape.label, POSITIONS
+        tables = object.__new__(cls)
+        angles = tape.value(3 * tokens * dim // 2, 4)
+        both = []
+        for _ in range(2):
+            plain = tape.value(angles.n, 4)
+            both.append(tape.value(angles.n, 4))
+            del plain
+        for place in (1, 0):
+            chosen = tape.value(tokens * dim // 2, 4)
+            both[place] = tape.value(tokens * dim, 4)
+            del chosen
+        tables.item = item
+        tables.cos, tables.sin = (cast(tape, table, item) for table in both)
+        del angles
+        tape.label = before
+        return tables
+
     def repeated(self, tape: Tape) -> Rotary:
         """Copies of the tables for one layer."""
         copies = object.__new__(Rotary)

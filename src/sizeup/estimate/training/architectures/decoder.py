@@ -15,6 +15,7 @@ from sizeup.estimate.training.architectures.layer_norms import norm
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.basic import add, dropout, scale, whole_size
 from sizeup.estimate.training.build import Build, wants_gradient
+from sizeup.estimate.training.idle import lay_idle
 from sizeup.estimate.training.masks import make_mask
 from sizeup.estimate.training.positions import Rotary
 from sizeup.estimate.training.program import Segment, State
@@ -65,6 +66,7 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     tape = build.tape
     if shape.mixture is not None and shape.mixture.adapted:
         build.unadapted = STACKED_NAMES
+    build.transposed = shape.transposed
     tape.label = EMBEDDING
     x = build.embedding("embed_tokens", shape.vocabulary, shape.hidden, build.tokens, ways=shape.vocabulary_ways)
     if shape.embedding_scale == "module":
@@ -74,6 +76,7 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     if shape.embedding_scale == "model":
         x = scale(tape, x)
     state.held["embeddings"] = x
+    lay_idle(build, shape.idle)
     if shape.layer_width:
         state.held["layers"] = layer_embeddings(build, shape, x)
     tape.label = OTHER
@@ -111,7 +114,9 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     if shape.rotary:
         dim = round(shape.head_dim * shape.rotary) // (2 if shape.rotary_halved else 1)
         state.held["rotary"] = [
-            Rotary(tape, build.sequence, size, 4 if shape.rotary_wide else x.item)
+            Rotary.of_axes(tape, build.tokens, size, x.item)
+            if shape.axes
+            else Rotary(tape, build.sequence, size, 4 if shape.rotary_wide else x.item)
             for size in shape.rotary_dims or (dim,) * shape.rotary_tables
         ]
     state.x = x

@@ -11,6 +11,7 @@ from sizeup.estimate.training.architectures.indexer import Index
 from sizeup.estimate.training.architectures.latent import Latent
 from sizeup.estimate.training.architectures.state_space import Scan
 from sizeup.estimate.training.attention import Way
+from sizeup.estimate.training.idle import Idle
 
 
 class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +47,9 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     weights that no part here has (of a model that isn't known). varied: of each layer, the fields in which it
     differs. layer_width, layer_rows: of the table with an embedding for every layer (Gemma 4). sequence_ways: ranks
     that split the stream. scan: what a
-    state-space half keeps. vocabulary_ways: ranks that split embedding and head. gathers_logits: they gather the
+    state-space half keeps. idle: weights that take no part in a step of text alone. axes: positions have an axis for
+    time, height and width each, and tables a row for each sequence's token. transposed: linear modules are `Conv1D`, whose weight
+    lies inputs first. vocabulary_ways: ranks that split embedding and head. gathers_logits: they gather the
     logits for the loss.
     """
 
@@ -118,6 +121,9 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     scan: Scan | None = None
     vocabulary_ways: int = 1
     gathers_logits: bool = False
+    idle: tuple[Idle, ...] = ()
+    axes: bool = False
+    transposed: bool = False
 
     def of(self, number: int) -> DecoderShape:
         """The shape of one layer."""

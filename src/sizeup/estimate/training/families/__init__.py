@@ -23,9 +23,20 @@ FAMILIES = {
         "kimi_k2:deepseek_v3 granitemoeshared gpt_oss flex_olmo ernie4_5_moe hunyuan_v1_moe exaone_moe glm4_moe_lite "
         "aria_text deepseek_v32 glm_moe_dsa phimoe minicpm3 solar_open youtu mellum hy_v3 llama4_text"
     ),
+    "multimodal": "qwen2_vl_text qwen2_5_vl_text:qwen2_vl_text qwen3_vl_text qwen3_vl_moe_text glm4v_text glm4v_moe_text",
     "encoders": "bert roberta xlm-roberta:roberta camembert:roberta electra distilbert",
-    "seq2seq": ("t5 bart mbart pegasus marian plbart:bart"),
+    "seq2seq": ("t5 mt5:t5 umt5 bart mbart pegasus marian plbart:bart"),
 }
+
+
+#: Wrapper → its text decoder's model type, for configurations that don't name it.
+TEXTS = {
+    "qwen2_vl": "qwen2_vl_text", "qwen2_5_vl": "qwen2_5_vl_text", "qwen3_vl": "qwen3_vl_text",
+    "qwen3_vl_moe": "qwen3_vl_moe_text", "glm4v": "glm4v_text", "glm4v_moe": "glm4v_moe_text",
+    "mllama": "mllama_text_model", "llava": "llama", "paligemma": "gemma", "gemma3": "gemma3_text",
+    "mistral3": "mistral", "internvl": "qwen2", "idefics2": "mistral", "idefics3": "llama", "smolvlm": "llama",
+    "gemma4": "gemma4_text", "llama4": "llama4_text", "voxtral": "llama", "qwen2_audio": "qwen2",
+}  # fmt: skip
 
 
 def _index() -> dict[str, tuple[str, str]]:

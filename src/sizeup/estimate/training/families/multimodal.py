@@ -1,0 +1,93 @@
+"""Text decoders inside models with towers, and the towers' weights as they lie on the device.
+
+A step of text alone is the decoder's; the tower's weights get no gradient in it (see `idle`).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from sizeup.errors import SizeupError
+from sizeup.estimate.training.architectures.decoder import DecoderShape
+from sizeup.estimate.training.families import TEXTS, dense, mixtures
+from sizeup.estimate.training.idle import Idle
+from sizeup.models.anatomy.defaults import filled
+from sizeup.models.config import Config
+from sizeup.models.from_config import model_from_config
+from sizeup.models.generic import text_part
+from sizeup.models.model import Model
+
+TOWERS = frozenset({"vision", "audio", "projector"})
+#: Two-dimensional weights that no linear module holds.
+_TABLES = frozenset({"positions", "patch", "query", "tokens", "class", "embedding"})
+
+
+def qwen2_vl_text(cfg: Config) -> DecoderShape:
+    """Qwen 2 with positions of three axes."""
+    return msgspec.structs.replace(dense.qwen2(cfg), axes=True)
+
+
+def qwen3_vl_text(cfg: Config) -> DecoderShape:
+    """Qwen 3 with positions of three axes."""
+    return msgspec.structs.replace(dense.qwen3(cfg), axes=True)
+
+
+def qwen3_vl_moe_text(cfg: Config) -> DecoderShape:
+    """Qwen 3's mixture with positions of three axes."""
+    return msgspec.structs.replace(mixtures.qwen3_moe(cfg), axes=True)
+
+
+def glm4v_text(cfg: Config) -> DecoderShape:
+    """GLM-4 with biases on query, key and value, its tables spread to pairs once."""
+    shape = msgspec.structs.replace(dense.glm4(cfg), axes=True, rotary_repeats="", rotary_joined=True)
+    return msgspec.structs.replace(shape, qkv_bias=True)
+
+
+def glm4v_moe_text(cfg: Config) -> DecoderShape:
+    """GLM-4.5 with positions of three axes."""
+    return msgspec.structs.replace(mixtures.glm4_moe(cfg), axes=True, rotary_joined=True)
+
+
+def text_of(whole: Config, family: str) -> tuple[Config, str]:
+    """The text decoder's configuration and model type; the outer `tie_word_embeddings` decides, where there is one."""
+    text = text_part(whole)
+    assumed = TEXTS.get(family, "")
+    if text is whole:
+        return whole, assumed
+    outer = filled(whole, family).data.get("tie_word_embeddings")
+    data = text.data if outer is None else text.data | {"tie_word_embeddings": outer}
+    return Config(data, whole.origin, text.path), text.optional_str("model_type") or assumed or family
+
+
+def with_towers(whole: Config, family: str, shape: DecoderShape) -> tuple[DecoderShape, str]:
+    """The decoder with its towers' weights, and what is to be said of them."""
+    idle = idle_towers(whole)
+    if not idle:
+        return shape, f"the towers of {family} aren't described: only its text decoder is counted"
+    note = f"given text alone, the towers of {family} lie idle: weights without gradients or optimizer states"
+    return msgspec.structs.replace(shape, idle=idle), note
+
+
+def idle_towers(whole: Config) -> tuple[Idle, ...]:
+    """Every weight of the towers and of what leads from them into the text; empty where they aren't described."""
+    try:
+        model = model_from_config(whole)
+    except SizeupError:
+        return ()
+    return _idle(model)
+
+
+def _idle(model: Model) -> tuple[Idle, ...]:
+    found = []
+    for block in model.blocks:
+        if block.stack not in TOWERS:
+            continue
+        for tensor in block.tensors:
+            if tensor.role == "buffer" or tensor.tied_to:
+                continue
+            shape = tensor.shape
+            matrix = len(shape) == 2 and tensor.name.endswith(".weight") and tensor.part not in _TABLES
+            inputs, outputs = (shape[1], shape[0]) if matrix else (0, 0)
+            name = tensor.name.removesuffix(".weight")
+            found.append(Idle(name, tensor.elements, block.count * tensor.copies, inputs, outputs))
+    return tuple(found)
