@@ -6,8 +6,8 @@
 
 On a GPU: what the allocator handed out and reserved, and what the driver books for the process. On a processor, which
 has no such allocator: every tensor that the step's operations make is tracked, and the process's resident peak is read.
-Weights are whatever memory holds: bytes and speed don't depend on values. Packed weights and 8-bit states are stand-ins
-of the same bytes. One device only.
+Weights are whatever memory holds: bytes and speed don't depend on values. Packed weights are stand-ins of the same
+bytes. One device only.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def work(job: dict[str, Any], say: Say) -> None:
         if setting.get(name) not in known:
             raise Refused("config", f"{name}={setting.get(name)!r} isn't measured: one device, plain settings")
     found = measured(torch, job["config"], setting) if torch.cuda.is_available() else on_processor(job, setting)
-    stand_ins = setting["method"] == "qlora" or setting["optimizer"] == "adam8bit"
+    stand_ins = setting["method"] == "qlora"
     say("result", **found, stand_ins=stand_ins)
 
 
@@ -79,7 +79,8 @@ def measured(torch: Any, given: dict[str, Any], setting: dict[str, Any], kind: s
     """Run the steps on the first GPU. kind: torch's name of where tensors lie."""
     import transformers
 
-    from sizeup.workers.training_model import built, optimizer_of
+    from sizeup.workers.training_model import built
+    from sizeup.workers.training_optimizers import optimizer_of
     from sizeup.workers.training_step import inputs_of, run_step
     from sizeup.workers.training_tracker import Ledger
     from sizeup.workers.transformers_meta import configuration

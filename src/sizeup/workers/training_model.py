@@ -1,6 +1,6 @@
-"""The model and optimizer of a training step: what transformers, peft and torch build, or stand-ins of the same bytes.
+"""The model of a training step: what transformers, peft and torch build, or stand-ins of the same bytes.
 
-Packed weights (bitsandbytes) and 8-bit states have no fake kernels: stand-ins hold tensors of the same sizes.
+Packed weights (bitsandbytes) have no fake kernels: stand-ins hold tensors of the same sizes.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 _TOWERS = ("vision_config", "audio_config")
-SMALL, STATE_BLOCK, SCALE_BLOCK, WEIGHT_BLOCK = 4096, 256, 256, 64
+SCALE_BLOCK, WEIGHT_BLOCK = 256, 64
 
 
 def dtype_of(torch: Any, setting: dict[str, Any]) -> Any:
@@ -125,56 +125,3 @@ def four_bit_class(torch: Any) -> Any:
                 return Product.apply(x, self.weight, self.absmax, shape, torch.bfloat16, self.bias).to(dtype)
 
     return FourBit
-
-
-def optimizer_of(torch: Any, model: Any, name: str) -> Any:
-    """The optimizer of that name over everything that trains. Raises ValueError for one that isn't simulated."""
-    parameters = groups_of(model)
-    if name.startswith("adamw_"):
-        ways = {"adamw_fused": {"fused": True}, "adamw_foreach": {"foreach": True}, "adamw_loop": {"foreach": False}}
-        return torch.optim.AdamW(parameters, lr=1e-4, **ways[name])
-    if name == "sgd":
-        return torch.optim.SGD(parameters, lr=1e-4, foreach=True)
-    if name == "sgd_momentum":
-        return torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, foreach=True)
-    if name == "adafactor":
-        from transformers.optimization import Adafactor
-
-        return Adafactor(parameters, lr=1e-4, scale_parameter=False, relative_step=False)
-    if name == "adam8bit":
-        tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
-        return eight_bit(torch, [parameter for group in parameters for parameter in group["params"]], tables)
-    raise ValueError(f"optimizer {name} isn't simulated; the estimate covers it")
-
-
-def groups_of(model: Any) -> list[dict[str, Any]]:
-    """What trains, distributed tensors apart from others: an optimizer can't take both at once."""
-    groups: dict[Any, list[Any]] = {}
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            groups.setdefault(hasattr(parameter, "to_local"), []).append(parameter)
-    return [{"params": group} for group in groups.values()]
-
-
-def eight_bit(torch: Any, parameters: list[Any], tables: set[int]) -> Any:
-    """States of bitsandbytes' AdamW8bit: a byte an element twice, a scale for each 256; small and looked-up in fp32."""
-
-    class EightBit(torch.optim.Optimizer):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__(parameters, {})
-
-        def step(self) -> None:
-            for parameter in parameters:
-                state = self.state[parameter]
-                if parameter.grad is None or state:
-                    continue
-                local = parameter.to_local() if hasattr(parameter, "to_local") else parameter
-                n, device = local.numel(), local.device
-                wide = n < SMALL or id(parameter) in tables
-                for place in ("1", "2"):
-                    kind = torch.float32 if wide else torch.uint8
-                    state["state" + place] = torch.empty(n, dtype=kind, device=device)
-                    if not wide:
-                        state["absmax" + place] = torch.empty(-(-n // STATE_BLOCK), dtype=torch.float32, device=device)
-
-    return EightBit()

@@ -62,7 +62,8 @@ def simulated(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
     import transformers
 
     from sizeup.workers import training_device, training_patches, training_step
-    from sizeup.workers.training_model import built, optimizer_of
+    from sizeup.workers.training_model import built
+    from sizeup.workers.training_optimizers import optimizer_of
     from sizeup.workers.training_tracker import Ledger, tracker
     from sizeup.workers.training_world import World
     from sizeup.workers.transformers_meta import configuration

@@ -3,6 +3,8 @@
 A storage is counted when an operation first returns it and given back when the last reference to it goes. Under a
 dispatch mode autograd adds gradients out of place where it would otherwise add in place; the sums that would be in
 place are made so (torch 2.13, `torch/csrc/autograd/input_buffer.cpp`: sole reference, same shape and type).
+
+Fake tensors have no values: what Python asks of one (is nothing padded? is this layer dropped?) is answered with no.
 """
 
 # What is private to torch is the point here.
@@ -129,6 +131,10 @@ def tracker(torch: Any, ledger: Ledger, fake_mode: Any, distributed: Any = None)
     def _run(operation: Any, args: Any, kwargs: Any) -> Any:
         if distributed is not None and operation is distributed.wait:
             return args[0]
+        if fake_mode is not None and ledger.category == "optimizer" and operation is aten._local_scalar_dense.default:
+            return 1.0
+        if fake_mode is not None and operation is aten._local_scalar_dense.default:
+            return 0.0 if args[0].dtype.is_floating_point else 0
         backward = ledger.category == "temporaries" and not torch.is_grad_enabled()
         if backward and operation is aten.add.Tensor and _sole(torch, args):
             return aten.add_.Tensor(*args)

@@ -24,6 +24,7 @@ from sizeup.estimate.training.step import (
     composition,
     counted_weights,
     gradient_bytes,
+    managed_bytes,
     moments,
     state_bytes,
     weight_bytes,
@@ -265,13 +266,13 @@ def _static(step: Step) -> tuple[Static, int]:
         gradients = 0 if setting.bucket_views else gradients
     inputs = rounded(8 * setting.sequences * setting.sequence) * (3 if setting.padding else 2)
     owners = setting.data_parallel if setting.sharding in {"zero1", "zero2"} else 1
-    host = (zero.share(states + masters, owners) if setting.offload_optimizer or step.optimizer.paged else 0) + (
-        held if setting.offload_weights else 0
-    )
+    host = zero.share(managed_bytes(as_master, step.optimizer), owners) + (held if setting.offload_weights else 0)
+    if setting.offload_optimizer:
+        host += zero.share(states + masters, owners)
     static = Static(
         weights=0 if setting.offload_weights else held,
         buffers=sum(map(rounded, step.shape.buffers)),
-        states=0 if setting.offload_optimizer or step.optimizer.paged else states,
+        states=0 if setting.offload_optimizer else states,
         inputs=inputs,
         gradients=gradients,
         masters=0 if setting.offload_optimizer else masters,

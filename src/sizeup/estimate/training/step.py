@@ -127,8 +127,17 @@ def weight_bytes(weights: list[tuple[Weight, int]]) -> int:
 
 
 def state_bytes(weights: list[tuple[Weight, int]], optimizer: Optimizer) -> int:
-    """Bytes of the optimizer's states."""
-    return sum(count * sum(map(rounded, optimizer.state(weight))) for weight, count in weights if weight.trains)
+    """Bytes of the optimizer's states on the device; those in managed memory aren't the allocator's."""
+    states = sum(count * sum(map(rounded, optimizer.state(weight))) for weight, count in weights if weight.trains)
+    return states + optimizer.tables
+
+
+def managed_bytes(weights: list[tuple[Weight, int]], optimizer: Optimizer) -> int:
+    """Bytes of the optimizer's states in memory that moves between host and device."""
+    managed = optimizer.managed
+    if managed is None:
+        return 0
+    return sum(count * sum(managed(weight)) for weight, count in weights if weight.trains)
 
 
 def gradient_bytes(weights: list[tuple[Weight, int]]) -> int:

@@ -87,7 +87,7 @@ def gpt2(cfg: Config) -> DecoderShape:
         half_dropout=p, order="named", embedding_dropout=cfg.float("embd_pdrop", default=0.1),
         attention_dropout=cfg.float("attn_pdrop", default=0.1), position_table=cfg.int("n_positions",
         "max_position_embeddings"),
-        tied=cfg.bool("tie_word_embeddings", default=True), way=Way(softmax_in_fp32=False),
+        tied=cfg.bool("tie_word_embeddings", default=True), way=Way(softmax_in_fp32=False), transposed=True,
     )  # fmt: skip
 
 
