@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sizeup.estimate.training.activations import activate
 from sizeup.estimate.training.architectures.shape import DecoderShape
-from sizeup.estimate.training.basic import scale, whole_size
+from sizeup.estimate.training.basic import cast, copy, cut, scale, whole_size
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.loss import chunked_cross_entropy, cross_entropy, fused_cross_entropy
@@ -23,6 +23,8 @@ def head_and_loss(build: Build, state: State, shape: DecoderShape, run: Run) -> 
         x = tape.result(x.n * shape.sequence_ways, x.item, (x,), whole_size(tape, x.n, x.item))
     if shape.hidden_scale:
         x = scale(tape, x)
+    if shape.logits_wide:
+        x = cast(tape, x, build.method.item)
     if run.loss != "standard":
         state.loss = split_loss(build, shape, run.loss, x)
         return
@@ -35,9 +37,21 @@ def head_and_loss(build: Build, state: State, shape: DecoderShape, run: Run) -> 
         logits = scale(tape, logits)
     if shape.logit_scale:
         logits = scale(tape, logits)
+    if shape.logits_wide:
+        logits = cast(tape, logits, 4)
     state.logits = logits
     del logits
+    if shape.own_loss:
+        state.loss = shifted_loss(build, state.logits, shape.vocabulary)
+        return
     state.loss = cross_entropy(tape, state.logits, build.tokens, divided=run.divided, split=run.split_vocabulary)
+
+
+def shifted_loss(build: Build, logits: Value, vocabulary: int) -> Value:
+    """The loss of a copy of the logits without those of the last token."""
+    rows = build.tokens - build.batch
+    before = copy(build.tape, cut(build.tape, logits, rows * vocabulary))
+    return cross_entropy(build.tape, before, rows, shifted=False, upcast=False)
 
 
 def gathered(tape: Tape, local: Value, ways: int) -> Value:

@@ -11,6 +11,7 @@ from sizeup.estimate.training.architectures.feed_forward import feed_forward
 from sizeup.estimate.training.architectures.gemma4 import layer_slice, projections
 from sizeup.estimate.training.architectures.latent import latent_attention
 from sizeup.estimate.training.architectures.layer_norms import norm
+from sizeup.estimate.training.architectures.mixers import mixed
 from sizeup.estimate.training.architectures.orders import ORDERS
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.architectures.state_space import scanned
@@ -142,6 +143,8 @@ class Layer:
     def attended(self, x: Value) -> Value:
         """Projections, rotation, attention, output projection."""
         build, shape = self.build, self.shape
+        if shape.mixer is not None:
+            return mixed(self, x, shape.mixer)
         if shape.latent is not None:
             y, self.chosen = latent_attention(
                 build, x, shape.hidden, shape.head_count, shape.latent, self.way(), self.mask, self.turned,

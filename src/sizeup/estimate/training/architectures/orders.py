@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sizeup.estimate.training.architectures.gemma4 import gemma4_order
+from sizeup.estimate.training.architectures.scan_orders import single
 from sizeup.estimate.training.basic import add, dropout
 from sizeup.estimate.training.tape import Value
 
@@ -120,5 +121,5 @@ ORDERS: dict[str, Callable[[Layer, Value], Value]] = {
     "pre": _pre, "post": _post, "sandwich": _sandwich, "named": _named, "kept": _kept, "bloom": _bloom,
     "parallel": _parallel,
     "parallel2": _parallel2, "parallel_sum": _parallel_sum, "gemma4": gemma4_order, "falcon": _falcon,
-    "falcon2": _falcon,
+    "falcon2": _falcon, "single": single,
 }  # fmt: skip

@@ -9,6 +9,7 @@ import msgspec
 from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.architectures.indexer import Index
 from sizeup.estimate.training.architectures.latent import Latent
+from sizeup.estimate.training.architectures.mamba2 import Mamba2
 from sizeup.estimate.training.architectures.state_space import Scan
 from sizeup.estimate.training.attention import Way
 from sizeup.estimate.training.idle import Idle
@@ -48,9 +49,12 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     differs. layer_width, layer_rows: of the table with an embedding for every layer (Gemma 4). sequence_ways: ranks
     that split the stream. scan: what a
     state-space half keeps. idle: weights that take no part in a step of text alone. axes: positions have an axis for
-    time, height and width each, and tables a row for each sequence's token. transposed: linear modules are `Conv1D`, whose weight
+    time, height and width each, and tables a row for each sequence's token.
+    embedding_rows: of the embedding, where it has more than the head. own_loss: logits are shifted, not labels, and the
+    loss takes them in their own type (Qwen2-Audio). transposed: linear modules are `Conv1D`, whose weight
     lies inputs first. vocabulary_ways: ranks that split embedding and head. gathers_logits: they gather the
-    logits for the loss.
+    logits for the loss. mixer: what stands in a layer instead of attention. residual_wide: the stream is in fp32.
+    logits_wide: the model itself makes its logits fp32.
     """
 
     hidden: int
@@ -119,9 +123,14 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     layer_rows: int = 0
     sequence_ways: int = 1
     scan: Scan | None = None
+    mixer: Mamba2 | None = None
+    residual_wide: bool = False
+    logits_wide: bool = False
     vocabulary_ways: int = 1
     gathers_logits: bool = False
     idle: tuple[Idle, ...] = ()
+    embedding_rows: int = 0
+    own_loss: bool = False
     axes: bool = False
     transposed: bool = False
 

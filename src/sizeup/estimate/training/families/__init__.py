@@ -18,14 +18,20 @@ FAMILIES = {
     "plain": ("gpt2 stablelm starcoder2 gpt_neox phi nemotron opt arcee apertus"),
     "recent": "granite_swa afmoe laguna gemma4_text cwm jais2 nanochat bitnet gpt_neox_japanese hyperclovax",
     "early": "gpt_bigcode gptj codegen gpt_neo biogpt persimmon bloom mpt falcon xglm",
+    "scans": "mamba2",
     "mixtures": (
         "deepseek_v3 mixtral qwen3_moe qwen2_moe olmoe glm4_moe dots1 minimax_m2 granitemoe deepseek_v2 "
         "kimi_k2:deepseek_v3 granitemoeshared gpt_oss flex_olmo ernie4_5_moe hunyuan_v1_moe exaone_moe glm4_moe_lite "
         "aria_text deepseek_v32 glm_moe_dsa phimoe minicpm3 solar_open youtu mellum hy_v3 llama4_text"
     ),
-    "multimodal": "qwen2_vl_text qwen2_5_vl_text:qwen2_vl_text qwen3_vl_text qwen3_vl_moe_text glm4v_text glm4v_moe_text",
+    "multimodal": (
+        "qwen2_vl_text qwen2_5_vl_text:qwen2_vl_text qwen3_vl_text qwen3_vl_moe_text glm4v_text glm4v_moe_text "
+        "mllama_text_model"
+    ),
     "encoders": "bert roberta xlm-roberta:roberta camembert:roberta electra distilbert",
-    "seq2seq": ("t5 mt5:t5 umt5 bart mbart pegasus marian plbart:bart"),
+    "seq2seq": (
+        "t5 mt5 umt5 bart mbart pegasus marian plbart:bart blenderbot blenderbot-small:blenderbot_small m2m_100 whisper"
+    ),
 }
 
 

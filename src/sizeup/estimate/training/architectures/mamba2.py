@@ -1,0 +1,92 @@
+"""The mixer of Mamba 2 (Dao and Gu 2024) as transformers runs it without kernel packages.
+
+One projection gives the gate, what is convolved (channels, B and C) and a step for each head; then the scan by chunks,
+a gated norm in fp32, and the output projection. Source: transformers 5.23, `models/mamba2/modeling_mamba2.py`, whose
+mixer Bamba, Granite, Zamba 2, Falcon-H1 and Nemotron-H share.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from sizeup.estimate.training.architectures.causal_conv import causal_conv
+from sizeup.estimate.training.architectures.chunk_scan import Chunks, chunk_scan, exponential
+from sizeup.estimate.training.basic import cast, multiply, pointwise, scale, split
+from sizeup.estimate.training.build import Build
+from sizeup.estimate.training.norms import inverse_rms
+from sizeup.estimate.training.tape import NORM, STATE_SPACE, Tape, Value
+
+
+class Mamba2(msgspec.Struct, frozen=True, kw_only=True):
+    """heads of head_dim channels with a state of `state` elements each; B and C come in groups.
+
+    kernel: taps of the convolution. chunk: tokens that are scanned at once. bias, conv_bias, out_bias: of the
+    projection, the convolution and the output. name: of the module. activation: after the convolution.
+    """
+
+    heads: int
+    head_dim: int
+    state: int
+    groups: int
+    kernel: int
+    chunk: int
+    bias: bool = False
+    out_bias: bool = False
+    conv_bias: bool = True
+    name: str = "mamba"
+    activation: str = "silu"
+
+    @property
+    def inner(self) -> int:
+        """Channels of all heads."""
+        return self.heads * self.head_dim
+
+    @property
+    def convolved(self) -> int:
+        """Channels that are convolved."""
+        return self.inner + 2 * self.groups * self.state
+
+
+def mamba2(build: Build, x: Value, hidden: int, m: Mamba2, *, padding: bool) -> Value:
+    """The mixer's output. padding: what is padded is set to zero, before the projection and after the convolution."""
+    tape = build.tape
+    before, tape.label = tape.label, STATE_SPACE
+    outer, build.scope = build.scope, f"{build.scope}{m.name}/"
+    tokens, item = build.tokens, x.item
+    if padding:
+        x = without_padding(tape, x)
+    projected = build.linear("in_proj", x, hidden, m.inner + m.convolved + m.heads, bias=m.bias)
+    a = decays(build, m.heads)
+    gate, mixed, dt = split(tape, projected, (tokens * m.inner, tokens * m.convolved, tokens * m.heads))
+    mixed = causal_conv(build, mixed, m.convolved, m.kernel, bias=m.conv_bias, activation=m.activation)
+    if padding:
+        mixed = without_padding(tape, mixed)
+    small = tokens * m.groups * m.state
+    channels, b, c = split(tape, mixed, (tokens * m.inner, small, small))
+    chunks = Chunks(build.batch, -(-build.sequence // m.chunk), m.chunk, m.heads, m.head_dim, m.state)
+    y = chunk_scan(build, channels, dt, a, b, c, chunks)
+    y = gated_norm(build, y, gate, m.inner, m.inner // m.groups)
+    y = build.linear("out_proj", cast(tape, y, item), m.inner, hidden, bias=m.out_bias)
+    build.scope, tape.label = outer, before
+    return y
+
+
+def without_padding(tape: Tape, x: Value) -> Value:
+    """X with zeros where tokens are padding: a product with a mask that is there anyway."""
+    return scale(tape, x)
+
+
+def decays(build: Build, n: int) -> Value:
+    """-exp(A) of n logarithms, in fp32."""
+    return scale(build.tape, exponential(build.tape, cast(build.tape, build.weight("A_log", n), 4)))
+
+
+def gated_norm(build: Build, x: Value, gate: Value, width: int, group: int) -> Value:
+    """An RMS norm over groups of x · silu(gate) in fp32, times the weight."""
+    tape = build.tape
+    before, tape.label = tape.label, NORM
+    x = multiply(tape, x, pointwise(tape, cast(tape, gate, 4)))
+    x = multiply(tape, x, inverse_rms(tape, x, group))
+    x = multiply(tape, build.weight("norm", width), x)
+    tape.label = before
+    return x
