@@ -74,7 +74,7 @@ WRAPPERS: dict[str, dict] = {
         {
             "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_global_layers": 2,
             "attention_heads": 4, "vision_output_dim": 768, "image_size": 168, "patch_size": 14, "max_num_tiles": 4,
-            "intermediate_layers_indices": [1, 3],
+            "intermediate_layers_indices": [1, 3], "supported_aspect_ratios": [[1, n] for n in range(1, 9)],
         },
         {"num_hidden_layers": 5, "cross_attention_layers": [1, 3]},
         **IMAGE,
@@ -101,7 +101,7 @@ WRAPPERS: dict[str, dict] = {
     "exaone4_5": _wrapper("exaone4", QWEN25, **IMAGE),
     "video_llama_3": _wrapper("qwen2", {key: VIT[key] for key in VIT if key != "image_size"}, **IMAGE),
     "voxtral": {
-        "text_config": TEXT | {"model_type": "llama"},
+        "text_config": TEXT | {"model_type": "llama", "head_dim": 64},
         "audio_config": {
             "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 4,
             "num_mel_bins": 128, "max_source_positions": 100,

@@ -79,14 +79,14 @@ def measured(torch: Any, given: dict[str, Any], setting: dict[str, Any], kind: s
     """Run the steps on the first GPU. kind: torch's name of where tensors lie."""
     import transformers
 
-    from sizeup.workers.training_model import built
+    from sizeup.workers.training_model import built, without_cache
     from sizeup.workers.training_optimizers import optimizer_of
     from sizeup.workers.training_step import inputs_of, run_step
     from sizeup.workers.training_tracker import Ledger
     from sizeup.workers.transformers_meta import configuration
 
     config = configuration(given)
-    config.use_cache = False
+    without_cache(config)
     model = built(torch, config, setting, kind)
     optimizer = optimizer_of(torch, model, setting["optimizer"])
     inputs = inputs_of(torch, setting, kind, real=True)

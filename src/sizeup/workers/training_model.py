@@ -19,6 +19,13 @@ def dtype_of(torch: Any, setting: dict[str, Any]) -> Any:
     return torch.float16 if precision.startswith("fp16") else torch.bfloat16
 
 
+def without_cache(config: Any) -> None:
+    """No keys and values for later tokens, in the text part of a model with towers, too."""
+    for part in (config, config.get_text_config()):
+        if hasattr(part, "use_cache"):
+            part.use_cache = False
+
+
 def built(torch: Any, config: Any, setting: dict[str, Any], device: str) -> Any:
     """The model with its adapters, ready to train."""
     import transformers

@@ -62,7 +62,7 @@ def simulated(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
     import transformers
 
     from sizeup.workers import training_device, training_patches, training_step
-    from sizeup.workers.training_model import built
+    from sizeup.workers.training_model import built, without_cache
     from sizeup.workers.training_optimizers import optimizer_of
     from sizeup.workers.training_tracker import Ledger, tracker
     from sizeup.workers.training_world import World
@@ -71,8 +71,7 @@ def simulated(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     config = depth(configuration(job["config"]), job.get("layers"))
-    if hasattr(config, "use_cache"):
-        config.use_cache = False
+    without_cache(config)
     real = bool(job.get("real"))
     kind = "cpu" if real else "cuda"
     attention = None

@@ -68,7 +68,8 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
         build.unadapted = STACKED_NAMES
     build.transposed = shape.transposed
     tape.label = EMBEDDING
-    x = build.embedding("embed_tokens", shape.vocabulary, shape.hidden, build.tokens, ways=shape.vocabulary_ways)
+    rows = shape.embedding_rows or shape.vocabulary
+    x = build.embedding("embed_tokens", rows, shape.hidden, build.tokens, ways=shape.vocabulary_ways)
     if shape.embedding_scale == "module":
         x = scale(tape, x)
     if run.input_gradients and not x.needs:

@@ -10,13 +10,20 @@ import msgspec
 from sizeup.errors import SizeupError
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.families import TEXTS, dense, mixtures
+from sizeup.estimate.training.families.common import base
 from sizeup.estimate.training.idle import Idle
 from sizeup.models.anatomy.defaults import filled
+from sizeup.models.anatomy.family import sizes
 from sizeup.models.config import Config
 from sizeup.models.from_config import model_from_config
 from sizeup.models.generic import text_part
+from sizeup.models.mixers import Attention
 from sizeup.models.model import Model
 
+#: Wrappers whose stacked experts peft adapts (transformers 5.23, `conversion_mapping.py`): it asks the outer model type.
+ADAPTED_EXPERTS = frozenset({"glm4v_moe"})
+#: Rows of Mllama's embedding beyond the vocabulary of its head.
+MLLAMA_ROWS = 8
 TOWERS = frozenset({"vision", "audio", "projector"})
 #: Two-dimensional weights that no linear module holds.
 _TABLES = frozenset({"positions", "patch", "query", "tokens", "class", "embedding"})
@@ -48,6 +55,13 @@ def glm4v_moe_text(cfg: Config) -> DecoderShape:
     return msgspec.structs.replace(mixtures.glm4_moe(cfg), axes=True, rotary_joined=True)
 
 
+def mllama_text_model(cfg: Config) -> DecoderShape:
+    """Llama without its layers that look at images: given text alone, they are passed over."""
+    crossing = cfg.ints("cross_attention_layers", min=0)
+    rows = cfg.int("vocab_size") + MLLAMA_ROWS
+    return base(cfg, layers=sizes(cfg).layers - len(set(crossing)), embedding_rows=rows)
+
+
 def text_of(whole: Config, family: str) -> tuple[Config, str]:
     """The text decoder's configuration and model type; the outer `tie_word_embeddings` decides, where there is one."""
     text = text_part(whole)
@@ -61,11 +75,19 @@ def text_of(whole: Config, family: str) -> tuple[Config, str]:
 
 def with_towers(whole: Config, family: str, shape: DecoderShape) -> tuple[DecoderShape, str]:
     """The decoder with its towers' weights, and what is to be said of them."""
+    shape = _as_wrapped(family, shape)
     idle = idle_towers(whole)
     if not idle:
         return shape, f"the towers of {family} aren't described: only its text decoder is counted"
     note = f"given text alone, the towers of {family} lie idle: weights without gradients or optimizer states"
     return msgspec.structs.replace(shape, idle=idle), note
+
+
+def _as_wrapped(family: str, shape: DecoderShape) -> DecoderShape:
+    """What the wrapper changes in its decoder."""
+    if shape.mixture is not None and family not in ADAPTED_EXPERTS:
+        shape = msgspec.structs.replace(shape, mixture=msgspec.structs.replace(shape.mixture, adapted=False))
+    return msgspec.structs.replace(shape, own_loss=True) if family == "qwen2_audio" else shape
 
 
 def idle_towers(whole: Config) -> tuple[Idle, ...]:
@@ -80,7 +102,8 @@ def idle_towers(whole: Config) -> tuple[Idle, ...]:
 def _idle(model: Model) -> tuple[Idle, ...]:
     found = []
     for block in model.blocks:
-        if block.stack not in TOWERS:
+        crosses = any(isinstance(mixer, Attention) and mixer.cross for mixer in block.mixers)
+        if block.stack not in TOWERS and not crosses:
             continue
         for tensor in block.tensors:
             if tensor.role == "buffer" or tensor.tied_to:
