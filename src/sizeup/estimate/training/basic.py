@@ -43,6 +43,18 @@ def copy(tape: Tape, x: Value) -> Value:
     return tape.result(x.n, x.item, (x,), lambda g: (g,))
 
 
+def laid_by_heads(tape: Tape, x: Value) -> Value:
+    """Heads copied so that they lie head by head, which their gradient does as well."""
+
+    def backward(g: Value) -> Sequence[Value | None]:
+        g.strided = g.headed
+        return (g,)
+
+    output = tape.result(x.n, x.item, (x,), backward)
+    output.headed = True
+    return output
+
+
 def heads(tape: Tape, x: Value) -> Value:
     """The view of a projection as heads; a gradient that comes back strided is copied."""
     output = Value(x.n, x.item, x.storage)
@@ -65,6 +77,13 @@ def add(tape: Tape, a: Value, b: Value) -> Value:
 def scale(tape: Tape, x: Value) -> Value:
     """X times a number (or divided by one): keeps nothing; the gradient is a new tensor."""
     return tape.result(x.n, x.item, (x,), lambda g: (tape.value(g.n, g.item),))
+
+
+def scale_in_place(tape: Tape, x: Value) -> Value:
+    """X times a number, in its own memory; the gradient is a new tensor."""
+    output = Value(x.n, x.item, x.storage)
+    tape.record((x,), (output,), lambda g: (tape.value(g.n, g.item),))
+    return output
 
 
 def shift(tape: Tape, x: Value) -> Value:

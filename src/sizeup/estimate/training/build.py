@@ -153,6 +153,12 @@ class Build:
         base = 2 if self.method.four_bit else self.method.item
         return Adapter(down, up, self.method.adapter_dropout, magnitude, base, biased=biased)
 
+    def unused_adapter(self, name: str, inputs: int, outputs: int) -> None:
+        """The adapter of a module whose weight is used without calling it: it is there, and never gets a gradient."""
+        before, self.idle = self.idle, True
+        self._adapter(name, inputs, outputs, biased=False)
+        self.idle = before
+
     def adapter_half(self, name: str, n: int, rows: int = 0) -> Parameter:
         """One matrix (or vector) of an adapter: in fp32, or in the type of the weights that aren't packed."""
         item = max(self.method.adapter_item, self.method.item)

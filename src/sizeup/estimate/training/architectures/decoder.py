@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sizeup.estimate.training.architectures.experts import STACKED_NAMES
+from sizeup.estimate.training.architectures.gemma3n import merged, widened
 from sizeup.estimate.training.architectures.gemma4 import layer_embeddings
 from sizeup.estimate.training.architectures.head import head_and_loss
 from sizeup.estimate.training.architectures.layer import layer_runner
@@ -120,6 +121,8 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
             else Rotary(tape, build.sequence, size, 4 if shape.rotary_wide else x.item)
             for size in shape.rotary_dims or (dim,) * shape.rotary_tables
         ]
+    if shape.streams is not None:
+        x, state.held["streams"] = widened(build, shape, shape.streams, x)
     state.x = x
 
 
@@ -135,6 +138,8 @@ def alibi(build: Build, shape: DecoderShape) -> Value:
 
 def _last_norm(build: Build, state: State, shape: DecoderShape) -> None:
     build.scope = ""
+    if shape.streams is not None:
+        state.x, state.held["streams"] = merged(build, shape, shape.streams, state.hidden)
     state.x = norm(build, shape, "norm", state.hidden, shape.hidden)
     build.tape.label = OTHER
     state.held.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sizeup.estimate.training.activations import activate, xielu
+from sizeup.estimate.training.architectures.gemma3n import largest_only
 from sizeup.estimate.training.architectures.layer_norms import norm
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.basic import dropout, multiply, split
@@ -23,11 +24,10 @@ def feed_forward(build: Build, shape: DecoderShape, x: Value) -> Value:
         gate, straight = split(tape, both, (both.n // 2, both.n // 2))
         product = multiply(tape, straight, activate(tape, gate, shape.activation))
         return build.linear(down, product, inner, h, bias=bias)
-    y = multiply(
-        tape,
-        activate(tape, build.linear(shape.name("mlp.gate_proj"), x, h, inner, bias=bias), shape.activation),
-        build.linear(up, x, h, inner, bias=bias),
-    )
+    gate = build.linear(shape.name("mlp.gate_proj"), x, h, inner, bias=bias)
+    if shape.sparse_gate:
+        gate = largest_only(tape, gate, inner)
+    y = multiply(tape, activate(tape, gate, shape.activation), build.linear(up, x, h, inner, bias=bias))
     if shape.sub_norms:
         y = norm(build, shape, "mlp.ffn_sub_norm", y, inner)
     return build.linear(down, y, inner, h, bias=bias)

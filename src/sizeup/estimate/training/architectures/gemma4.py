@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sizeup.estimate.training.activations import activate
 from sizeup.estimate.training.architectures.experts import Mixture, picked, routed
 from sizeup.estimate.training.architectures.layer_norms import norm
-from sizeup.estimate.training.basic import add, cast, cut, gathered, heads, multiply, pointwise, scale
+from sizeup.estimate.training.basic import add, cast, cut, gathered, heads, multiply, pointwise, scale, scale_in_place
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.norms import rms_norm
 from sizeup.estimate.training.tape import EMBEDDING, EXPERTS, MLP, Value
@@ -26,7 +26,8 @@ def layer_embeddings(build: Build, shape: DecoderShape, x: Value) -> Value:
     before, tape.label = tape.label, EMBEDDING
     width = shape.layers * shape.layer_width
     own = scale(tape, build.embedding("embed_tokens_per_layer", shape.layer_rows, width, build.tokens))
-    projected = scale(tape, build.linear("per_layer_model_projection", x, shape.hidden, width))
+    projected = build.linear("per_layer_model_projection", x, shape.hidden, width)
+    projected = scale(tape, projected) if shape.streams is None else scale_in_place(tape, projected)
     projected = norm(build, shape, "per_layer_projection_norm", projected, shape.layer_width)
     found = scale(tape, add(tape, projected, own))
     tape.label = before
@@ -68,9 +69,7 @@ def gemma4_order(layer: Layer, x: Value) -> Value:
     del fed
     if layer.slice is not None:
         x = add(tape, x, with_embedding(layer, x, layer.slice))
-    scaled = Value(x.n, x.item, x.storage)
-    tape.record((x,), (scaled,), lambda g: (tape.value(g.n, g.item),))
-    return scaled
+    return scale_in_place(tape, x)
 
 
 def with_embedding(layer: Layer, x: Value, own: Value) -> Value:

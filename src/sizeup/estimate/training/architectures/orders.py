@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from sizeup.estimate.training.architectures.gemma3n import gemma3n_order
 from sizeup.estimate.training.architectures.gemma4 import gemma4_order
 from sizeup.estimate.training.architectures.scan_orders import single
 from sizeup.estimate.training.basic import add, dropout
@@ -120,6 +121,6 @@ def _parallel2(layer: Layer, x: Value) -> Value:
 ORDERS: dict[str, Callable[[Layer, Value], Value]] = {
     "pre": _pre, "post": _post, "sandwich": _sandwich, "named": _named, "kept": _kept, "bloom": _bloom,
     "parallel": _parallel,
-    "parallel2": _parallel2, "parallel_sum": _parallel_sum, "gemma4": gemma4_order, "falcon": _falcon,
+    "parallel2": _parallel2, "parallel_sum": _parallel_sum, "gemma4": gemma4_order, "gemma3n": gemma3n_order, "falcon": _falcon,
     "falcon2": _falcon, "single": single,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,8 +12,10 @@ from sizeup.estimate.training.architectures.indexer import Index
 from sizeup.estimate.training.architectures.latent import Latent
 from sizeup.estimate.training.architectures.mamba2 import Mamba2
 from sizeup.estimate.training.architectures.state_space import Scan
+from sizeup.estimate.training.architectures.streams import Streams
 from sizeup.estimate.training.attention import Way
 from sizeup.estimate.training.idle import Idle
+from sizeup.estimate.training.tape import Value
 
 
 class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +57,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     loss takes them in their own type (Qwen2-Audio). transposed: linear modules are `Conv1D`, whose weight
     lies inputs first. vocabulary_ways: ranks that split embedding and head. gathers_logits: they gather the
     logits for the loss. mixer: what stands in a layer instead of attention. residual_wide: the stream is in fp32.
-    logits_wide: the model itself makes its logits fp32.
+    logits_wide: the model itself makes its logits fp32. streams: several residual streams (Gemma 3n). sparse_gate: only
+    the largest gates of a token stay.
     """
 
     hidden: int
@@ -123,9 +127,11 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     layer_rows: int = 0
     sequence_ways: int = 1
     scan: Scan | None = None
-    mixer: Mamba2 | None = None
+    mixer: Mamba2 | Callable[[Any, Value], Value] | None = None
     residual_wide: bool = False
     logits_wide: bool = False
+    streams: Streams | None = None
+    sparse_gate: bool = False
     vocabulary_ways: int = 1
     gathers_logits: bool = False
     idle: tuple[Idle, ...] = ()

@@ -16,7 +16,7 @@ FAMILIES = {
         "internlm3 ministral:mistral iquestcoder:llama ministral3:mistral qwen"
     ),
     "plain": ("gpt2 stablelm starcoder2 gpt_neox phi nemotron opt arcee apertus"),
-    "recent": "granite_swa afmoe laguna gemma4_text cwm jais2 nanochat bitnet gpt_neox_japanese hyperclovax",
+    "recent": "granite_swa afmoe laguna gemma4_text gemma3n_text cwm jais2 nanochat bitnet gpt_neox_japanese hyperclovax",
     "early": "gpt_bigcode gptj codegen gpt_neo biogpt persimmon bloom mpt falcon xglm",
     "scans": "mamba2",
     "mixtures": (
@@ -28,6 +28,7 @@ FAMILIES = {
         "qwen2_vl_text qwen2_5_vl_text:qwen2_vl_text qwen3_vl_text qwen3_vl_moe_text glm4v_text glm4v_moe_text "
         "mllama_text_model"
     ),
+    "linear_attention": "qwen3_5_text qwen3_5_moe_text qwen3_next",
     "encoders": "bert roberta xlm-roberta:roberta camembert:roberta electra distilbert",
     "seq2seq": (
         "t5 mt5 umt5 bart mbart pegasus marian plbart:bart blenderbot blenderbot-small:blenderbot_small m2m_100 whisper"

@@ -12,6 +12,7 @@ import msgspec
 
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.experts import Mixture
+from sizeup.estimate.training.architectures.streams import Streams
 from sizeup.estimate.training.attention import Way
 from sizeup.estimate.training.families.common import base, bias, partial, windows
 from sizeup.estimate.training.families.dense import granite
@@ -49,6 +50,42 @@ def gemma4_text(cfg: Config) -> DecoderShape:
         windows=tuple(window if kind == SLIDING else None for kind in kinds), mixture=_experts(cfg) if mixed else None,
         sparse=(mixed,) * s.layers,
     )  # fmt: skip
+
+
+def gemma3n_text(cfg: Config) -> DecoderShape:
+    """Several residual streams, a low-rank path beside attention, sparse gates, shared keys, an embedding a layer."""
+    widths = cfg.data.get("intermediate_size")
+    if isinstance(widths, list):
+        cfg = Config(cfg.data | {"intermediate_size": max(widths)}, cfg.origin, cfg.path)
+    s, b = sizes(cfg), bias(cfg)
+    own = list(widths) if isinstance(widths, list) and len(widths) == s.layers else [s.ffn] * s.layers
+    kinds = layer_kinds(cfg, s.layers, (SLIDING,) * 4 + (FULL,))
+    window = cfg.optional_int("sliding_window", min=0) or None
+    modes = _sharing(kinds, cfg.int("num_kv_shared_layers", min=0, default=15))
+    gates = _sparse_gates(cfg, s.layers)
+    varied = tuple(
+        {"caches": mode, "ffn": ffn, "sparse_gate": gate} for mode, ffn, gate in zip(modes, own, gates, strict=True)
+    )
+    streams = Streams(
+        cfg.int("altup_num_inputs", default=4), cfg.int("laurel_rank", default=64),
+        scaled=cfg.bool("altup_correct_scale", default=True), clamped=cfg.data.get("altup_coef_clip", 120) is not None,
+    )  # fmt: skip
+    return base(
+        cfg, norm="rms_power", order="gemma3n", qkv="gemma4", output_bias=b, qkv_bias=b, embedding_scale="module",
+        tied=cfg.bool("tie_word_embeddings", default=True), activation="gelu_pytorch_tanh", rotary_tables=2,
+        logit_softcap=cfg.has("final_logit_softcapping"), varied=varied, streams=streams,
+        layer_width=cfg.int("hidden_size_per_layer_input", default=256),
+        layer_rows=cfg.int("vocab_size_per_layer_input", default=s.vocabulary),
+        windows=tuple(window if kind == SLIDING else None for kind in kinds),
+    )  # fmt: skip
+
+
+def _sparse_gates(cfg: Config, layers: int) -> tuple[bool, ...]:
+    """Whether each layer keeps only its largest gates."""
+    shares = cfg.data.get("activation_sparsity_pattern")
+    if isinstance(shares, list) and len(shares) == layers:
+        return tuple(bool(share) for share in shares)
+    return tuple(bool(shares) and number < 10 for number in range(layers))
 
 
 def _experts(cfg: Config) -> Mixture:
