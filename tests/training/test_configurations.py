@@ -6,9 +6,19 @@ import pytest
 
 from sizeup.errors import BadInput
 from sizeup.estimate.training.settings import TrainSetting
-from sizeup.techniques.finetune_config import emit
+from sizeup.techniques import finetune_config
 
 yaml = pytest.importorskip("yaml")
+
+
+CONFIG = {
+    "model_type": "llama", "vocab_size": 128256, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024, "rope_theta": 500000.0,
+}  # fmt: skip
+
+
+def emit(form, model, setting, config=CONFIG):
+    return finetune_config.emit(form, model, setting, config)
 
 
 def read(form, **fields):
@@ -36,7 +46,11 @@ def read(form, **fields):
             {"precision": "bf16-autocast-fp32-weights"},
             {"bf16": {"enabled": False}, "torch_autocast": {"enabled": True, "dtype": "bfloat16"}},
         ),
-        ("torchtune", {"optimizer": "adam8bit"}, {"optimizer": {"_component_": "bitsandbytes.optim.AdamW8bit"}}),
+        (
+            "torchtune",
+            {"optimizer": "adam8bit"},
+            {"optimizer": {"_component_": "bitsandbytes.optim.AdamW8bit", "lr": 2e-5}},
+        ),
     ],
 )
 def test_a_configuration_says_the_setting(form, setting, expected):
@@ -68,6 +82,8 @@ def test_torchtune_has_its_own_names_for_modules():
         ("fsdp", {}),
         ("deepspeed", {"sharding": "fsdp", "data_parallel": 2}),
         ("torchtune", {"objective": "dpo"}),
+        ("torchtune", {"loss": "fused"}),
+        ("torchtune", {"sharding": "zero2", "data_parallel": 2}),
         ("nothing", {}),
     ],
 )
@@ -95,3 +111,58 @@ def test_trl_reads_it(tmp_path, setting):
     parser = trl.TrlParser((trl.ScriptArguments, trl.SFTConfig, trl.ModelConfig))
     arguments = ["--config", str(path), "--output_dir", str(tmp_path), "--report_to", "none", "--use_cpu", "true"]
     assert parser.parse_args_and_config(arguments)[1].per_device_train_batch_size == 3
+
+
+#: One configuration of each family that torchtune builds.
+BUILT = {
+    "llama2": {"vocab_size": 32000},
+    "llama3": {},
+    "llama3_1": {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
+    "llama3_2": {"tie_word_embeddings": True, "rope_scaling": {"rope_type": "llama3", "factor": 32.0}},
+    "mistral": {"model_type": "mistral"},
+    "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True},
+    "gemma": {"model_type": "gemma", "head_dim": 128},
+    "gemma2": {"model_type": "gemma2", "head_dim": 128, "sliding_window": 512, "query_pre_attn_scalar": 128},
+    "phi3": {"model_type": "phi3", "num_key_value_heads": 4},
+}
+
+
+@pytest.mark.parametrize("family", BUILT)
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_torchtune_builds_the_model(family, method):
+    """The builder takes the sizes, and what trains is what the model has; loss, optimizer and recipe exist."""
+    config = pytest.importorskip("torchtune.config")
+    torch = pytest.importorskip("torch")
+    body = emit("torchtune", "some/model", TrainSetting(method=method), CONFIG | BUILT[family])
+    found = pytest.importorskip("omegaconf").OmegaConf.create(body)
+    with torch.device("meta"):
+        model = config.instantiate(found["model"])
+    wide = next(p for n, p in model.named_parameters() if n.startswith("tok_embeddings"))
+    assert tuple(wide.shape) == ((CONFIG | BUILT[family])["vocab_size"], 256)
+    assert len(model.layers) == 2
+    config.instantiate(found["loss"])
+    config.instantiate(found["optimizer"], [torch.nn.Parameter(torch.zeros(2))])
+    assert body.startswith(f"# tune run {'lora' if method == 'lora' else 'full'}_finetune_single_device")
+
+
+def test_torchtune_says_what_it_has_no_builder_for():
+    with pytest.raises(BadInput, match="no builder"):
+        emit("torchtune", "some/model", TrainSetting(), CONFIG | {"model_type": "qwen3", "head_dim": 128})
+    with pytest.raises(BadInput, match="no builder"):
+        emit("torchtune", "some/model", TrainSetting(), CONFIG | {"head_dim": 128})
+
+
+def test_a_local_model_names_its_files(tmp_path):
+    for number in (1, 2):
+        (tmp_path / f"model-0000{number}-of-00002.safetensors").touch()
+    found = yaml.safe_load(emit("torchtune", str(tmp_path), TrainSetting()))
+    assert found["checkpointer"]["checkpoint_files"] == [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+
+
+def test_a_configuration_stands_alone_on_stdout(capsys):
+    from sizeup.cli.main import run
+
+    assert run(["train", "meta-llama/Llama-3.1-8B", "--method", "lora", "--emit", "trl"]) == 0
+    shown = capsys.readouterr()
+    assert yaml.safe_load(shown.out)["lora_r"] == 16
+    assert "peak" in shown.err

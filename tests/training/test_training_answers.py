@@ -118,7 +118,7 @@ def test_tokens_give_hours():
 @pytest.mark.parametrize("form", ["trl", "accelerate", "fsdp", "deepspeed", "torchtune"])
 def test_configurations_say_the_settings(form):
     spread = {"sharding": "fsdp", "data_parallel": 2} if form == "fsdp" else {}
-    text = emit(form, "some/model", TrainSetting(method="lora", batch=3, checkpointing="full", **spread))
+    text = emit(form, "some/model", TrainSetting(method="lora", batch=3, checkpointing="full", **spread), LLAMA)
     assert text.count("\n") >= 4
     if form == "deepspeed":
         assert json.loads(text)["train_micro_batch_size_per_gpu"] == 3

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import click
+
 from sizeup.advice.training import TrainAdvice
 from sizeup.cli import text
 from sizeup.cli.explain import term_lines
@@ -14,7 +16,10 @@ from sizeup.quantity.units import format_bytes
 
 
 def render(report: TrainReport, *, explain: bool) -> list[str]:
-    """The peak first; then components, phases, the process, answers; notes last."""
+    """The peak first; then components, phases, the process, answers; notes last.
+
+    A configuration that was asked for stands alone on stdout, so that it can be written to a file.
+    """
     setting, found = report.setting, report.footprint
     head = f"{setting.method}, {setting.precision}, {setting.optimizer}, {setting.batch} × {setting.sequence:,} tokens"
     sure = f" ± {report.uncertainty:.0%}" if report.uncertainty else ""
@@ -38,9 +43,11 @@ def render(report: TrainReport, *, explain: bool) -> list[str]:
         lines += ["", *_advice(report.advice)]
     if report.simulated is not None:
         lines += ["", *_simulated(report.simulated)]
+    lines += [line for note in report.notes for line in text.wrap(f"note: {note}")]
     if report.configuration:
-        lines += ["", report.configuration]
-    return lines + [line for note in report.notes for line in text.wrap(f"note: {note}")]
+        click.echo("\n".join(lines), err=True)
+        return [report.configuration]
+    return lines
 
 
 def _simulated(made: Simulated) -> Iterator[str]:

@@ -18,6 +18,7 @@ from sizeup.estimate.training.process import process_bytes
 from sizeup.estimate.training.settings import TrainSetting
 from sizeup.machines.device import Device, Machine
 from sizeup.operations.train_report import Simulated, TrainReport, TrainRequest
+from sizeup.operations.train_subject import plain_configuration
 from sizeup.quantity.units import format_bytes, parse_count
 
 
@@ -37,7 +38,8 @@ def answered(request: TrainRequest, what: Subject, report: TrainReport) -> Train
     if request.emit:
         from sizeup.techniques.finetune_config import emit
 
-        changes["configuration"] = emit(request.emit, report.model, report.setting)
+        config = plain_configuration(request.model, network=not request.offline)
+        changes["configuration"] = emit(request.emit, report.model, report.setting, config)
     if request.simulate or request.measure:
         changes["simulated"] = _simulated(request, report)
     return msgspec.structs.replace(report, **changes)
@@ -170,7 +172,6 @@ def _limits(made: TrainAdvice, what: Subject, setting: TrainSetting, target: Tar
 
 def _simulated(request: TrainRequest, report: TrainReport) -> Simulated:
     """The worker's answer, kept in the ledger."""
-    from sizeup.operations.train_subject import plain_configuration
     from sizeup.workers.training_host import depth_of, measure_step, simulate_step
 
     config = plain_configuration(request.model, network=not request.offline)

@@ -1,4 +1,4 @@
-"""A training setting written down for TRL, accelerate, FSDP, DeepSpeed or torchtune."""
+"""A training setting written down for TRL, accelerate, FSDP or DeepSpeed; for torchtune see torchtune_config."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from sizeup.errors import BadInput
 from sizeup.estimate.training.optimizers import GALORE_RANK
 from sizeup.estimate.training.settings import TrainSetting
+from sizeup.techniques.words import refuse_unsaid, yaml
 
 #: Optimizer → its name in transformers' Trainer; those without one can't be said there.
 _TRAINER_OPTIMIZERS = {
@@ -15,51 +16,22 @@ _TRAINER_OPTIMIZERS = {
     "paged_adamw": "paged_adamw_32bit", "paged_adam8bit": "paged_adamw_8bit", "adafactor": "adafactor",
     "lion": "lion_32bit", "lion8bit": "lion_8bit", "sgd": "sgd", "galore": "galore_adamw",
 }  # fmt: skip
-#: Optimizer → its class and arguments in a torchtune recipe.
-_TUNE_OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "adamw_fused": {"_component_": "torch.optim.AdamW", "fused": True},
-    "adamw_foreach": {"_component_": "torch.optim.AdamW", "foreach": True},
-    "adamw_loop": {"_component_": "torch.optim.AdamW", "foreach": False},
-    "adam8bit": {"_component_": "bitsandbytes.optim.AdamW8bit"},
-    "paged_adamw": {"_component_": "bitsandbytes.optim.PagedAdamW"},
-    "paged_adam8bit": {"_component_": "bitsandbytes.optim.PagedAdamW8bit"},
-    "lion8bit": {"_component_": "bitsandbytes.optim.Lion8bit"},
-    "adafactor": {"_component_": "torch.optim.Adafactor"},
-    "sgd": {"_component_": "torch.optim.SGD"},
-    "sgd_momentum": {"_component_": "torch.optim.SGD", "momentum": 0.9},
-}
 _STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
-_MLP = frozenset({"gate_proj", "up_proj", "down_proj"})
 _DTYPES = {2: "bfloat16", 4: "float32"}
 
 
-def emit(form: str, model: str, setting: TrainSetting) -> str:
-    """The configuration in that form. Raises BadInput for what the form can't say."""
-    forms = {"trl": trl, "accelerate": accelerate, "fsdp": accelerate, "deepspeed": deepspeed, "torchtune": torchtune}
+def emit(form: str, model: str, setting: TrainSetting, config: dict[str, Any]) -> str:
+    """The configuration in that form; config: the model's own. Raises BadInput for what the form can't say."""
+    if form == "torchtune":
+        from sizeup.techniques.torchtune_config import recipe
+
+        return recipe(model, setting, config)
+    forms = {"trl": trl, "accelerate": accelerate, "fsdp": accelerate, "deepspeed": deepspeed}
     if form not in forms:
-        raise BadInput(f"no configuration for {form!r}", hint=f"one of {', '.join(forms)}")
+        raise BadInput(f"no configuration for {form!r}", hint=f"one of {', '.join([*forms, 'torchtune'])}")
     if form == "fsdp" and setting.sharding != "fsdp":
         raise BadInput(f"a configuration for fsdp, but sharding is {setting.sharding}", hint="set sharding=fsdp")
     return forms[form](model, setting)
-
-
-def yaml(fields: dict[str, Any], depth: int = 0) -> str:
-    """Nested mappings, lists and scalars as YAML (JSON scalars are YAML)."""
-    lines = []
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            lines.append(f"{'  ' * depth}{name}:\n{yaml(value, depth + 1)}")
-        else:
-            lines.append(f"{'  ' * depth}{name}: {json.dumps(value)}")
-    return "\n".join(lines)
-
-
-def _unsaid(form: str, setting: TrainSetting, known: dict[str, tuple[str, ...]]) -> None:
-    """Raise BadInput for the first field whose value the form has no words for."""
-    for name, values in known.items():
-        value = str(getattr(setting, name))
-        if value not in values:
-            raise BadInput(f"{form} has no {name} {value!r}", hint=f"set {name}={values[0]}")
 
 
 def trl(model: str, setting: TrainSetting) -> str:
@@ -72,7 +44,7 @@ def trl(model: str, setting: TrainSetting) -> str:
         "loss": ("fused", "standard"),
         "precision": ("bf16", "fp32", "fp16", "bf16-autocast-fp32-weights", "fp16-autocast-fp32-weights"),
     }  # fmt: skip
-    _unsaid("TRL", setting, known)
+    refuse_unsaid("TRL", setting, known)
     fields: dict[str, Any] = {
         "model_name_or_path": model,
         "per_device_train_batch_size": setting.batch,
@@ -204,40 +176,3 @@ def deepspeed(_model: str, setting: TrainSetting) -> str:
     if setting.gradient_clip:
         fields["gradient_clipping"] = 1.0
     return json.dumps(fields, indent=2)
-
-
-def torchtune(model: str, setting: TrainSetting) -> str:
-    """The part of a torchtune recipe (0.6) that decides its memory; its model builder is the recipe's own."""
-    known = {
-        "optimizer": tuple(_TUNE_OPTIMIZERS), "checkpointing": ("full", "none"),
-        "precision": ("bf16", "fp16", "fp32"), "method": ("full", "lora", "qlora", "dora"),
-        "objective": ("causal", "sft"),
-    }  # fmt: skip
-    _unsaid("torchtune", setting, known)
-    chunked = "torchtune.modules.loss.LinearCrossEntropyLoss"
-    fields: dict[str, Any] = {
-        "checkpointer": {"checkpoint_dir": model},
-        "batch_size": setting.batch,
-        "tokenizer": {"max_seq_len": setting.sequence},
-        "dataset": {"packed": not setting.padding},
-        "gradient_accumulation_steps": 2 if setting.accumulating else 1,
-        "clip_grad_norm": 1.0 if setting.gradient_clip else None,
-        "dtype": setting.precision,
-        "enable_activation_checkpointing": setting.checkpointing != "none",
-        "enable_activation_offloading": setting.offload_activations,
-        "optimizer": _TUNE_OPTIMIZERS[setting.optimizer],
-        "loss": {"_component_": "torch.nn.CrossEntropyLoss" if setting.loss == "standard" else chunked},
-    }
-    if setting.adapters:
-        targets = set(setting.lora_targets)
-        attention = ["output_proj" if name == "o_proj" else name for name in setting.lora_targets if name not in _MLP]
-        fields["model"] = {
-            "lora_rank": setting.lora_rank,
-            "lora_alpha": 2 * setting.lora_rank,
-            "lora_dropout": setting.lora_dropout,
-            "lora_attn_modules": attention or ([] if targets else ["q_proj", "k_proj", "v_proj", "output_proj"]),
-            "apply_lora_to_mlp": bool(targets & _MLP) or not targets,
-            "quantize_base": setting.method == "qlora",
-            "use_dora": setting.method == "dora",
-        }
-    return yaml(fields)
