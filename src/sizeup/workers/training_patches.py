@@ -21,7 +21,8 @@ def applied(torch: Any, *, padding: bool) -> Any:
     SiLU's and Mish's backward fall apart into seven operations without a CUDA kernel. Attention would be `math`.
     transformers takes fake tensors for tracing and then makes masks it wouldn't make; it looks into masks for padding.
     Optimizers take the loop for tensors of an unknown type, and read the step counter. `Module.to` swaps tensors.
-    Distributions look at their parameters' values.
+    Distributions look at their parameters' values. The threads of the backward pass make tensors on a device that isn't
+    there, when a layer that is recomputed makes one of a number.
     """
     from sizeup.workers.training_kernels import Attention
 
@@ -40,10 +41,19 @@ def applied(torch: Any, *, padding: bool) -> Any:
     torch.cuda.is_bf16_supported = lambda *_args, **_kwargs: True
     torch.cuda.is_current_stream_capturing = lambda: False
     torch.distributions.Distribution.set_default_validate_args(False)
+    torch.tensor = _made_on_host(torch.tensor)
     _masks()
     _optimizers(torch)
     _module_conversion(torch)
     return attention
+
+
+def _made_on_host(original: Any) -> Any:
+    def tensor(data: Any, *, device: Any = None, **options: Any) -> Any:
+        made = original(data, **options)
+        return made if device is None else made.to(device)
+
+    return tensor
 
 
 def _masks() -> None:
