@@ -85,7 +85,9 @@ def _bias_mask(tape: Tape, bias: Value, mask: Value | None, way: Way, h: Heads) 
     def backward(g: Value, _keep: object = chosen) -> Sequence[Value | None]:
         return (tape.value(g.n, g.item),)
 
-    return tape.result(bias.n, bias.item, (bias,), backward)
+    n = bias.n * (h.batch if mask is not None else 1)
+    masked = tape.result(n, bias.item, (bias,), backward)
+    return copy(tape, masked) if bias.strided else masked
 
 
 def _flash(tape: Tape, q: Value, k: Value, v: Value, h: Heads) -> Value:
@@ -101,11 +103,14 @@ def _flash(tape: Tape, q: Value, k: Value, v: Value, h: Heads) -> Value:
     seed, offset = tape.value(1, 1), tape.value(1, 1)
     keep = [q.storage, k.storage, v.storage, output.storage, rows.storage, seed.storage, offset.storage]
     hidden = flash_temporaries(h, dim, item)
+    headed = q.headed
 
     def backward(_g: Value, _keep: list[Storage | None] = keep) -> Sequence[Value | None]:
         results = [tape.value(n, item) for n in sizes]
         tape.transient(*hidden)
         results[0].strided = results[1].strided = False
+        for result in results:
+            result.headed = headed
         return results
 
     tape.saved()

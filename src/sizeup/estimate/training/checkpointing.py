@@ -14,12 +14,13 @@ from sizeup.estimate.training.tape import RECOMPUTED, Node, Storage, Tape, Value
 class Made:
     """What a layer makes for later layers beside its output.
 
-    kept: shared by all layers of a model: what a recomputation leaves alive until the last of them has run backward.
+    kept: shared by all layers of a model: what a recomputation leaves alive until the last of them has run backward;
+    None where it leaves nothing.
     """
 
     __slots__ = ("kept", "values")
 
-    def __init__(self, kept: list[object]) -> None:
+    def __init__(self, kept: list[object] | None) -> None:
         self.kept = kept
         self.values: list[Value] = []
 
@@ -99,12 +100,13 @@ def _again(
 def _hand_on(made: Made, grads: list[Value]) -> None:
     """Gradients of what later layers read go on to the recomputed values.
 
-    Those stay, with all that their own graph keeps: the dictionary that the layers share holds them, and it is the
+    Where a dictionary that the layers share holds them, they stay with all that their own graph keeps: it is the
     first graph that runs backward, not theirs.
     """
     waiting: list[Node] = []
     for value in reversed(made.values):
-        made.kept.append(value.storage)
+        if made.kept is not None:
+            made.kept.append(value.storage)
         grad = grads.pop()
         if value.node is not None:
             waiting.append(value.node)
@@ -112,7 +114,7 @@ def _hand_on(made: Made, grads: list[Value]) -> None:
         del grad
     made.values.clear()
     seen: set[int] = set()
-    while waiting:
+    while waiting and made.kept is not None:
         node = waiting.pop()
         if id(node) not in seen:
             seen.add(id(node))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from sizeup.errors import BadInput
-from sizeup.estimate.training.architectures.bart import BartShape
-from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.encoder import EncoderShape
-from sizeup.estimate.training.architectures.t5 import T5Shape
+from sizeup.estimate.training.architectures.programs import Shape
+from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.optimizers import OPTIMIZERS
 from sizeup.estimate.training.settings import (
     ADAPTER_PRECISIONS,
@@ -19,8 +18,6 @@ from sizeup.estimate.training.settings import (
     SHARDINGS,
     TrainSetting,
 )  # fmt: skip
-
-Shape = DecoderShape | T5Shape | BartShape | EncoderShape
 
 _CHOICES = {
     "method": METHODS, "precision": PRECISIONS, "objective": OBJECTIVES, "sharding": SHARDINGS,

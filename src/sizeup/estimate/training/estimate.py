@@ -6,16 +6,13 @@ import msgspec
 
 from sizeup.errors import BadInput
 from sizeup.estimate.training import fsdp, zero
-from sizeup.estimate.training.architectures import bart, decoder, encoder, t5
-from sizeup.estimate.training.architectures.bart import BartShape
-from sizeup.estimate.training.architectures.decoder import DecoderShape
-from sizeup.estimate.training.architectures.encoder import EncoderShape
-from sizeup.estimate.training.architectures.t5 import T5Shape
+from sizeup.estimate.training.architectures.programs import Shape, input_sizes, segments
+from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.build import Build, Method, Weight
 from sizeup.estimate.training.footprint import Rank, TrainFootprint, TrainItem, footprint, item, phases
 from sizeup.estimate.training.optimizers import OPTIMIZERS, Optimizer
 from sizeup.estimate.training.parallel import in_flight, split_shape, stage_layers
-from sizeup.estimate.training.program import NothingTrains, Recording, Segment, record
+from sizeup.estimate.training.program import NothingTrains, Recording, record
 from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.settings import TrainSetting
 from sizeup.estimate.training.step import (
@@ -38,8 +35,6 @@ from sizeup.estimate.training.tape import (
     by_label,
     rounded,
 )  # fmt: skip
-
-Shape = DecoderShape | T5Shape | BartShape | EncoderShape
 
 #: Label of the log → component and name of its item.
 _ITEMS = {
@@ -106,13 +101,13 @@ def recorded(shape: Shape, setting: TrainSetting, layers: range | None = None) -
         accumulating=(setting.accumulating or setting.reduced_as_they_come) and not setting.gathers,
         eight_bit=setting.precision == "fp8",
     )
-    build = Build(tape, method_of(setting), setting.sequences, setting.sequence // setting.context_parallel)
+    tokens = setting.sequence // setting.context_parallel
+    build = Build(tape, method_of(setting), setting.sequences, tokens, setting.target_sequence)
     run = run_of(local, setting)
     if isinstance(local, DecoderShape) and setting.tensor_parallel > 1 and not local.gathers_logits:
         run = msgspec.structs.replace(run, split_vocabulary=True)
-    segments = _segments(local, run)
     try:
-        made = record(build, segments, keeps_outputs=setting.keeps_outputs)
+        made = record(build, segments(local, run), keeps_outputs=setting.keeps_outputs)
     except NothingTrains as error:
         raise _untrained(setting, build) from error
     if layers is not None:
@@ -141,14 +136,6 @@ def _untrained(setting: TrainSetting, build: Build) -> BadInput:
         f"lora_targets {','.join(setting.lora_targets)} name no module of this model, so nothing would train",
         hint=f"its linear modules are {', '.join(names)}",
     )
-
-
-def _segments(shape: Shape, run: Run) -> list[Segment]:
-    if isinstance(shape, T5Shape):
-        return t5.segments(shape, run)
-    if isinstance(shape, EncoderShape):
-        return encoder.segments(shape, run)
-    return bart.segments(shape, run) if isinstance(shape, BartShape) else decoder.segments(shape, run)
 
 
 def method_of(setting: TrainSetting) -> Method:
@@ -264,7 +251,7 @@ def _static(step: Step) -> tuple[Static, int]:
     if setting.replicated:
         buckets = sum(count * weight.n * weight.item for weight, count in trained)
         gradients = 0 if setting.bucket_views else gradients
-    inputs = rounded(8 * setting.sequences * setting.sequence) * (3 if setting.padding else 2)
+    inputs = sum(map(rounded, input_sizes(step.shape, setting)))
     owners = setting.data_parallel if setting.sharding in {"zero1", "zero2"} else 1
     host = zero.share(managed_bytes(as_master, step.optimizer), owners) + (held if setting.offload_weights else 0)
     if setting.offload_optimizer:

@@ -8,6 +8,7 @@ attention always gets one of numbers, (batch, 1, s, s).
 from __future__ import annotations
 
 from sizeup.estimate.training.build import Build
+from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.tape import ATTENTION, Value
 
 
@@ -43,5 +44,19 @@ def make_mask(
     if filled:
         mask = tape.value(whole, 1)
     del booleans
+    tape.label = before
+    return mask
+
+
+def bidirectional_mask(build: Build, queries: int, keys: int, run: Run) -> Value | None:
+    """The mask of an encoder, or of attention to one's output: only where something is padded (5.23)."""
+    if run.flash or not run.padding:
+        return None
+    tape = build.tape
+    before, tape.label = tape.label, ATTENTION
+    n = build.batch * queries * keys
+    mask = tape.value(n, 1)
+    if run.eager:
+        mask = tape.value(n, build.method.item)
     tape.label = before
     return mask

@@ -16,9 +16,13 @@ from sizeup.estimate.training.tape import TEMPORARY, Storage, Value
 
 
 class State:
-    """What the code of a model keeps in names while it runs: hidden states, masks, tables, an encoder's output."""
+    """What the code of a model keeps in names while it runs: hidden states, masks, tables, an encoder's output.
+
+    lasting: leaves of the graph with their gradients, which go when the loss does, after the backward pass.
+    """
 
     def __init__(self) -> None:
+        self.lasting: list[object] = []
         self.x: Value | None = None
         self.loss: Value | None = None
         self.logits: Value | None = None
@@ -98,6 +102,8 @@ def record(build: Build, segments: list[Segment], *, keeps_outputs: bool) -> Rec
     start = released[-1]
     for place in range(len(chosen) - 1, -1, -1):
         tape.backward(nodes[place])
+        if place == 0:
+            state.lasting.clear()
         after.append((start, len(log)))
         start = len(log)
     after.reverse()

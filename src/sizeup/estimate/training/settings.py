@@ -19,7 +19,8 @@ SCHEDULES = ("1f1b", "gpipe", "interleaved")
 class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     """One training step.
 
-    batch, sequence: of a micro-batch on one device. checkpointing: `none`, `full`, `selective` (matrix products are
+    batch, sequence: of a micro-batch on one device. target_sequence: tokens that a decoder writes, where an encoder reads
+    others (0: as many as it reads). checkpointing: `none`, `full`, `selective` (matrix products are
     kept), or a number n: every n-th layer is recomputed. padding: the batch carries a mask with padded tokens, or
     several packed sequences. accumulating: parameters hold gradients of an earlier micro-batch. keeps_outputs: the loop
     holds the logits until the step is over (the Trainer drops them). reshard: FSDP2 frees gathered weights after the
@@ -33,6 +34,7 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     optimizer: str = "adamw_fused"
     batch: int = 1
     sequence: int = 1024
+    target_sequence: int = 0
     checkpointing: str = "none"
     attention: str = "sdpa"
     loss: str = "standard"

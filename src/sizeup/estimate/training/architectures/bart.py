@@ -1,4 +1,7 @@
-"""BART and its kin (mBART, Pegasus, Marian …): encoder and decoder with learned positions and cross-attention."""
+"""BART and its kin (mBART, Pegasus, Marian, M2M-100, Blenderbot, Whisper …): layer norms, biases, plain feed-forwards.
+
+What they differ in: where the norms stand, how positions come in, and whether the encoder reads words or sound.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ from collections.abc import Callable
 import msgspec
 
 from sizeup.estimate.training.activations import activate
+from sizeup.estimate.training.architectures import encoder_decoder
+from sizeup.estimate.training.architectures.audio import Audio, audio_embeddings
+from sizeup.estimate.training.architectures.encoder_decoder import DECODER, Parts, StackLayer, hand_over
 from sizeup.estimate.training.attention import Heads, Way, attend
-from sizeup.estimate.training.basic import add, dropout, heads, scale
+from sizeup.estimate.training.basic import add, dropout, heads, laid_by_heads, scale, whole_size
 from sizeup.estimate.training.build import Build, wants_gradient
-from sizeup.estimate.training.checkpointing import checkpointed
 from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.loss import cross_entropy
-from sizeup.estimate.training.masks import make_mask
+from sizeup.estimate.training.masks import bidirectional_mask, make_mask
 from sizeup.estimate.training.program import Segment, State
 from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.tape import ATTENTION, EMBEDDING, LOSS, MLP, OTHER, Value
@@ -22,25 +27,34 @@ from sizeup.estimate.training.tape import ATTENTION, EMBEDDING, LOSS, MLP, OTHER
 class BartShape(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes. pre_norm: norms before the halves and at the end of each stack (mBART, Pegasus), else after the halves.
 
-    positions: rows of each stack's learned table; fixed_positions: of one of sines, that doesn't train.
-    embedding_norm: embeddings are normed.
+    positions: how they come in: `learned`, `sines` (a table that doesn't train), `looked up` (sines for every sequence
+    apart, M2M-100), `indexed` (learned, for every sequence apart, Whisper's decoder). rows: of each stack's table.
+    embedding_norm: where embeddings are normed: nowhere, `sum` (with their positions), or `words` in the decoder
+    (Blenderbot small). key_bias: keys have one. by_heads: queries, keys and values are copied head by head. audio:
+    what the encoder reads instead of words. head_bias: a bias that doesn't train is added to the logits.
     """
 
     hidden: int
     encoder_layers: int
     decoder_layers: int
     head_count: int
+    decoder_heads: int
     ffn: int
+    decoder_ffn: int
     vocabulary: int
     activation: str
     dropout: float
     attention_dropout: float
     activation_dropout: float
-    positions: int
-    fixed_positions: int
+    positions: str
+    rows: int
     pre_norm: bool
-    embedding_norm: bool
+    embedding_norm: str
     scaled: bool
+    key_bias: bool = True
+    by_heads: bool = False
+    audio: Audio | None = None
+    head_bias: bool = True
 
     @property
     def layers(self) -> int:
@@ -50,81 +64,76 @@ class BartShape(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def buffers(self) -> tuple[int, ...]:
         """The bias of the logits, which doesn't train."""
-        return (4 * self.vocabulary,)
-
-    @property
-    def head_dim(self) -> int:
-        """Length of a head."""
-        return self.hidden // self.head_count
+        return (4 * self.vocabulary,) if self.head_bias else ()
 
 
 def segments(shape: BartShape, run: Run) -> list[Segment]:
     """The step: encoder, decoder, head and loss."""
-    parts = []
-    for stack, layers in (("encoder", shape.encoder_layers), ("decoder", shape.decoder_layers)):
-        parts.append(Segment(f"{stack} start", _starter(shape, run, stack), f"{stack} embedding"))
-        kinds: dict[str, Callable[[Build, State], None]] = {}
-        for number in range(layers):
-            place = "first" if number == 0 else "last" if number == layers - 1 else "middle"
-            key = f"{stack} {place}"
-            kinds.setdefault(key, _layer_runner(shape, run, stack))
-            parts.append(Segment(key, kinds[key], f"{stack} layer", layer=True))
-        parts.append(Segment(f"{stack} end", _ender(shape, stack), f"{stack} end"))
-    parts.append(Segment("loss", lambda build, state: _loss(build, state, shape, run), "head and loss"))
-    return parts
+    parts = Parts(
+        start=lambda build, state, stack: _start(build, state, shape, run, stack),
+        layer=lambda build, state, stack, first: Layer(build, state, shape, run, stack),
+        end=lambda build, state, stack: _end(build, state, shape, stack),
+        loss=lambda build, state: _loss(build, state, shape, run),
+    )
+    return encoder_decoder.segments(shape.encoder_layers, shape.decoder_layers, parts, run)
 
 
-def _starter(shape: BartShape, run: Run, stack: str) -> Callable[[Build, State], None]:
-    def start(build: Build, state: State) -> None:
-        tape = build.tape
-        tape.label, build.scope = EMBEDDING, ""
-        x = build.embedding("shared", shape.vocabulary, shape.hidden, build.tokens)
-        if run.input_gradients and not x.needs:
-            x = wants_gradient(build, x)
-        if shape.scaled:
-            x = scale(tape, x)
-        state.held["embeddings"] = x
-        build.scope = stack
-        if shape.positions:
-            places = build.embedding("embed_positions", shape.positions, shape.hidden, build.sequence)
-        else:
-            build.frozen("embed_positions", shape.fixed_positions * shape.hidden)
-            places = tape.value(build.sequence * shape.hidden, x.item)
-        x = add(tape, x, places)
-        del places
-        if shape.embedding_norm:
-            x = build.layer_norm("layernorm_embedding", x, shape.hidden)
-        tape.label = OTHER
-        causal = stack == "decoder"
-        state.held["mask"] = make_mask(build, None, padding=run.padding and not causal, eager=run.eager, causal=causal)
-        state.held["cross mask"] = make_mask(build, None, padding=run.padding, eager=run.eager, causal=False)
-        state.x = dropout(tape, x, shape.dropout)
-
-    return start
-
-
-def _layer_runner(shape: BartShape, run: Run, stack: str) -> Callable[[Build, State], None]:
-    def forward(build: Build, state: State) -> None:
-        build.scope = f"{stack}{len(build.made)}/"
-        layer = Layer(build, state, shape, run, stack)
-        state.x = checkpointed(build.tape, layer, state.hidden) if run.checkpoint else layer(state.hidden)
-
-    return forward
+def _start(build: Build, state: State, shape: BartShape, run: Run, stack: str) -> None:
+    tape, decoder = build.tape, stack == DECODER
+    tape.label = EMBEDDING
+    if shape.audio is not None and not decoder:
+        build.source = build.sequence = shape.audio.positions
+        state.x = dropout(tape, audio_embeddings(build, shape.audio, shape.hidden, run), shape.dropout)
+        return
+    build.scope = ""
+    ids = tape.value(build.tokens, 8) if decoder else None
+    x = build.embedding("shared", shape.vocabulary, shape.hidden, build.tokens, ids=ids)
+    if run.input_gradients and not x.needs:
+        x = wants_gradient(build, x)
+    if shape.scaled:
+        x = scale(tape, x)
+    build.scope = stack
+    words = decoder and shape.embedding_norm == "words"
+    if words:
+        x = build.layer_norm("layernorm_embedding", x, shape.hidden)
+    places = _places(build, shape, x.item)
+    state.held |= {"ids": ids, "embeddings": x, "places": places}
+    x = add(tape, x, places)
+    if shape.embedding_norm and not words:
+        x = build.layer_norm("layernorm_embedding", x, shape.hidden)
+    tape.label = OTHER
+    if decoder:
+        state.held["mask"] = make_mask(build, None, padding=False, eager=run.eager)
+    else:
+        state.held["mask"] = bidirectional_mask(build, build.source, build.source, run)
+    if decoder and shape.audio is None:
+        state.held["cross mask"] = bidirectional_mask(build, build.target, build.source, run)
+    state.x = dropout(tape, x, shape.dropout)
 
 
-class Layer:
-    """One layer of a stack; called, it takes the stream and returns the next."""
+def _places(build: Build, shape: BartShape, item: int) -> Value:
+    """The embeddings of the positions."""
+    tape, h = build.tape, shape.hidden
+    if shape.positions == "learned":
+        return build.embedding("embed_positions", shape.rows, h, build.sequence, ids=tape.value(build.sequence, 8))
+    if shape.positions == "indexed":
+        table = build.weight("embed_positions", shape.rows * h, shape.rows, "embedding")
+        numbers = tape.value(build.tokens, 8)
+        back = whole_size(tape, table.n, table.item, numbers.storage)
+        return tape.result(build.tokens * h, table.item, (table,), back)
+    build.frozen("embed_positions", shape.rows * h)
+    return tape.value((build.sequence if shape.positions == "sines" else build.tokens) * h, item)
+
+
+class Layer(StackLayer):
+    """One layer of a stack."""
 
     def __init__(self, build: Build, state: State, shape: BartShape, run: Run, stack: str) -> None:
-        self.build, self.shape, self.run = build, shape, run
-        self.decoder = stack == "decoder"
-        self.scope = build.scope
-        self.mask, self.cross_mask = _value(state, "mask"), _value(state, "cross mask")
-        self.encoded = _value(state, "encoded") if self.decoder else None
+        super().__init__(build, state, stack)
+        self.shape, self.run = shape, run
 
-    def __call__(self, x: Value) -> Value:
+    def forward(self, x: Value) -> Value:
         """Self-attention, in the decoder cross-attention, feed-forward: each with its norm, dropout and residual."""
-        self.build.scope = self.scope
         x = self.half("self_attn", x, lambda y: self.attention("self_attn", y, None))
         if self.decoder:
             x = self.half("encoder_attn", x, lambda y: self.attention("encoder_attn", y, self.encoded))
@@ -147,11 +156,16 @@ class Layer:
         tape, h = build.tape, shape.hidden
         before, tape.label = tape.label, ATTENTION
         source = x if other is None else other
-        q = heads(tape, build.linear(f"{name}.q_proj", x, h, h, bias=True))
-        k = heads(tape, build.linear(f"{name}.k_proj", source, h, h, bias=True))
+        q = build.linear(f"{name}.q_proj", x, h, h, bias=True)
+        q = heads(tape, scale(tape, q) if shape.by_heads else q)
+        q = laid_by_heads(tape, q) if shape.by_heads else q
+        k = heads(tape, build.linear(f"{name}.k_proj", source, h, h, bias=shape.key_bias))
+        k = laid_by_heads(tape, k) if shape.by_heads else k
         v = heads(tape, build.linear(f"{name}.v_proj", source, h, h, bias=True))
-        s, count, dim = build.sequence, shape.head_count, shape.head_dim
-        sizes = Heads(build.batch, s, s, count, count, dim, dim)
+        v = laid_by_heads(tape, v) if shape.by_heads else v
+        count = shape.decoder_heads if self.decoder else shape.head_count
+        keys = build.sequence if other is None else build.source
+        sizes = Heads(build.batch, build.sequence, keys, count, count, h // count, h // count)
         causal = self.decoder and other is None
         way = Way(eager=self.run.eager, p=shape.attention_dropout, causal=causal, softmax_in_fp32=False)
         y = attend(tape, q, k, v, sizes, way, self.mask if other is None else self.cross_mask)
@@ -162,43 +176,33 @@ class Layer:
     def feed_forward(self, x: Value) -> Value:
         """fc2(dropout(act(fc1(x))))."""
         build, shape = self.build, self.shape
-        tape = build.tape
+        tape, inner = build.tape, shape.decoder_ffn if self.decoder else shape.ffn
         before, tape.label = tape.label, MLP
-        y = activate(tape, build.linear("fc1", x, shape.hidden, shape.ffn, bias=True), shape.activation)
-        y = build.linear("fc2", dropout(tape, y, shape.activation_dropout), shape.ffn, shape.hidden, bias=True)
+        y = activate(tape, build.linear("fc1", x, shape.hidden, inner, bias=True), shape.activation)
+        y = build.linear("fc2", dropout(tape, y, shape.activation_dropout), inner, shape.hidden, bias=True)
         tape.label = before
         return y
 
 
-def _value(state: State, name: str) -> Value | None:
-    found = state.held.get(name)
-    return found if isinstance(found, Value) else None
-
-
-def _ender(shape: BartShape, stack: str) -> Callable[[Build, State], None]:
-    def end(build: Build, state: State) -> None:
-        build.scope = stack
-        x = state.hidden
-        if shape.pre_norm:
-            x = build.layer_norm("layer_norm", x, shape.hidden)
-        kept = _value(state, "encoded")
-        state.held.clear()
-        state.held["encoded"] = x if stack == "encoder" else kept
-        state.x = x
-
-    return end
+def _end(build: Build, state: State, shape: BartShape, stack: str) -> None:
+    x = state.hidden
+    if shape.pre_norm:
+        x = build.layer_norm("layer_norm", x, shape.hidden)
+    hand_over(state, x, stack)
 
 
 def _loss(build: Build, state: State, shape: BartShape, run: Run) -> None:
-    """The head is tied; a bias that doesn't train is added to the logits, which the loss takes as they are."""
+    """The head is tied; the loss takes the logits as they are, with the bias that doesn't train."""
     tape = build.tape
     tape.label, build.scope = LOSS, ""
     x = state.hidden
     state.x = None
     table = build.weight("shared", shape.vocabulary * shape.hidden, shape.vocabulary, "embedding")
     logits = linear(tape, x, table)
-    bias = Value(shape.vocabulary, logits.item if build.method.item == 2 else 4, None)
-    state.logits = add(tape, logits, bias)
+    if shape.head_bias:
+        bias = Value(shape.vocabulary, logits.item if build.method.item == 2 else 4, None)
+        logits = add(tape, logits, bias)
+    state.logits = logits
     del logits
     state.loss = cross_entropy(tape, state.logits, build.tokens, shifted=False, upcast=False, divided=run.divided)
     state.held.clear()
