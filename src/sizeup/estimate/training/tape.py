@@ -10,7 +10,7 @@ before its results are passed on; gradients that meet at one value are added in 
 first of them, else into a new tensor.
 
 A log entry is ± bytes + label: bytes are multiples of 512 (the allocator's rounding), so the low nine bits are free
-for the label.
+for the label. Where sizes are left open (`open_sizes`), a number that stands for a size takes the place of its bytes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from itertools import accumulate
+from typing import Any
 
 import msgspec
+
+from sizeup.estimate.training.open_sizes import OpenSize
 
 ROUND = 512
 _LABEL_BITS = ROUND - 1
@@ -35,9 +38,9 @@ LABELS = (
 ) = range(len(LABELS))  # fmt: skip
 
 
-def rounded(size: int) -> int:
-    """Bytes that the allocator hands out for a request: the next multiple of 512."""
-    return (size + ROUND - 1) // ROUND * ROUND
+def rounded(size: Any) -> int:
+    """Bytes that the allocator hands out for a request: the next multiple of 512; for an open size its stand-in."""
+    return size.stored(1) if type(size) is OpenSize else (size + ROUND - 1) // ROUND * ROUND
 
 
 class Storage(msgspec.Struct, eq=False, gc=False):
@@ -165,9 +168,9 @@ class Tape:
         self.last_save = 0
         self.last_saver = 0
 
-    def value(self, n: int, item: int) -> Value:
+    def value(self, n: Any, item: int) -> Value:
         """A new tensor."""
-        entry = (n * item + _LABEL_BITS & -ROUND) + self.label
+        entry = (n.stored(item) if type(n) is OpenSize else n * item + _LABEL_BITS & -ROUND) + self.label
         self.log.append(entry)
         return Value(n, item, Storage(self.log, entry))
 
@@ -244,7 +247,11 @@ class Tape:
             return
         for place, edge in enumerate(edges):
             result = results[place]
-            if edge is not None and result is not None and (result.n != edge[2] or result.item != edge[3]):
+            if (
+                edge is not None
+                and result is not None
+                and ((result.n is not edge[2] and result.n != edge[2]) or result.item != edge[3])
+            ):
                 results[place] = self.fitted(result, edge[2], edge[3])
             del result
         for place, edge in enumerate(edges):
@@ -256,7 +263,7 @@ class Tape:
 
     def _pass_one(self, edge: Edge, result: Value | None) -> None:
         if edge is not None and result is not None:
-            if result.n != edge[2] or result.item != edge[3]:
+            if (result.n is not edge[2] and result.n != edge[2]) or result.item != edge[3]:
                 result = self.fitted(result, edge[2], edge[3])
             self.send(edge, result)
 
