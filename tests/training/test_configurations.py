@@ -113,6 +113,27 @@ def test_trl_reads_it(tmp_path, setting):
     assert parser.parse_args_and_config(arguments)[1].per_device_train_batch_size == 3
 
 
+@pytest.mark.parametrize(
+    ("setting", "stage"),
+    [
+        ({}, 0), ({"sharding": "zero1", "data_parallel": 2, "gradient_clip": True}, 1),
+        ({"sharding": "zero2", "data_parallel": 2, "precision": "bf16-fp32-master"}, 2),
+        ({"sharding": "zero3", "data_parallel": 2, "offload_optimizer": True, "offload_weights": True}, 3),
+        ({"precision": "bf16-autocast-fp32-weights", "accumulating": True}, 0),
+    ],
+)  # fmt: skip
+def test_deepspeed_reads_it(setting, stage):
+    reader = pytest.importorskip("deepspeed.runtime.config")
+    made = TrainSetting(batch=3, **setting)
+    found = reader.DeepSpeedConfig(read("deepspeed", batch=3, **setting))
+    assert found.zero_config.stage == stage
+    assert found.train_micro_batch_size_per_gpu == 3
+    assert found.gradient_accumulation_steps == (2 if made.accumulating else 1)
+    assert found.gradient_clipping == (1.0 if made.gradient_clip else 0.0)
+    assert (found.zero_config.offload_optimizer is not None) == made.offload_optimizer
+    assert found.torch_autocast_enabled == ("autocast" in made.precision)
+
+
 #: One configuration of each family that torchtune builds.
 BUILT = {
     "llama2": {"vocab_size": 32000},

@@ -151,7 +151,7 @@ def _mixed(setting: TrainSetting) -> str:
 
 
 def deepspeed(_model: str, setting: TrainSetting) -> str:
-    """DeepSpeed's JSON (0.17). With 16-bit weights its optimizer always keeps fp32 copies of them."""
+    """DeepSpeed's JSON (0.19, which clips gradients unless it is told not to). With 16-bit weights its optimizer always keeps fp32 copies of them."""
     if setting.sharding == "fsdp":
         raise BadInput("DeepSpeed shards by ZeRO, but sharding is fsdp", hint="set sharding=zero3")
     if setting.precision == "fp8":
@@ -169,10 +169,9 @@ def deepspeed(_model: str, setting: TrainSetting) -> str:
         "gradient_accumulation_steps": 2 if setting.accumulating else 1,
         "bf16": {"enabled": "bf16" in setting.precision and not autocast},
         "fp16": {"enabled": setting.precision == "fp16"},
+        "gradient_clipping": 1.0 if setting.gradient_clip else 0.0,
         "zero_optimization": zero,
     }
     if autocast:
         fields["torch_autocast"] = {"enabled": True, "dtype": kind}
-    if setting.gradient_clip:
-        fields["gradient_clipping"] = 1.0
     return json.dumps(fields, indent=2)
