@@ -151,7 +151,10 @@ def _mixed(setting: TrainSetting) -> str:
 
 
 def deepspeed(_model: str, setting: TrainSetting) -> str:
-    """DeepSpeed's JSON (0.19, which clips gradients unless it is told not to). With 16-bit weights its optimizer always keeps fp32 copies of them."""
+    """DeepSpeed's JSON (0.19, which clips gradients unless it is told not to).
+
+    With 16-bit weights its optimizer always keeps fp32 copies of them.
+    """
     if setting.sharding == "fsdp":
         raise BadInput("DeepSpeed shards by ZeRO, but sharding is fsdp", hint="set sharding=zero3")
     if setting.precision == "fp8":
