@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sizeup.estimate.training.architectures.mamba import Mamba, mamba
 from sizeup.estimate.training.architectures.mamba2 import Mamba2, mamba2
 from sizeup.estimate.training.tape import Value
 
 if TYPE_CHECKING:
     from sizeup.estimate.training.architectures.layer import Layer
 
+Mixer = Mamba | Mamba2
 
-def mixed(layer: Layer, x: Value, mixer: Mamba2) -> Value:
+
+def mixed(layer: Layer, x: Value, mixer: Mixer) -> Value:
     """The mixer's output."""
-    return mamba2(layer.build, x, layer.shape.hidden, mixer, padding=layer.run.padding)
+    build, hidden, padding = layer.build, layer.shape.hidden, layer.run.padding
+    if isinstance(mixer, Mamba):
+        return mamba(build, x, hidden, mixer, padding=padding)
+    return mamba2(build, x, hidden, mixer, padding=padding)

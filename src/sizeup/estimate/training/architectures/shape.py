@@ -10,7 +10,7 @@ import msgspec
 from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.architectures.indexer import Index
 from sizeup.estimate.training.architectures.latent import Latent
-from sizeup.estimate.training.architectures.mamba2 import Mamba2
+from sizeup.estimate.training.architectures.mixers import Mixer
 from sizeup.estimate.training.architectures.state_space import Scan
 from sizeup.estimate.training.architectures.streams import Streams
 from sizeup.estimate.training.attention import Way

@@ -18,7 +18,7 @@ FAMILIES = {
     "plain": ("gpt2 stablelm starcoder2 gpt_neox phi nemotron opt arcee apertus"),
     "recent": "granite_swa afmoe laguna gemma4_text gemma3n_text cwm jais2 nanochat bitnet gpt_neox_japanese hyperclovax",
     "early": "gpt_bigcode gptj codegen gpt_neo biogpt persimmon bloom mpt falcon xglm",
-    "scans": "mamba2",
+    "scans": "mamba falcon_mamba mamba2",
     "mixtures": (
         "deepseek_v3 mixtral qwen3_moe qwen2_moe olmoe glm4_moe dots1 minimax_m2 granitemoe deepseek_v2 "
         "kimi_k2:deepseek_v3 granitemoeshared gpt_oss flex_olmo ernie4_5_moe hunyuan_v1_moe exaone_moe glm4_moe_lite "
