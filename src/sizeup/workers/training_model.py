@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-_TOWERS = ("vision_config", "audio_config")
+from sizeup.workers.training_task import auto_class, with_pooling
+
 SCALE_BLOCK, WEIGHT_BLOCK = 256, 64
 
 
@@ -26,12 +27,12 @@ def without_cache(config: Any) -> None:
             part.use_cache = False
 
 
-def built(torch: Any, config: Any, setting: dict[str, Any], device: str) -> Any:
-    """The model with its adapters, ready to train."""
+def built(torch: Any, config: Any, setting: dict[str, Any], device: str, head: str = "lm") -> Any:
+    """The model with its head and adapters, ready to train."""
     import transformers
     from transformers.initialization import no_init_weights
 
-    auto = _auto_class(transformers, config)
+    auto = auto_class(transformers, config, head)
     chosen = {} if setting["attention"] == "sdpa" else {"attn_implementation": setting["attention"]}
     with torch.device(device), no_init_weights():
         model = auto.from_config(config, dtype=dtype_of(torch, setting), **chosen)
@@ -46,20 +47,10 @@ def built(torch: Any, config: Any, setting: dict[str, Any], device: str) -> Any:
             model.enable_input_require_grads()
     if adapters:
         model = adapted(model, setting)
+    if head == "embedding":
+        model = with_pooling(torch, model)
     model.train()
     return model
-
-
-def _auto_class(transformers: Any, config: Any) -> Any:
-    """What builds the model with the head that it is trained with."""
-    if any(getattr(config, name, None) is not None for name in _TOWERS):
-        return transformers.AutoModelForMultimodalLM
-    if getattr(config, "is_encoder_decoder", False):
-        return transformers.AutoModelForSeq2SeqLM
-    masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
-    if masked and not getattr(config, "is_decoder", False):
-        return transformers.AutoModelForMaskedLM
-    return transformers.AutoModelForCausalLM
 
 
 def adapted(model: Any, setting: dict[str, Any]) -> Any:
@@ -79,11 +70,13 @@ def adapted(model: Any, setting: dict[str, Any]) -> Any:
 
 
 def pack(torch: Any, model: Any, *, double: bool) -> None:
-    """Replace linear modules but the head by 4-bit ones, and hold everything else in fp32 as peft prepares it."""
+    """Replace linear modules (`Conv1D`, too) but the head by 4-bit ones, and hold everything else in fp32 as peft prepares it."""
+    from transformers.pytorch_utils import Conv1D
+
     kind = four_bit_class(torch)
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, torch.nn.Linear) and name != "lm_head":
+            if isinstance(child, torch.nn.Linear | Conv1D) and name != "lm_head":
                 setattr(module, name, kind(child, double))
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -112,7 +105,7 @@ def four_bit_class(torch: Any) -> Any:
     class FourBit(nn.Linear):  # type: ignore[misc, name-defined]
         def __init__(self, linear: Any, double: bool) -> None:
             nn.Module.__init__(self)
-            outputs, inputs = linear.weight.shape
+            outputs, inputs = linear.weight.shape if isinstance(linear, nn.Linear) else linear.weight.shape[::-1]
             n, device = outputs * inputs, linear.weight.device
             blocks = -(-n // WEIGHT_BLOCK)
             self.in_features, self.out_features, self.bias = inputs, outputs, linear.bias

@@ -151,7 +151,8 @@ class Build:
         up = self.adapter_half(f"{name}.lora_B", rank * outputs, outputs)
         magnitude = self.adapter_half(f"{name}.magnitude", outputs) if self.method.dora else None
         base = 2 if self.method.four_bit else self.method.item
-        return Adapter(down, up, self.method.adapter_dropout, magnitude, base, biased=biased)
+        offset = self.method.item if biased else 0
+        return Adapter(down, up, self.method.adapter_dropout, magnitude, base, offset, transposed=self.transposed)
 
     def unused_adapter(self, name: str, inputs: int, outputs: int) -> None:
         """The adapter of a module whose weight is used without calling it: it is there, and never gets a gradient."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sizeup.estimate.training.basic import add, cast, dropout, multiply, scale, shift
+from sizeup.estimate.training.basic import add, cast, dropout, multiply, same_size, scale, shift
 from sizeup.estimate.training.tape import ADAPTER, WEIGHT_COPIES, Parameter, Storage, Tape, Value
 
 
@@ -90,10 +90,11 @@ def weight_copy(tape: Tape, weight: Parameter) -> Value:
 class Adapter:
     """A low-rank pair on a linear layer (Hu et al. 2021); magnitude: DoRA's vector (Liu et al. 2024).
 
-    base_item: bytes of an element of the layer's own weight. biased: whether the layer has a bias.
+    base_item: bytes of an element of the layer's own weight. bias_item: of its bias; 0 without one. transposed: the
+    layer is a `Conv1D`. turned: what DoRA made of its weight last.
     """
 
-    __slots__ = ("base_item", "biased", "down", "dropout", "magnitude", "up")
+    __slots__ = ("base_item", "bias_item", "down", "dropout", "magnitude", "transposed", "turned", "up")
 
     def __init__(
         self,
@@ -102,11 +103,13 @@ class Adapter:
         dropout: float,
         magnitude: Parameter | None,
         base_item: int,
+        bias_item: int,
         *,
-        biased: bool,
+        transposed: bool,
     ) -> None:
         self.down, self.up, self.dropout, self.magnitude = down, up, dropout, magnitude
-        self.base_item, self.biased = base_item, biased
+        self.base_item, self.bias_item, self.transposed = base_item, bias_item, transposed
+        self.turned: Parameter | None = None
 
 
 def adapted(tape: Tape, x: Value, result: Value, adapter: Adapter) -> Value:
@@ -130,35 +133,52 @@ def _branch(tape: Tape, x: Value, adapter: Adapter) -> Value:
 def _by_magnitude(tape: Tape, x: Value, result: Value, adapter: Adapter, magnitude: Parameter) -> Value:
     """DoRA: what is added to the result, by magnitude / ‖W + B · A‖ of each output.
 
-    The norm is made anew: B · A of an identity matrix, whose graph lives as long as the function, W in fp32, both times
-    the scale and added (peft 0.21, `lora/dora.py`). With dropout the base product is computed again, from W in fp32.
+    The norm is made anew: B · A of an identity matrix, whose graph lives as long as the function, W in the adapter's
+    type, both times the scale and added (peft 0.21, `lora/dora.py`). With dropout the base product is computed again,
+    from that W; of a `Conv1D` that W is made a trained parameter on the way, whose gradient stays until the graph goes.
     """
-    rank = adapter.down.rows
+    item, rank = adapter.down.item, adapter.down.rows
     inputs, outputs = adapter.down.n // rank, adapter.up.n // rank
-    names = _weight_norm(tape, inputs, outputs, rank)
-    whole = Value(inputs * outputs, 4, tape.value(inputs * outputs, 4).storage if adapter.base_item < 4 else None)
-    factor = scale(tape, magnitude)
+    n = inputs * outputs
+    product = _changed(tape, adapter, inputs, rank, n)
+    if adapter.transposed and adapter.base_item == item:
+        adapter.turned = Parameter(n, item, None, needs=True, rows=outputs)
+        whole: Value = adapter.turned
+    else:
+        whole = Value(n, item, tape.value(n, item).storage if adapter.base_item != item else None)
+    scaled, changed = tape.value(n, item), tape.value(n, item)
+    del scaled
+    norm = tape.value(outputs, item)
+    del changed
+    factor = tape.result(outputs, item, (magnitude,), same_size(tape, norm.storage))
     x = dropout(tape, x, adapter.dropout)
     branch = _branch(tape, x, adapter)
     if adapter.dropout:
         result = linear(tape, x, whole, outputs=outputs)
-    elif adapter.biased:
-        result = shift(tape, result)
+    elif adapter.bias_item:
+        result = tape.result(result.n, max(result.item, adapter.bias_item), (result,), lambda g: (g,))
     first = multiply(tape, shift(tape, factor), result)
     second = scale(tape, multiply(tape, factor, branch))
-    del names
+    del product, whole
     return add(tape, first, second)
 
 
-def _weight_norm(tape: Tape, inputs: int, outputs: int, rank: int) -> list[Value]:
-    """What computing ‖W + B · A‖ leaves behind until the function returns."""
-    n = inputs * outputs
-    names = [tape.value(inputs * inputs, 4)]
+def _changed(tape: Tape, adapter: Adapter, inputs: int, rank: int, n: int) -> list[Value]:
+    """B · A of an identity matrix in the adapter's type, and what its graph keeps."""
+    item = adapter.down.item
+    low = tape.autocast or item
+    eye = tape.value(inputs * inputs, item)
+    kept = [tape.value(inputs * inputs, low) if low != item else eye]
     if tape.autocast:
-        names.append(tape.value(inputs * inputs, tape.autocast))
-    names += [tape.value(inputs * rank, tape.autocast or 4), tape.value(n, 4)]
-    tape.transient(4 * n, 4 * n)
-    return names
+        weight_copy(tape, adapter.down)
+    kept.append(tape.value(inputs * rank, low))
+    if tape.autocast:
+        weight_copy(tape, adapter.up)
+    product = tape.value(n, low)
+    del eye
+    if not tape.grad:
+        kept = []
+    return [*kept, tape.value(n, item) if low != item else product]
 
 
 def four_bit(tape: Tape, x: Value, weight: Parameter, bias: Parameter | None = None) -> Value:
