@@ -79,17 +79,19 @@ def measured(torch: Any, given: dict[str, Any], setting: dict[str, Any], kind: s
     """Run the steps on the first GPU. kind: torch's name of where tensors lie."""
     import transformers
 
-    from sizeup.workers.training_model import built, without_cache
+    from sizeup.workers.training_model import built, dtype_of, without_cache
     from sizeup.workers.training_optimizers import optimizer_of
-    from sizeup.workers.training_step import inputs_of, run_step
+    from sizeup.workers.training_step import run_step
+    from sizeup.workers.training_task import head_of, inputs_of, with_labels
     from sizeup.workers.training_tracker import Ledger
     from sizeup.workers.transformers_meta import configuration
 
-    config = configuration(given)
+    head = head_of(given, setting)
+    config = with_labels(configuration(given), given, setting)
     without_cache(config)
-    model = built(torch, config, setting, kind)
+    model = built(torch, config, setting, kind, head)
     optimizer = optimizer_of(torch, model, setting["optimizer"])
-    inputs = inputs_of(torch, setting, kind, real=True)
+    inputs = inputs_of(torch, config, setting, head, dtype_of(torch, setting), kind, real=True)
     seconds = 0.0
     for _ in range(STEPS):
         torch.cuda.synchronize()

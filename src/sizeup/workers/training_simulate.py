@@ -62,38 +62,42 @@ def simulated(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
     import transformers
 
     from sizeup.workers import training_device, training_patches, training_step
-    from sizeup.workers.training_model import built, without_cache
+    from sizeup.workers.training_model import built, dtype_of, without_cache
     from sizeup.workers.training_optimizers import optimizer_of
+    from sizeup.workers.training_task import head_of, inputs_of, with_labels
     from sizeup.workers.training_tracker import Ledger, tracker
     from sizeup.workers.training_world import World
     from sizeup.workers.transformers_meta import configuration
 
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    config = depth(configuration(job["config"]), job.get("layers"))
+    head = head_of(job["config"], setting)
+    config = with_labels(depth(configuration(job["config"]), job.get("layers")), job["config"], setting)
     without_cache(config)
     real = bool(job.get("real"))
     kind = "cpu" if real else "cuda"
     attention = None
     if not real:
         training_device.install(torch)
-        attention = training_patches.applied(torch, padding=setting["padding"])
+        written = getattr(config, "is_encoder_decoder", False)
+        attention = training_patches.applied(torch, padding=setting["padding"] and not written)
     world = World(torch, setting) if setting["data_parallel"] * setting["tensor_parallel"] > 1 else None
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     fake = None if real else FakeTensorMode(allow_non_fake_inputs=True)
     with fake or contextlib.nullcontext():
-        model = built(torch, config, setting, kind)
+        model = built(torch, config, setting, kind, head)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         if world is not None:
             model = world.spread(torch, model)
         optimizer = optimizer_of(torch, model, setting["optimizer"])
-        inputs = training_step.inputs_of(torch, setting, kind, real=real)
+        inputs = inputs_of(torch, config, setting, head, dtype_of(torch, setting), kind, real=real)
+        known = training_step.with_images(torch, config, setting, inputs, kind) if setting.get("images") else None
         training_step.collected()
         ledger = Ledger(kind, exact=real, events=bool(job.get("replay")))
         training_step.watched(model, inputs, ledger, world.local if world else _itself)
         training_step.follow_layers(model, ledger)
-        with tracker(torch, ledger, fake, world), _resizes(torch, ledger):
+        with tracker(torch, ledger, fake, world, known), _resizes(torch, ledger):
             for _ in range(2):
                 training_step.run_step(torch, model, optimizer, inputs, setting, ledger, kind)
     return {

@@ -48,21 +48,20 @@ def _before(ledger: Ledger) -> Any:
     return hook
 
 
-def inputs_of(torch: Any, setting: dict[str, Any], device: str, *, real: bool) -> dict[str, Any]:
-    """Token ids and labels, a mask when padded, the number of items when accumulating."""
-    shape = (setting["batch"], setting["sequence"])
+def with_images(torch: Any, config: Any, setting: dict[str, Any], inputs: dict[str, Any], device: str) -> Any:
+    """Put images into the inputs; the values that shapes depend on."""
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-    def ids() -> Any:
-        if real:
-            return torch.randint(0, 100, shape, device=device)
-        return torch.zeros(*shape, dtype=torch.long, device=device)
+    from sizeup.workers.training_images import known_inputs, pixels_of
+    from sizeup.workers.training_known import Known
 
-    made = {"input_ids": ids(), "labels": ids()}
-    if setting["padding"]:
-        made["attention_mask"] = torch.ones(*shape, dtype=torch.long, device=device) if real else ids()
-    if setting["accumulating"]:
-        made["num_items_in_batch"] = torch.ones((), dtype=torch.long, device=device)
-    return made
+    with unset_fake_temporarily():
+        values = known_inputs(torch, config, setting)
+    known = Known(torch)
+    for name, value in values.items():
+        inputs[name] = known.tell(torch.zeros(value.shape, dtype=value.dtype, device=device), value)
+    inputs["pixel_values"] = torch.zeros(pixels_of(config, setting), device=device)
+    return known
 
 
 def watched(model: Any, inputs: dict[str, Any], ledger: Ledger, local: Any) -> None:
@@ -75,7 +74,8 @@ def watched(model: Any, inputs: dict[str, Any], ledger: Ledger, local: Any) -> N
     for buffer in model.buffers():
         ledger.add(local(buffer), "buffers", force=True)
     for tensor in inputs.values():
-        ledger.add(tensor, "inputs", force=True)
+        if hasattr(tensor, "untyped_storage"):
+            ledger.add(tensor, "inputs", force=True)
 
 
 def run_step(

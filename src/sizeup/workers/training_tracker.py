@@ -107,8 +107,11 @@ class Ledger:
             self.events.append((sign, number, abs(size)))
 
 
-def tracker(torch: Any, ledger: Ledger, fake_mode: Any, distributed: Any = None) -> Any:
-    """A dispatch mode that fills the ledger. distributed: (DTensor, its wait operation, a sign of nested work)."""
+def tracker(torch: Any, ledger: Ledger, fake_mode: Any, distributed: Any = None, known: Any = None) -> Any:
+    """A dispatch mode that fills the ledger. distributed: (DTensor, its wait operation, a sign of nested work).
+
+    known: the values that shapes depend on.
+    """
     from torch._guards import active_fake_mode
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -125,12 +128,18 @@ def tracker(torch: Any, ledger: Ledger, fake_mode: Any, distributed: Any = None)
                 return output
             for tensor in _tensors(torch, output):
                 ledger.add(tensor, ledger.category)
-            ledger.look(operation.name(), hidden_bytes(torch, operation, args, output))
+            hidden = hidden_bytes(torch, operation, args, output)
+            ledger.look(operation.name(), hidden if known is None else hidden + known.places_bytes())
             return output
 
     def _run(operation: Any, args: Any, kwargs: Any) -> Any:
         if distributed is not None and operation is distributed.wait:
             return args[0]
+        if known is not None:
+            args = known.with_places(operation, args)
+            found = known.run(operation, args, kwargs)
+            if found is not NotImplemented:
+                return found
         if fake_mode is not None and ledger.category == "optimizer" and operation is aten._local_scalar_dense.default:
             return 1.0
         if fake_mode is not None and operation is aten._local_scalar_dense.default:
