@@ -91,9 +91,12 @@ def shift(tape: Tape, x: Value) -> Value:
     return tape.result(x.n, x.item, (x,), lambda g: (g,))
 
 
-def multiply(tape: Tape, a: Value, b: Value) -> Value:
-    """A · b: keeps each factor that the other's gradient needs; a broadcast factor's gradient is summed afterwards."""
-    n, item = max(a.n, b.n), max(a.item, b.item)
+def multiply(tape: Tape, a: Value, b: Value, n: int = 0) -> Value:
+    """A · b: keeps each factor that the other's gradient needs; a broadcast factor's gradient is summed afterwards.
+
+    n: elements of the product, where both factors are broadcast.
+    """
+    n, item = n or max(a.n, b.n), max(a.item, b.item)
     keep = (a.storage if b.needs else None, b.storage if a.needs else None)
     wanted = (a.needs, b.needs)
     tape.saved()

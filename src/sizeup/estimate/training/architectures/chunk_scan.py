@@ -99,7 +99,7 @@ def _states(tape: Tape, x: Value, sums: Value, b: Value, k: Chunks, names: list[
     decay = exponential(tape, difference(tape, cut(tape, sums, ends), sums))
     decayed = multiply(tape, b, decay)
     states = contracted(tape, x, decayed, k.count * each, copies=(k.apart, k.several), gradient_copied=k.apart)
-    before = tape.value(each, 4)
+    before = tape.value(each, states.item)
     states = join(tape, (before, states))
     ends_padded = k.batch * (k.count + 1) * k.heads
     fading = exponential(tape, segment_sum(tape, padded(tape, cut(tape, sums, ends), ends_padded), k.count + 1))

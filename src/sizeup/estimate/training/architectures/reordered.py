@@ -29,8 +29,10 @@ def contracted(
 ) -> Value:
     """An einsum of two tensors with n results. copies: which of them must be copied to be matrices.
 
-    gradient_copied: whether the gradient must be, too. Autocast casts the matrices.
+    gradient_copied: whether the gradient must be, too. Autocast casts both first.
     """
+    if tape.autocast:
+        a, b = cast(tape, a, tape.autocast), cast(tape, b, tape.autocast)
     left = copy(tape, seen(tape, a)) if copies[0] else seen(tape, a)
     right = copy(tape, seen(tape, b)) if copies[1] else seen(tape, b)
     output = batched(tape, left, right, n)

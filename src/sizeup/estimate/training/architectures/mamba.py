@@ -1,0 +1,71 @@
+"""The mixer of Mamba (Gu and Dao 2023) as transformers runs it without kernel packages.
+
+One projection gives what is convolved and the gate; the convolved channels give a step of low rank, B and C for each
+token; then the scan and the output projection. Channels lie before tokens in memory, so what is projected is copied.
+Source: transformers 5.23, `models/mamba/modeling_mamba.py`; Falcon-Mamba and Jamba norm the step, B and C.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from sizeup.estimate.training.architectures.causal_conv import causal_conv
+from sizeup.estimate.training.architectures.mamba2 import decays, without_padding
+from sizeup.estimate.training.architectures.reordered import seen
+from sizeup.estimate.training.architectures.selective_scan import selective_scan
+from sizeup.estimate.training.basic import cast, copy, split
+from sizeup.estimate.training.build import Build
+from sizeup.estimate.training.linear import linear
+from sizeup.estimate.training.norms import rms_norm
+from sizeup.estimate.training.tape import STATE_SPACE, Value
+
+
+class Mamba(msgspec.Struct, frozen=True, kw_only=True):
+    """inner channels, each with `state` elements; rank: of the step. kernel: taps of the convolution.
+
+    bias: of both projections. norms: of step, B and C: `plain` (without weights), `weighted` or none. name: of the
+    module. activation: after the convolution.
+    """
+
+    inner: int
+    state: int
+    rank: int
+    kernel: int
+    bias: bool = False
+    conv_bias: bool = True
+    norms: str = ""
+    name: str = "mixer"
+    activation: str = "silu"
+
+
+def mamba(build: Build, x: Value, hidden: int, m: Mamba, *, padding: bool) -> Value:
+    """The mixer's output. padding: what is padded is set to zero, before the projection and after the convolution."""
+    tape = build.tape
+    before, tape.label = tape.label, STATE_SPACE
+    outer, build.scope = build.scope, f"{build.scope}{m.name}/"
+    tokens, item = build.tokens, x.item
+    if padding:
+        x = without_padding(tape, x)
+    projected = build.linear("in_proj", x, hidden, 2 * m.inner, bias=m.bias)
+    a = decays(build, m.inner * m.state)
+    mixed, gate = split(tape, projected, (tokens * m.inner, tokens * m.inner))
+    mixed = causal_conv(build, mixed, m.inner, m.kernel, bias=m.conv_bias, activation=m.activation)
+    if padding:
+        mixed = without_padding(tape, mixed)
+    parts = build.linear("x_proj", copy(tape, seen(tape, mixed)), m.inner, m.rank + 2 * m.state)
+    dt, b, c = split(tape, parts, (tokens * m.rank, tokens * m.state, tokens * m.state))
+    dt, b, c = (_normed(build, m.norms, *part) for part in (("dt", dt, m.rank), ("b", b, m.state), ("c", c, m.state)))
+    weight = build.weight("dt_proj", m.rank * m.inner, m.inner, "matrix")
+    dt = copy(tape, seen(tape, linear(tape, dt, weight), copied_back=True))
+    bias = cast(tape, build.weight("dt_proj.bias", m.inner), 4)
+    y = selective_scan(build, seen(tape, mixed), dt, a, b, c, cast(tape, build.weight("D", m.inner), 4), gate, bias)
+    y = build.linear("out_proj", copy(tape, seen(tape, cast(tape, y, item))), m.inner, hidden, bias=m.bias)
+    build.scope, tape.label = outer, before
+    return y
+
+
+def _normed(build: Build, norms: str, name: str, x: Value, width: int) -> Value:
+    """The step, B or C with its norm."""
+    if norms == "weighted":
+        return build.rms(f"{name}_layernorm", x, width)
+    return rms_norm(build.tape, x, None, width) if norms == "plain" else x
