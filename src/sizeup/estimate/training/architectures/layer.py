@@ -11,7 +11,6 @@ from sizeup.estimate.training.architectures.feed_forward import feed_forward
 from sizeup.estimate.training.architectures.gemma4 import layer_slice, projections
 from sizeup.estimate.training.architectures.latent import latent_attention
 from sizeup.estimate.training.architectures.layer_norms import norm
-from sizeup.estimate.training.architectures.mixers import mixed
 from sizeup.estimate.training.architectures.orders import ORDERS
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.architectures.state_space import scanned
@@ -37,7 +36,7 @@ from sizeup.estimate.training.norms import rms_norm
 from sizeup.estimate.training.positions import rotate, rotate_halves, rotate_part
 from sizeup.estimate.training.program import State
 from sizeup.estimate.training.runs import Run
-from sizeup.estimate.training.tape import ATTENTION, COMMUNICATION, MLP, Value
+from sizeup.estimate.training.tape import ATTENTION, COMMUNICATION, MLP, Parameter, Value
 
 
 def layer_runner(
@@ -134,7 +133,12 @@ class Layer:
 
     def attention(self, x: Value) -> Value:
         """Attention of the whole sequence."""
-        return self.dropped(self.part(self.attended(self.whole(x))))
+        return self.dropped(self.part(self.mixed(self.whole(x))))
+
+    def mixed(self, x: Value) -> Value:
+        """Attention, or what stands in its place."""
+        mixer = self.shape.mixer
+        return self.attended(x) if mixer is None else mixer(self, x)
 
     def dropped(self, x: Value) -> Value:
         """A half's output with the dropout that its own module applies."""
@@ -143,12 +147,10 @@ class Layer:
     def attended(self, x: Value) -> Value:
         """Projections, rotation, attention, output projection."""
         build, shape = self.build, self.shape
-        if shape.mixer is not None:
-            return mixed(self, x, shape.mixer)
         if shape.latent is not None:
             y, self.chosen = latent_attention(
                 build, x, shape.hidden, shape.head_count, shape.latent, self.way(), self.mask, self.turned,
-                shape.index, self.chosen,
+                index=shape.index, chosen=self.chosen,
             )  # fmt: skip
             return y
         tape = build.tape
@@ -156,24 +158,29 @@ class Layer:
         q, k, v = self.turned_projections(x)
         gate = self.output_gate(x) if shape.output_gate == "sigmoid" else None
         groups = shape.head_count if shape.qkv == "grouped" else shape.kv_heads
+        values = shape.value_dim or shape.head_dim
         sizes = Heads(
-            build.batch, build.sequence, build.sequence, shape.head_count, groups, shape.head_dim, shape.head_dim
+            build.batch, build.sequence, build.sequence, shape.head_count, groups, shape.head_dim, values
         )
         with_sinks = shape.way.sinks or shape.way.sinks_scale
-        sinks = build.weight("self_attn.sinks", shape.head_count) if with_sinks else None
+        sinks = self.sinks() if with_sinks else None
         y = attend(tape, q, k, v, sizes, self.way(), self.mask, self.alibi, sinks, self.names)
         if shape.output_gate:
             y = multiply(tape, y, self.activated_gate(self.output_gate(x) if gate is None else gate, y.item))
         if shape.sub_norms:
-            y = self.norm("self_attn.attn_sub_norm", y, shape.head_count * shape.head_dim)
+            y = self.norm("self_attn.attn_sub_norm", y, shape.head_count * values)
         y = build.linear(
-            shape.name("self_attn.o_proj"), y, shape.head_count * shape.head_dim, shape.hidden, bias=shape.output_bias,
+            shape.name("self_attn.o_proj"), y, shape.head_count * values, shape.hidden, bias=shape.output_bias,
             apart=shape.product_bias,
         )  # fmt: skip
         if shape.order != "bloom":
             self.names.clear()
         tape.label = before
         return y
+
+    def sinks(self) -> Parameter:
+        """A number for each head."""
+        return self.build.weight("self_attn.sinks", self.shape.head_count, item=4 if self.shape.way.sinks_wide else 0)
 
     def output_gate(self, x: Value) -> Value:
         """The projection that weighs the attention's output."""
@@ -238,8 +245,9 @@ class Layer:
             return self.fused(x, width, small)
         q = self.projected("q_proj", x, width)
         k = self.projected("k_proj", x, small)
-        v = heads(build.tape, build.linear(shape.name("self_attn.v_proj"), x, shape.hidden, small, bias=shape.qkv_bias))
-        return q, k, v
+        wide = shape.kv_heads * (shape.value_dim or shape.head_dim)
+        v = heads(build.tape, build.linear(shape.name("self_attn.v_proj"), x, shape.hidden, wide, bias=shape.qkv_bias))
+        return q, k, scale(build.tape, v) if shape.value_scale else v
 
     def projected(self, name: str, x: Value, width: int) -> Value:
         """Queries or keys, with their norm."""

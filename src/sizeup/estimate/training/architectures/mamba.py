@@ -1,11 +1,13 @@
 """The mixer of Mamba (Gu and Dao 2023) as transformers runs it without kernel packages.
 
 One projection gives what is convolved and the gate; the convolved channels give a step of low rank, B and C for each
-token; then the scan and the output projection. Channels lie before tokens in memory, so what is projected is copied.
+token; then the scan and the output projection. Channels lie before tokens in memory.
 Source: transformers 5.23, `models/mamba/modeling_mamba.py`; Falcon-Mamba and Jamba norm the step, B and C.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,6 +20,9 @@ from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.norms import rms_norm
 from sizeup.estimate.training.tape import STATE_SPACE, Value
+
+if TYPE_CHECKING:
+    from sizeup.estimate.training.architectures.layer import Layer
 
 
 class Mamba(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,12 +42,19 @@ class Mamba(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "mixer"
     activation: str = "silu"
 
+    def __call__(self, layer: Layer, x: Value) -> Value:
+        """The mixer's output."""
+        build = layer.build
+        label, scope = build.tape.label, build.scope
+        build.tape.label, build.scope = STATE_SPACE, f"{scope}{self.name}/"
+        y = _mixed(build, x, layer.shape.hidden, self, padding=layer.run.padding)
+        build.tape.label, build.scope = label, scope
+        return y
 
-def mamba(build: Build, x: Value, hidden: int, m: Mamba, *, padding: bool) -> Value:
-    """The mixer's output. padding: what is padded is set to zero, before the projection and after the convolution."""
+
+def _mixed(build: Build, x: Value, hidden: int, m: Mamba, *, padding: bool) -> Value:
+    """padding: what is padded is set to zero, before the projection and after the convolution."""
     tape = build.tape
-    before, tape.label = tape.label, STATE_SPACE
-    outer, build.scope = build.scope, f"{build.scope}{m.name}/"
     tokens, item = build.tokens, x.item
     if padding:
         x = without_padding(tape, x)
@@ -52,16 +64,20 @@ def mamba(build: Build, x: Value, hidden: int, m: Mamba, *, padding: bool) -> Va
     mixed = causal_conv(build, mixed, m.inner, m.kernel, bias=m.conv_bias, activation=m.activation)
     if padding:
         mixed = without_padding(tape, mixed)
-    parts = build.linear("x_proj", copy(tape, seen(tape, mixed)), m.inner, m.rank + 2 * m.state)
+    parts = build.linear("x_proj", in_rows(build, mixed), m.inner, m.rank + 2 * m.state)
     dt, b, c = split(tape, parts, (tokens * m.rank, tokens * m.state, tokens * m.state))
     dt, b, c = (_normed(build, m.norms, *part) for part in (("dt", dt, m.rank), ("b", b, m.state), ("c", c, m.state)))
     weight = build.weight("dt_proj", m.rank * m.inner, m.inner, "matrix")
-    dt = copy(tape, seen(tape, linear(tape, dt, weight), copied_back=True))
+    dt = copy(tape, seen(tape, linear(tape, dt, weight), copied_back=build.batch > 1))
     bias = cast(tape, build.weight("dt_proj.bias", m.inner), 4)
     y = selective_scan(build, seen(tape, mixed), dt, a, b, c, cast(tape, build.weight("D", m.inner), 4), gate, bias)
-    y = build.linear("out_proj", copy(tape, seen(tape, cast(tape, y, item))), m.inner, hidden, bias=m.bias)
-    build.scope, tape.label = outer, before
-    return y
+    return build.linear("out_proj", in_rows(build, cast(tape, y, item)), m.inner, hidden, bias=m.bias)
+
+
+def in_rows(build: Build, x: Value) -> Value:
+    """Channels of each token side by side, as a product wants them: a copy if there are several sequences."""
+    x = seen(build.tape, x)
+    return copy(build.tape, x) if build.batch > 1 else x
 
 
 def _normed(build: Build, norms: str, name: str, x: Value, width: int) -> Value:

@@ -7,6 +7,8 @@ mixer Bamba, Granite, Zamba 2, Falcon-H1 and Nemotron-H share.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from sizeup.estimate.training.architectures.causal_conv import causal_conv
@@ -15,6 +17,9 @@ from sizeup.estimate.training.basic import cast, multiply, pointwise, scale, spl
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.norms import inverse_rms
 from sizeup.estimate.training.tape import NORM, STATE_SPACE, Tape, Value
+
+if TYPE_CHECKING:
+    from sizeup.estimate.training.architectures.layer import Layer
 
 
 class Mamba2(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,12 +51,19 @@ class Mamba2(msgspec.Struct, frozen=True, kw_only=True):
         """Channels that are convolved."""
         return self.inner + 2 * self.groups * self.state
 
+    def __call__(self, layer: Layer, x: Value) -> Value:
+        """The mixer's output."""
+        build = layer.build
+        label, scope = build.tape.label, build.scope
+        build.tape.label, build.scope = STATE_SPACE, f"{scope}{self.name}/"
+        y = _mixed(build, x, layer.shape.hidden, self, padding=layer.run.padding)
+        build.tape.label, build.scope = label, scope
+        return y
 
-def mamba2(build: Build, x: Value, hidden: int, m: Mamba2, *, padding: bool) -> Value:
-    """The mixer's output. padding: what is padded is set to zero, before the projection and after the convolution."""
+
+def _mixed(build: Build, x: Value, hidden: int, m: Mamba2, *, padding: bool) -> Value:
+    """padding: what is padded is set to zero, before the projection and after the convolution."""
     tape = build.tape
-    before, tape.label = tape.label, STATE_SPACE
-    outer, build.scope = build.scope, f"{build.scope}{m.name}/"
     tokens, item = build.tokens, x.item
     if padding:
         x = without_padding(tape, x)
@@ -66,9 +78,7 @@ def mamba2(build: Build, x: Value, hidden: int, m: Mamba2, *, padding: bool) -> 
     chunks = Chunks(build.batch, -(-build.sequence // m.chunk), m.chunk, m.heads, m.head_dim, m.state)
     y = chunk_scan(build, channels, dt, a, b, c, chunks)
     y = gated_norm(build, y, gate, m.inner, m.inner // m.groups)
-    y = build.linear("out_proj", cast(tape, y, item), m.inner, hidden, bias=m.out_bias)
-    build.scope, tape.label = outer, before
-    return y
+    return build.linear("out_proj", cast(tape, y, item), m.inner, hidden, bias=m.out_bias)
 
 
 def without_padding(tape: Tape, x: Value) -> Value:

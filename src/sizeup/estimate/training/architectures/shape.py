@@ -10,7 +10,6 @@ import msgspec
 from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.architectures.indexer import Index
 from sizeup.estimate.training.architectures.latent import Latent
-from sizeup.estimate.training.architectures.mixers import Mixer
 from sizeup.estimate.training.architectures.state_space import Scan
 from sizeup.estimate.training.architectures.streams import Streams
 from sizeup.estimate.training.attention import Way
@@ -28,7 +27,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     `plain` (so, without weights) or none. sub_norms: norms before the output and the down projection.
 
     Attention. qkv: `split`, or one matrix: `sliced` (three slices), `selected`, `indexed` and `grouped` (of heads,
-    Falcon), others (cut in three). qkv_clipped: clamped. product_bias: biases are added after the product. way: how
+    Falcon), others (cut in three). qkv_clipped: clamped. product_bias: biases are added after the product. value_dim: of a value, where it isn't a key's. value_scale: values
+    times a number. way: how
     eager attention is written. eager_only: it always is. always_masked: a mask even where none is needed. windows:
     of each layer, None where it sees all. caches: keys and values are for later layers (`store`), or those of an
     earlier one (`reuse`). same_values: values are the keys before their norm.
@@ -38,15 +38,16 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     (falcon-rw).
 
     Positions. rotary: share of a head that turns (0: none). rotary_back: turned in the table's type, cast back.
-    rotary_joined: the turned part is joined to the rest even if there is none. rotary_wide: tables in fp32.
+    rotary_joined: the turned part is joined to the rest even if there is none. rotary_wide: tables in fp32;
+    rotary_wide_full: that of the layers that see all.
     rotary_repeats: each `layer`, or each `tensor`, spreads the tables to pairs anew. rotary_halved: halves turn
     apart, by tables of half a head (GPT-OSS). rotary_tables: kinds of tables; rotary_dims: each one's length of a
     head. still: layers whose heads aren't turned. position_table: rows of a learned table. positions_apart: looked
-    up for each sequence anew. sines: rows of a frozen one.
+    up for each sequence anew. sines: rows of a frozen one. zero_added: and a zero beside (token types that aren't given).
 
     Feed-forward. mlp: `gated`, `fused` (gate and up in one matrix), `plain`. inner_dropout: of its inner width.
 
-    Around them. embedding_scale: who multiplies the embeddings, their `module` or the `model`. residual_dropout: of
+    Around them. embedding_scale: who multiplies the embeddings, their `module`, the `model`, or it `in place`. residual_dropout: of
     what is added to the stream, by the layer; half_dropout: by the half's own module. others: elements of a layer's
     weights that no part here has (of a model that isn't known). varied: of each layer, the fields in which it
     differs. layer_width, layer_rows: of the table with an embedding for every layer (Gemma 4). sequence_ways: ranks
@@ -58,7 +59,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     lies inputs first. vocabulary_ways: ranks that split embedding and head. gathers_logits: they gather the
     logits for the loss. mixer: what stands in a layer instead of attention. residual_wide: the stream is in fp32.
     logits_wide: the model itself makes its logits fp32. streams: several residual streams (Gemma 3n). sparse_gate: only
-    the largest gates of a token stay.
+    the largest gates of a token stay. gate_rank: of the gate on a layer's norms (A.X K2).
     """
 
     hidden: int
@@ -76,6 +77,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     qkv_bias: bool = False
     qkv_clipped: bool = False
     product_bias: bool = False
+    value_dim: int = 0
+    value_scale: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
     qk_norm: str = ""
@@ -83,6 +86,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     rotary_back: bool = False
     rotary_joined: bool = False
     rotary_wide: bool = False
+    rotary_wide_full: bool = False
     rotary_repeats: str = ""
     rotary_halved: bool = False
     rotary_tables: int = 1
@@ -96,6 +100,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     logit_softcap: bool = False
     embedding_scale: str = ""
     residual_scale: bool = False
+    gate_rank: int = 0
     logit_scale: bool = False
     hidden_scale: bool = False
     head_bias: bool = False
@@ -107,6 +112,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     buffers: tuple[int, ...] = ()
     query_scale: bool = False
     positions_apart: bool = False
+    zero_added: bool = False
     sines: int = 0
     embedding_norm: bool = False
     alibi: str = ""
@@ -127,7 +133,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     layer_rows: int = 0
     sequence_ways: int = 1
     scan: Scan | None = None
-    mixer: Mamba2 | Callable[[Any, Value], Value] | None = None
+    mixer: Callable[[Any, Value], Value] | None = None
     residual_wide: bool = False
     logits_wide: bool = False
     streams: Streams | None = None

@@ -10,12 +10,11 @@ import msgspec
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.mamba import Mamba
 from sizeup.estimate.training.architectures.mamba2 import Mamba2
-from sizeup.estimate.training.architectures.mixers import Mixer
 from sizeup.models.anatomy.mamba import time_rank
 from sizeup.models.config import Config
 
 
-def bare(cfg: Config, mixer: Mixer, *, tied: bool) -> DecoderShape:
+def bare(cfg: Config, mixer: Mamba | Mamba2, *, tied: bool) -> DecoderShape:
     """Mixers alone, without attention or feed-forwards."""
     return DecoderShape(
         hidden=cfg.int("hidden_size"), layers=cfg.int("num_hidden_layers"), head_count=1, kv_heads=1, head_dim=1,
