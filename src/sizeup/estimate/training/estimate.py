@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
-from sizeup.errors import BadInput
 from sizeup.estimate.training import fsdp, zero
-from sizeup.estimate.training.architectures.programs import Shape, input_sizes, segments
-from sizeup.estimate.training.architectures.shape import DecoderShape
-from sizeup.estimate.training.build import Build, Method, Weight
+from sizeup.estimate.training.architectures.programs import Shape, input_sizes
+from sizeup.estimate.training.build import Weight
 from sizeup.estimate.training.footprint import Rank, TrainFootprint, TrainItem, footprint, item, phases
 from sizeup.estimate.training.optimizers import OPTIMIZERS, Optimizer
-from sizeup.estimate.training.parallel import in_flight, split_shape, stage_layers
-from sizeup.estimate.training.program import NothingTrains, Recording, record
-from sizeup.estimate.training.runs import Run
+from sizeup.estimate.training.outline import Outline
+from sizeup.estimate.training.parallel import in_flight, stage_layers
+from sizeup.estimate.training.program import Recording
+from sizeup.estimate.training.recordings import ALIKE, OpenRecording, recording_of
 from sizeup.estimate.training.settings import TrainSetting
 from sizeup.estimate.training.step import (
     Moment,
@@ -21,20 +20,15 @@ from sizeup.estimate.training.step import (
     composition,
     counted_weights,
     gradient_bytes,
+    kept_bytes,
+    last_moment,
     managed_bytes,
     moments,
+    received_bytes,
     state_bytes,
     weight_bytes,
 )  # fmt: skip
-from sizeup.estimate.training.tape import (
-    COMMUNICATION,
-    GRADIENT,
-    LABELS,
-    WEIGHT_COPIES,
-    Tape,
-    by_label,
-    rounded,
-)  # fmt: skip
+from sizeup.estimate.training.tape import LABELS, Blocks, rounded
 
 #: Label of the log → component and name of its item.
 _ITEMS = {
@@ -57,62 +51,66 @@ _ITEMS = {
 }
 
 
-#: Labels of what all micro-batches in flight share.
-_SHARED = frozenset({WEIGHT_COPIES, COMMUNICATION, GRADIENT})
-
-
 class Step(msgspec.Struct, frozen=True):
-    """A recorded step of one shape and setting, before it is put together for a rank.
+    """A recorded step of one shape and setting, whatever its batch and sequence, before it is put together for a rank.
 
-    gathered_gradients: bytes of gradients that FSDP2 holds whole between the micro-batches of a pipeline.
+    static: without inputs. host_bytes: moved to the host. clipping, stepping: temporaries of the optimizer.
     """
 
-    recording: Recording
+    outline: Outline
     weights: list[tuple[Weight, int]]
-    optimizer: Optimizer
-    setting: TrainSetting
-    shape: Shape
-    gathered_gradients: int = 0
+    static: Static
+    host_bytes: int
+    clipping: int
+    stepping: int
+    formula: str
 
 
 def training_footprint(shape: Shape, setting: TrainSetting) -> TrainFootprint:
     """The footprint of one step. The setting must have passed `checks.check`."""
-    if setting.pipeline_parallel == 1:
-        step = recorded(shape, setting)
+    made, amounts = recording_of(shape, setting)
+    blocks = made.blocks(amounts)
+    inputs = sum(map(rounded, input_sizes(shape, setting)))
+    stages = setting.pipeline_parallel
+    if stages == 1:
+        step = _step(made, amounts, setting)
         count = setting.world
-        return footprint([_rank(step, f"each of {count} devices" if count > 1 else "the device")])
+        device = f"each of {count} devices" if count > 1 else "the device"
+        return footprint([_rank(step, setting, blocks, inputs, device)])
     ranks = []
-    for stage in range(setting.pipeline_parallel):
-        held = stage_layers(shape.layers, setting.pipeline_parallel, stage)
-        step = recorded(shape, setting, held)
-        ranks.append(_rank(step, f"stage {stage + 1} of {setting.pipeline_parallel}", in_flight(setting, stage)))
+    for stage in range(stages):
+        step = _step(made, amounts, setting, stage_layers(shape.layers, stages, stage))
+        device = f"stage {stage + 1} of {stages}"
+        ranks.append(_rank(step, setting, blocks, inputs, device, in_flight(setting, stage)))
     return footprint(ranks)
 
 
-def recorded(shape: Shape, setting: TrainSetting, layers: range | None = None) -> Step:
-    """Run the step's program dry. layers: those of a pipeline stage.
+def recorded(shape: Shape, setting: TrainSetting) -> Step:
+    """The step of a shape and setting that isn't a pipeline's."""
+    return _step(*recording_of(shape, setting), setting)
+
+
+def _step(made: OpenRecording, amounts: list[int], setting: TrainSetting, layers: range | None = None) -> Step:
+    """A recording as the setting has it on one rank; kept beside the recording. layers: those of a pipeline stage."""
+    key = (msgspec.structs.replace(setting, batch=1, sequence=1, target_sequence=0), layers)
+    found = made.made.get(key)
+    if not isinstance(found, Step):
+        if len(made.made) >= ALIKE * (setting.pipeline_parallel + 1):
+            made.made.clear()
+        found = made.made[key] = _made(made, amounts, setting, layers)
+    return found
+
+
+def _made(made: OpenRecording, amounts: list[int], setting: TrainSetting, layers: range | None) -> Step:
+    """The step of a recording.
 
     In a pipeline FSDP2 gathers a stage's weights once and reduces its gradients once, after the last micro-batch
     (torch 2.13, `distributed/pipelining/stage.py`): both stay whole until then, gradients in the type of the reduction.
     """
-    local = split_shape(shape, setting) if isinstance(shape, DecoderShape) else shape
-    tape = Tape(
-        autocast=setting.autocast,
-        accumulating=(setting.accumulating or setting.reduced_as_they_come) and not setting.gathers,
-        eight_bit=setting.precision == "fp8",
-    )
-    tokens = setting.sequence // setting.context_parallel
-    build = Build(tape, method_of(setting), setting.sequences, tokens, setting.target_sequence)
-    run = run_of(local, setting)
-    if isinstance(local, DecoderShape) and setting.tensor_parallel > 1 and not local.gathers_logits:
-        run = msgspec.structs.replace(run, split_vocabulary=True)
-    try:
-        made = record(build, segments(local, run), keeps_outputs=setting.keeps_outputs)
-    except NothingTrains as error:
-        raise _untrained(setting, build) from error
+    recording = made.sized(amounts)
     if layers is not None:
-        made = _stage(made, layers, shape.layers)
-    weights = counted_weights(made)
+        recording = _stage(recording, layers, made.shape.layers)
+    weights = counted_weights(recording)
     whole = 0
     if setting.gathers:
         piped = setting.pipeline_parallel > 1 and setting.micro_batches > 1
@@ -125,50 +123,13 @@ def recorded(shape: Shape, setting: TrainSetting, layers: range | None = None) -
         )
         if piped:
             whole = gradient_bytes([(msgspec.structs.replace(w, item=policy.reduce_item), c) for w, c in weights])
-        made, weights = fsdp.sharded(made, policy), fsdp.shards(weights, policy)
-    return Step(made, weights, OPTIMIZERS[setting.optimizer], setting, local, whole)
-
-
-def _untrained(setting: TrainSetting, build: Build) -> BadInput:
-    """What to say when no weight wants a gradient: adapters that name no module of the model."""
-    names = dict.fromkeys(name.rpartition("/")[2].rpartition(".")[2] for name in build.modules)
-    return BadInput(
-        f"lora_targets {','.join(setting.lora_targets)} name no module of this model, so nothing would train",
-        hint=f"its linear modules are {', '.join(names)}",
-    )
-
-
-def method_of(setting: TrainSetting) -> Method:
-    """How the setting holds and trains weights."""
-    return Method(
-        item=setting.compute_item,
-        train=not setting.adapters,
-        four_bit=setting.method == "qlora",
-        double_quantization=setting.double_quantization,
-        rank=setting.lora_rank if setting.adapters else 0,
-        targets=setting.lora_targets,
-        adapter_item=4 if setting.adapter_precision == "fp32" else 2,
-        adapter_dropout=setting.lora_dropout,
-        dora=setting.method == "dora",
-        train_embeddings=setting.train_embeddings,
-    )
-
-
-def run_of(shape: Shape, setting: TrainSetting) -> Run:
-    """How the setting runs the layers."""
-    every = int(setting.checkpointing) if setting.checkpointing.isdecimal() else 1
-    again = () if setting.checkpointing == "none" else tuple(n % every == 0 for n in range(shape.layers))
-    return Run(
-        eager=setting.attention == "eager",
-        flash=setting.attention == "flash_attention_2",
-        padding=setting.padding,
-        checkpoint=again,
-        selective=setting.checkpointing == "selective",
-        offload=setting.offload_activations,
-        input_gradients=setting.adapters and bool(again),
-        divided=setting.accumulating,
-        loss=setting.loss,
-    )
+        recording, weights = fsdp.sharded(recording, policy), fsdp.shards(weights, policy)
+    optimizer = OPTIMIZERS[setting.optimizer]
+    static, host = _static(made.shape, setting, weights, optimizer, whole)
+    trained = [(weight, count) for weight, count in weights if weight.trains]
+    clipping = clip_bytes(trained) if setting.gradient_clip else 0
+    stepping = _stepping(setting, optimizer, trained)
+    return Step(Outline(recording), weights, static, host, clipping, stepping, _weights_formula(weights))
 
 
 def _stage(made: Recording, layers: range, count: int) -> Recording:
@@ -185,46 +146,32 @@ def _stage(made: Recording, layers: range, count: int) -> Recording:
     return Recording({key: made.pieces[key] for key in dict.fromkeys(order)}, tuple(order))
 
 
-def _rank(step: Step, device: str, flights: int = 1) -> Rank:
-    setting = step.setting
-    static, host = _static(step)
-    kept = kept_bytes(step.recording) if flights > 1 else 0
-    received = received_bytes(step.recording) if setting.pipeline_parallel > 1 else {}
-    waiting = (flights - 1) * kept + sum(received.values())
-    found, level = moments(step.recording, static.total + waiting)
-    trained = [(weight, count) for weight, count in step.weights if weight.trains]
+def _rank(step: Step, setting: TrainSetting, blocks: Blocks, inputs: int, device: str, flights: int = 1) -> Rank:
+    static = msgspec.structs.replace(step.static, inputs=inputs)
+    outline = step.outline
+    kept = kept_bytes(outline, blocks) if flights > 1 else 0
+    received = received_bytes(outline, blocks) if setting.pipeline_parallel > 1 else {}
+    waiting = (flights - 1) * kept
+    found, level = moments(outline, blocks, static.total + waiting + sum(received.values()))
     if setting.gradient_clip:
-        found.append(Moment("gradient clipping", "norms", level + clip_bytes(trained), 0, 0, True))
-    stepping = 0 if setting.offload_optimizer else step.optimizer.step(trained)
+        found.append(Moment("gradient clipping", "norms", level + step.clipping, 0, 0, True))
+    found.append(Moment("optimizer step", "optimizer", level + step.stepping, 0, 0, True))
+    best = max(found, key=lambda moment: moment.peak)
+    final = best.phase in {"optimizer step", "gradient clipping"}
+    sums = composition(outline, blocks, last_moment(outline) if final else best)
+    for label, size in received.items():
+        sums[label] = sums.get(label, 0) + size
+    items = _items(setting, static, best, waiting, sums, step.formula)
+    return Rank(device, best.peak, best.phase, items, phases(found), step.host_bytes)
+
+
+def _stepping(setting: TrainSetting, optimizer: Optimizer, trained: list[tuple[Weight, int]]) -> int:
+    """What the optimizer's step takes while it runs."""
+    stepping = 0 if setting.offload_optimizer else optimizer.step(trained)
     if setting.master_item:
         wide = sum(count * rounded(4 * weight.n) for weight, count in trained)
         stepping += zero.share(wide, setting.data_parallel) if setting.sharding in {"zero1", "zero2"} else wide
-    if setting.tensor_parallel > 1:
-        stepping += own_rows(trained)
-    found.append(Moment("optimizer step", "optimizer", level + stepping, 0, 0, True))
-    best = max(found, key=lambda moment: moment.peak)
-    items = _items(step, static, best, waiting - sum(received.values()), received)
-    return Rank(device, best.peak, best.phase, items, phases(found), host)
-
-
-def kept_bytes(recording: Recording) -> int:
-    """What a forward pass leaves for its backward pass: of each micro-batch in flight, unlike gathered weights."""
-    sums: dict[int, int] = {}
-    for key in recording.order:
-        for label, size in by_label(recording.pieces[key].forward).items():
-            sums[label] = sums.get(label, 0) + size
-    return max(0, sum(size for label, size in sums.items() if label not in _SHARED))
-
-
-def received_bytes(recording: Recording) -> dict[int, int]:
-    """What a pipeline stage gives back without having made it, by label: its input, its output's gradient, tables."""
-    sums: dict[int, int] = {}
-    for key in recording.order:
-        piece = recording.pieces[key]
-        for log in (piece.forward, piece.release, piece.backward):
-            for label, size in by_label(log).items():
-                sums[label] = sums.get(label, 0) + size
-    return {label: -size for label, size in sums.items() if size < 0}
+    return stepping + (own_rows(trained) if setting.tensor_parallel > 1 else 0)
 
 
 def own_rows(trained: list[tuple[Weight, int]]) -> int:
@@ -238,29 +185,32 @@ def clip_bytes(trained: list[tuple[Weight, int]]) -> int:
     return 512 * tensors + rounded(4 * tensors) + 4 * 512
 
 
-def _static(step: Step) -> tuple[Static, int]:
-    """Bytes before the step on the device, and those moved to the host."""
-    setting, weights = step.setting, step.weights
+def _static(
+    shape: Shape, setting: TrainSetting, weights: list[tuple[Weight, int]], optimizer: Optimizer, gathered: int
+) -> tuple[Static, int]:
+    """Bytes before the step on the device but its inputs, and those moved to the host.
+
+    gathered: bytes of gradients that FSDP2 holds whole between the micro-batches of a pipeline.
+    """
     trained = [(weight, count) for weight, count in weights if weight.trains]
     as_master = [(msgspec.structs.replace(w, item=4), c) for w, c in trained] if setting.master_item else trained
-    states = state_bytes(as_master, step.optimizer)
+    states = state_bytes(as_master, optimizer)
     masters = gradient_bytes(as_master) if setting.master_item else 0
-    gradients = step.gathered_gradients or (gradient_bytes(trained) if setting.accumulating else 0)
+    gradients = gathered or (gradient_bytes(trained) if setting.accumulating else 0)
     held = weight_bytes(weights)
     buckets = 0
     if setting.replicated:
         buckets = sum(count * weight.n * weight.item for weight, count in trained)
         gradients = 0 if setting.bucket_views else gradients
-    inputs = sum(map(rounded, input_sizes(step.shape, setting)))
     owners = setting.data_parallel if setting.sharding in {"zero1", "zero2"} else 1
-    host = zero.share(managed_bytes(as_master, step.optimizer), owners) + (held if setting.offload_weights else 0)
+    host = zero.share(managed_bytes(as_master, optimizer), owners) + (held if setting.offload_weights else 0)
     if setting.offload_optimizer:
         host += zero.share(states + masters, owners)
     static = Static(
         weights=0 if setting.offload_weights else held,
-        buffers=sum(map(rounded, step.shape.buffers)),
+        buffers=sum(map(rounded, shape.buffers)),
         states=0 if setting.offload_optimizer else states,
-        inputs=inputs,
+        inputs=0,
         gradients=gradients,
         masters=0 if setting.offload_optimizer else masters,
         reference=held if setting.has_reference else 0,
@@ -273,11 +223,13 @@ def _static(step: Step) -> tuple[Static, int]:
     return static, host
 
 
-def _items(step: Step, static: Static, best: Moment, waiting: int, received: dict[int, int]) -> tuple[TrainItem, ...]:
+def _items(
+    setting: TrainSetting, static: Static, best: Moment, waiting: int, sums: dict[int, int], formula: str
+) -> tuple[TrainItem, ...]:
     """Everything alive at the peak, largest first; the sum is the peak to the byte."""
     items = [
-        item("weights", "weights", static.weights, _weights_formula(step)),
-        item("optimizer_states", f"{step.setting.optimizer} states", static.states, "of every weight that trains"),
+        item("weights", "weights", static.weights, formula),
+        item("optimizer_states", f"{setting.optimizer} states", static.states, "of every weight that trains"),
         item("master_copies", "fp32 copies of the weights", static.masters, "4 bytes a trained weight"),
         item("reference_model", "frozen reference", static.reference, "the weights once more, without gradients"),
         item("inputs_and_buffers", "token ids, labels, buffers", static.inputs + static.buffers, "8 bytes an id"),
@@ -286,14 +238,9 @@ def _items(step: Step, static: Static, best: Moment, waiting: int, received: dic
         item("activations", "micro-batches in flight", waiting, "what the stage keeps of each"),
     ]
     by_component: dict[tuple[str, str], int] = {}
-    final = best.phase in {"optimizer step", "gradient clipping"}
-    sums = composition(step.recording, last_moment(step.recording) if final else best)
-    for label, size in received.items():
-        sums[label] = sums.get(label, 0) + size
     for label, size in sums.items():
         key = _ITEMS[LABELS[label]]
         by_component[key] = by_component.get(key, 0) + size
-    setting = step.setting
     items += [
         item(component, name, size, f"{name} at {best.phase}, {setting.sequences} × {setting.sequence} tokens")
         for (component, name), size in by_component.items()
@@ -304,14 +251,8 @@ def _items(step: Step, static: Static, best: Moment, waiting: int, received: dic
     return tuple(sorted((entry for entry in items if entry.bytes), key=lambda entry: -entry.bytes))
 
 
-def last_moment(recording: Recording) -> Moment:
-    """The end of the backward pass."""
-    first = recording.pieces[recording.order[0]]
-    return Moment("end", "", 0, 0, len(first.backward), backward=True)
-
-
-def _weights_formula(step: Step) -> str:
-    packed = sum(count for weight, count in step.weights if weight.item != 4 and len(weight.sizes) > 1)
-    kinds = sorted({weight.item for weight, _ in step.weights})
+def _weights_formula(weights: list[tuple[Weight, int]]) -> str:
+    packed = sum(count for weight, count in weights if weight.item != 4 and len(weight.sizes) > 1)
+    kinds = sorted({weight.item for weight, _ in weights})
     sizes = " and ".join(f"{kind} bytes" for kind in kinds)
     return f"Σ elements × {sizes}" + (f", {packed} matrices in NF4" if packed else "")

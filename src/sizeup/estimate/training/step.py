@@ -8,12 +8,19 @@ step       static + gradients + the optimizer's temporaries
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import accumulate
+
 import msgspec
 
 from sizeup.estimate.training.build import Weight, stored_bytes
 from sizeup.estimate.training.optimizers import Optimizer
+from sizeup.estimate.training.outline import Outline
 from sizeup.estimate.training.program import Recording
-from sizeup.estimate.training.tape import by_label, height, net, rounded
+from sizeup.estimate.training.tape import COMMUNICATION, GRADIENT, WEIGHT_COPIES, Blocks, rounded
+
+#: Labels of what all micro-batches in flight share.
+_SHARED = frozenset({WEIGHT_COPIES, COMMUNICATION, GRADIENT})
 
 
 class Static(msgspec.Struct, frozen=True):
@@ -48,64 +55,62 @@ class Moment(msgspec.Struct, frozen=True):
     backward: bool
 
 
-def moments(recording: Recording, static: int) -> tuple[list[Moment], int]:
+def moments(outline: Outline, blocks: Blocks, static: int) -> tuple[list[Moment], int]:
     """The highest point of each phase of forward and backward, and the bytes left when backward is over."""
-    order, pieces = recording.order, recording.pieces
-    up = {key: height(piece.forward) for key, piece in pieces.items()}
-    down = {key: height(piece.backward) for key, piece in pieces.items()}
-    released = {key: net(piece.release) for key, piece in pieces.items()}
-    best: dict[str, Moment] = {}
-    level = static
-    last = len(order) - 1
-    for place, key in enumerate(order):
-        phase = "loss" if place == last else "forward"
-        _offer(best, phase, pieces[key].name, level + up[key].top, place, up[key].entry, backward=False)
-        level += up[key].net
-    level += sum([released[key] for key in order])
-    layers = [place for place, key in enumerate(order) if pieces[key].layer]
-    for place in range(last, -1, -1):
+    order = outline.order
+    up = {key: log.height(blocks) for key, log in outline.forward.items()}
+    down = {key: log.height(blocks) for key, log in outline.backward.items()}
+    levels = list(accumulate([up[key].net for key in order], initial=static))
+    rising = [level + up[key].top for level, key in zip(levels, order, strict=False)]
+    released = {key: log.net(blocks) for key, log in outline.release.items()}
+    full = levels[-1] + sum([released[key] for key in order])
+    levels = list(accumulate([down[key].net for key in reversed(order)], initial=full))
+    falling = [level + down[key].top for level, key in zip(levels, reversed(order), strict=False)]
+    falling.reverse()
+    found = []
+    for phase, backward, places in outline.phases:
+        peaks, heights = (falling, down) if backward else (rising, up)
+        place = max(places, key=peaks.__getitem__)
         key = order[place]
-        phase = _backward_phase(place, last, layers)
-        _offer(best, phase, pieces[key].name, level + down[key].top, place, down[key].entry, backward=True)
-        level += down[key].net
-    return list(best.values()), level
+        found.append(Moment(phase, outline.names[key], peaks[place], place, heights[key].entry, backward))
+    return found, levels[-1]
 
 
-def _backward_phase(place: int, last: int, layers: list[int]) -> str:
-    if place == last:
-        return "backward of the head"
-    if layers and place == layers[-1]:
-        return "backward of the last layer"
-    if layers and place == layers[0]:
-        return "backward of the first layer"
-    return "backward of the layers" if layers and layers[0] < place < layers[-1] else "backward of the ends"
-
-
-def _offer(
-    best: dict[str, Moment], phase: str, segment: str, height: int, place: int, entry: int, *, backward: bool
-) -> None:
-    if phase not in best or height > best[phase].peak:
-        best[phase] = Moment(phase, segment, height, place, entry, backward)
-
-
-def composition(recording: Recording, moment: Moment) -> dict[int, int]:
+def composition(outline: Outline, blocks: Blocks, moment: Moment) -> dict[int, int]:
     """What is alive at a moment beside the static bytes, by label."""
     sums: dict[int, int] = {}
-    counts: dict[tuple[str, str], int] = {}
-    order = recording.order
-    for place, key in enumerate(order):
-        if moment.backward or place < moment.place:
-            counts[key, "forward"] = counts.get((key, "forward"), 0) + 1
-        if moment.backward:
-            counts[key, "release"] = counts.get((key, "release"), 0) + 1
-        if moment.backward and place > moment.place:
-            counts[key, "backward"] = counts.get((key, "backward"), 0) + 1
-    for (key, part), count in counts.items():
-        _gather(sums, by_label(getattr(recording.pieces[key], part)), count)
-    piece = recording.pieces[order[moment.place]]
-    log = piece.backward if moment.backward else piece.forward
-    _gather(sums, by_label(log[: moment.entry]), 1)
+    order, place = outline.order, moment.place
+    run = [(outline.forward, order if moment.backward else order[:place])]
+    if moment.backward:
+        run += [(outline.release, order), (outline.backward, order[place + 1 :])]
+    for logs, keys in run:
+        for key, count in Counter(keys).items():
+            _gather(sums, logs[key].by_label(blocks), count)
+    log = (outline.backward if moment.backward else outline.forward)[order[place]]
+    _gather(sums, log.by_label(blocks, moment.entry), 1)
     return sums
+
+
+def last_moment(outline: Outline) -> Moment:
+    """The end of the backward pass."""
+    return Moment("end", "", 0, 0, len(outline.backward[outline.order[0]].entries), backward=True)
+
+
+def kept_bytes(outline: Outline, blocks: Blocks) -> int:
+    """What a forward pass leaves for its backward pass: of each micro-batch in flight, unlike gathered weights."""
+    sums: dict[int, int] = {}
+    for key in outline.order:
+        _gather(sums, outline.forward[key].by_label(blocks), 1)
+    return max(0, sum(size for label, size in sums.items() if label not in _SHARED))
+
+
+def received_bytes(outline: Outline, blocks: Blocks) -> dict[int, int]:
+    """What a pipeline stage gives back without having made it, by label: its input, its output's gradient, tables."""
+    sums: dict[int, int] = {}
+    for key in outline.order:
+        for logs in (outline.forward, outline.release, outline.backward):
+            _gather(sums, logs[key].by_label(blocks), 1)
+    return {label: -size for label, size in sums.items() if size < 0}
 
 
 def _gather(sums: dict[int, int], more: dict[int, int], count: int) -> None:

@@ -16,6 +16,7 @@ for the label. Where sizes are left open (`open_sizes`), a number that stands fo
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
@@ -323,6 +324,15 @@ class Tape:
         cached.clear()
 
 
+class Blocks(dict[int, int]):
+    """Blocks of 512 bytes by what stands for them in a log; a plain number stands for itself."""
+
+    def __missing__(self, number: int) -> int:
+        found = number if number >= 0 else -self[-number]
+        self[number] = found
+        return found
+
+
 class Height(msgspec.Struct, frozen=True):
     """The highest running sum of a log in bytes (0 at least), how many entries in it is reached, and the sum."""
 
@@ -331,13 +341,24 @@ class Height(msgspec.Struct, frozen=True):
     net: int
 
 
-def height(log: Sequence[int]) -> Height:
+def height(log: Sequence[int], blocks: Blocks | None = None) -> Height:
     """How high a log goes, and where it ends."""
-    running = list(accumulate([entry >> 9 for entry in log]))
+    sizes = [entry >> 9 for entry in log]
+    running = list(accumulate(sizes if blocks is None else map(blocks.__getitem__, sizes)))
     top = max(running, default=0)
     if top <= 0:
         return Height(0, 0, running[-1] * ROUND if running else 0)
     return Height(top * ROUND, running.index(top) + 1, running[-1] * ROUND)
+
+
+def added(log: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
+    """What a log adds in all: label, blocks or what stands for them, how often."""
+    sums: dict[int, int] = {}
+    for entry, times in Counter(log).items():
+        label = entry & _LABEL_BITS
+        taken, more = (entry, times) if entry > label else (label + label - entry, -times)
+        sums[taken] = sums.get(taken, 0) + more
+    return tuple([(taken & _LABEL_BITS, taken >> 9, times) for taken, times in sums.items() if times])
 
 
 def net(log: Sequence[int]) -> int:
@@ -347,8 +368,12 @@ def net(log: Sequence[int]) -> int:
 
 def by_label(log: Sequence[int]) -> dict[int, int]:
     """What a log adds, in bytes by label."""
+    return labelled(added(log), Blocks())
+
+
+def labelled(parts: Sequence[tuple[int, int, int]], blocks: Blocks) -> dict[int, int]:
+    """What was added, in bytes by label."""
     sums: dict[int, int] = {}
-    for entry in log:
-        label = entry & _LABEL_BITS
-        sums[label] = sums.get(label, 0) + (entry >> 9)
-    return {label: blocks * ROUND for label, blocks in sums.items() if blocks}
+    for label, number, times in parts:
+        sums[label] = sums.get(label, 0) + times * blocks[number]
+    return {label: count * ROUND for label, count in sums.items() if count}
