@@ -58,13 +58,14 @@ def adapted(model: Any, setting: dict[str, Any]) -> Any:
     from peft import LoraConfig, get_peft_model
 
     rank = setting["lora_rank"]
+    words = hasattr(model, "prepare_inputs_for_generation") and model.main_input_name == "input_ids"
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
         target_modules=list(setting["lora_targets"]) or "all-linear",
         lora_dropout=setting["lora_dropout"],
         use_dora=setting["method"] == "dora",
-        task_type="CAUSAL_LM" if hasattr(model, "prepare_inputs_for_generation") else None,
+        task_type="CAUSAL_LM" if words else None,
     )
     return get_peft_model(model, config, autocast_adapter_dtype=setting["adapter_precision"] == "fp32")
 

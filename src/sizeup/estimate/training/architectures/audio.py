@@ -37,16 +37,17 @@ def audio_embeddings(build: Build, audio: Audio, hidden: int, run: Run) -> Value
 
 
 def convolution(build: Build, name: str, x: Value, inputs: int, outputs: int, frames: int) -> Value:
-    """`nn.Conv1d` of three frames with a bias: its input is kept for the weight, the weight for the input."""
+    """`nn.Conv1d` of three frames with a bias: if anything of it wants a gradient, it keeps its input and its weight."""
     tape = build.tape
-    matrix: Value = build.weight(name, outputs * inputs * KERNEL, outputs, "filter")
-    offset: Value = build.weight(f"{name}.bias", outputs)
+    weight = build.weight(name, outputs * inputs * KERNEL, outputs, "filter")
+    bias = build.weight(f"{name}.bias", outputs)
+    matrix, offset = weight, bias
     if tape.autocast:
         x = cast(tape, x, tape.autocast)
-        matrix, offset = (weight_copy(tape, weight) for weight in (build.made[build.scope + name], build.made[f"{build.scope}{name}.bias"]))
+        matrix, offset = weight_copy(tape, weight), weight_copy(tape, bias)
     tape.saved()
-    keep = (x.storage if matrix.needs else None, matrix.storage if x.needs else None)
-    sizes = (x.n, matrix.n, offset.n)
+    keep = (x.storage, matrix.storage)
+    sizes = (x.n, weight.n, bias.n)
     wants = (x.needs, matrix.needs, offset.needs)
     item = x.item
 

@@ -21,7 +21,10 @@ from sizeup.estimate.training.loss import cross_entropy
 from sizeup.estimate.training.masks import bidirectional_mask, make_mask
 from sizeup.estimate.training.program import Segment, State
 from sizeup.estimate.training.runs import Run
+from sizeup.estimate.training.settings import TrainSetting
 from sizeup.estimate.training.tape import ATTENTION, EMBEDDING, LOSS, MLP, OTHER, Value
+
+ID = 8
 
 
 class BartShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +68,15 @@ class BartShape(msgspec.Struct, frozen=True, kw_only=True):
     def buffers(self) -> tuple[int, ...]:
         """The bias of the logits, which doesn't train."""
         return (4 * self.vocabulary,) if self.head_bias else ()
+
+    def input_sizes(self, setting: TrainSetting) -> tuple[int, ...]:
+        """Words or mel features, a mask of words where something is padded, and labels."""
+        labels = ID * setting.sequences * (setting.target_sequence or setting.sequence)
+        if self.audio is not None:
+            features = setting.sequences * self.audio.bins * 2 * self.audio.positions
+            return features * setting.weight_item, labels
+        words = ID * setting.sequences * setting.sequence
+        return (words, words, labels) if setting.padding else (words, labels)
 
 
 def segments(shape: BartShape, run: Run) -> list[Segment]:
