@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sizeup.estimate.training.tape import ROUND, Node, Storage, Tape, Value, by_label, rounded
+from sizeup.estimate.training.tape import ROUND, Node, Storage, Tape, Value, rounded
 
 RUNS = 4
 
@@ -29,7 +29,7 @@ def repeat(tape: Tape, count: int, body: Callable[[], None], results: list[Value
             added = results[already:]
             if len(tape.nodes) > first:
                 _keep_more(tape, tape.nodes[first], count - RUNS, start, added)
-            results += [tape.value((count - RUNS) * rounded(value.bytes), 1) for value in added]
+            results += [tape.value((count - RUNS) * tape.allocated(rounded(value.bytes)), 1) for value in added]
         done += 1
 
 
@@ -37,10 +37,10 @@ def _keep_more(tape: Tape, node: Node, times: int, start: int, others: list[Valu
     """Let a node of the graph keep `times` as much again as the log has gained since `start`, but for the others."""
     backward = node.backward
     more: list[Storage] = []
-    gained = by_label(tape.log[start:])
+    gained = tape.gained(start)
     for value in others:
         if value.storage is not None:
-            gained[value.storage.entry & ROUND - 1] -= value.storage.size
+            gained[value.storage.entry & ROUND - 1] -= tape.allocated(value.storage.size)
     for label, size in gained.items():
         before, tape.label = tape.label, label
         storage = tape.value(times * size // ROUND, ROUND).storage

@@ -36,7 +36,7 @@ class Sheet:
         self.opened = len(values)
         self.steps: list[tuple[Operation, int, int, bool]] = []
         self.decided: dict[tuple[Operation, int, int, bool], bool] = {}
-        self.stored: list[int] = []
+        self.stored: list[OpenSize] = []
         self._sizes: dict[int, OpenSize] = {}
         self._quotients: dict[tuple[Operation, int, int, bool], OpenSize] = {}
         self._generic = (pow(_ROOT, place, _PRIME) for place in count(3))
@@ -81,9 +81,17 @@ class Sheet:
                 return None
         return found
 
+    def allocated(self, size: int) -> Any:
+        """The bytes of an allocation, rounded as the allocator does; size: those bytes, or what stands for them."""
+        number = (size >> 9) - OPEN
+        if number < 0:
+            return size
+        stored = self.stored[number]
+        return -(-stored // 512) * 512
+
     def blocks(self, amounts: list[int]) -> list[int]:
         """Blocks of 512 bytes of everything stored, by its number less `OPEN`."""
-        return [amounts[number] + 511 >> 9 for number in self.stored]
+        return [amounts[size.number] + 511 >> 9 for size in self.stored]
 
 
 class OpenSize:
@@ -103,8 +111,10 @@ class OpenSize:
         found = self._stored.get(item)
         if found is None:
             if item == 1:
+                if self.value >> 9 >= OPEN:
+                    raise TypeError("a stand-in was taken for a size")
                 found = OPEN + len(self.sheet.stored) << 9
-                self.sheet.stored.append(self.number)
+                self.sheet.stored.append(self)
             else:
                 found = (self * item).stored(1)
             self._stored[item] = found

@@ -127,9 +127,9 @@ def _times(tape: Tape, x: Value, table: Value) -> Value:
     return tape.result(x.n, max(x.item, table.item), (x,), backward)
 
 
-def rotate_part(tape: Tape, x: Value, rotary: Rotary, share: float) -> Value:
-    """The first part of each head turned, the rest passed: two slices, joined again (also when nothing is left)."""
-    turned = round(x.n * share)
+def rotate_part(tape: Tape, x: Value, rotary: Rotary, part: int, whole: int) -> Value:
+    """`part` of `whole` elements turned, the rest passed: two slices, joined again (also when nothing is left)."""
+    turned = x.n * part // whole
     parts = [cut(tape, x, turned, strided=True), cut(tape, x, x.n - turned, strided=True)]
     parts[0] = rotate(tape, parts[0], rotary)
     output = join(tape, parts)

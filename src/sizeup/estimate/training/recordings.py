@@ -117,7 +117,12 @@ def _recorded(
 def _run_dry(shape: Shape, setting: TrainSetting, method: Method, run: Run, sizes: Values) -> Recording:
     batch, sequence, target, rank = sizes
     local = split_shape(shape, setting) if isinstance(shape, DecoderShape) else shape
-    tape = Tape(autocast=setting.autocast, accumulating=_accumulating(setting), eight_bit=setting.precision == "fp8")
+    tape = Tape(
+        autocast=setting.autocast,
+        accumulating=_accumulating(setting),
+        eight_bit=setting.precision == "fp8",
+        sheet=next((size.sheet for size in sizes if isinstance(size, OpenSize)), None),
+    )
     build = Build(tape, msgspec.structs.replace(method, rank=rank), batch, sequence, target)
     if isinstance(local, DecoderShape) and setting.tensor_parallel > 1 and not local.gathers_logits:
         run = msgspec.structs.replace(run, split_vocabulary=True)

@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from sizeup.estimate.training.open_sizes import OpenSize
+from sizeup.estimate.training.open_sizes import OpenSize, Sheet
 
 ROUND = 512
 _LABEL_BITS = ROUND - 1
@@ -151,16 +151,19 @@ class Tape:
     autocast: bytes of the compute type that matrix products cast to; 0 without autocast.
     grad: whether a graph is made. accumulating: whether parameters still hold gradients of an earlier micro-batch.
     eight_bit: whether matrix products
-    take copies of one byte. kept: where selective recomputation collects what it keeps; replayed: what it finds again.
+    take copies of one byte. sheet: of the sizes that are left open. kept: where selective recomputation collects what it keeps; replayed: what it finds again.
     """
 
-    def __init__(self, *, autocast: int = 0, accumulating: bool = False, eight_bit: bool = False) -> None:
+    def __init__(
+        self, *, autocast: int = 0, accumulating: bool = False, eight_bit: bool = False, sheet: Sheet | None = None
+    ) -> None:
         self.log: list[int] = []
         self.nodes: list[Node] = []
         self.grad = True
         self.label = OTHER
         self.autocast = autocast
         self.eight_bit = eight_bit
+        self.sheet = sheet
         self.kept: list[Storage | None] | None = None
         self.replayed: list[Storage | None] | None = None
         self.accumulating = accumulating
@@ -181,6 +184,17 @@ class Tape:
         self.log.extend(entries)
         label = self.label
         self.log.extend([label + label - entry for entry in entries])
+
+    def allocated(self, size: int) -> Any:
+        """Bytes of an allocation, to be computed with; the log may have a stand-in for them."""
+        return size if self.sheet is None else self.sheet.allocated(size)
+
+    def gained(self, start: int) -> dict[int, Any]:
+        """What the log has gained since an entry, in bytes by label, to be computed with."""
+        sums: dict[int, Any] = {}
+        for label, number, times in added(self.log[start:]):
+            sums[label] = sums.get(label, 0) + times * self.allocated(number * ROUND)
+        return sums
 
     def saved(self) -> None:
         """Note that the operation at hand keeps something for its backward pass (recomputation goes this far)."""

@@ -232,7 +232,7 @@ class Layer:
         if shape.rotary_halved:
             turned = rotate_halves(tape, x, self.rotary)
         elif shape.rotary < 1 or shape.rotary_joined:
-            turned = rotate_part(tape, x, self.rotary, shape.rotary)
+            turned = rotate_part(tape, x, self.rotary, round(shape.head_dim * shape.rotary), shape.head_dim)
         else:
             turned = rotate(tape, x, self.rotary)
         return cast(tape, turned, x.item) if shape.rotary_back else turned
