@@ -47,7 +47,7 @@ WRAPPERS: dict[str, dict] = {
     "llava": _wrapper("llama", CLIP, **IMAGE),
     "llava_next": _wrapper("mistral", CLIP, {"sliding_window": None}, **IMAGE),
     "llava_onevision": _wrapper("qwen2", SIGLIP, **IMAGE),
-    "paligemma": _wrapper("gemma", SIGLIP | {"projection_dim": 512}, {"head_dim": 64}, **IMAGE),
+    "paligemma": _wrapper("gemma", SIGLIP, {"head_dim": 64}, projection_dim=512, **IMAGE),
     "gemma3": _wrapper("gemma3_text", SIGLIP, GEMMA3, mm_tokens_per_image=16, **IMAGE),
     "mistral3": _wrapper(
         "mistral", {"model_type": "pixtral", "head_dim": 64} | VIT, {"sliding_window": None}, spatial_merge_size=2,

@@ -142,6 +142,8 @@ def hidden_bytes(torch: Any, operation: Any, arguments: Any, output: Any) -> int
         return 2 * rounded(output.numel() * output.element_size()) + rounded(output.numel())
     if operation in {aten.sort.default, aten.sort.stable, aten.topk.default}:
         return 2 * rounded(8 * arguments[0].numel())
+    if operation is aten.masked_scatter.default:
+        return rounded(8 * output.numel()) + rounded(output.numel())
     if operation is aten.embedding_dense_backward.default:
         return 5 * rounded(8 * arguments[1].numel())
     return 0
