@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sizeup.estimate.training.basic import add, cast, copy, cut, dropout, join, multiply, pointwise, same_size, scale
+from sizeup.estimate.training.basic import (
+    add,
+    cast,
+    copy,
+    cut,
+    dropout,
+    join,
+    multiply,
+    pointwise,
+    same_size,
+    scale,
+    whole_size,
+)
 from sizeup.estimate.training.scores import Heads, Way, product, softmax, spread_heads
 from sizeup.estimate.training.tape import Parameter, Tape, Value
 
@@ -17,19 +29,19 @@ def eager(
     keys, values = spread_heads(tape, k, h), spread_heads(tape, v, h)
     if way.copied and h.batch > 1:
         q, keys = copy(tape, q), keys if way.broadcast else copy(tape, keys)
-    if way.wide:
+    if way.wide or way.in_fp32:
         q, keys = cast(tape, q, 4), cast(tape, keys, 4)
-    if tape.autocast:
+    if tape.autocast and not way.in_fp32:
         q, keys, values = (cast(tape, x, tape.autocast) for x in (q, keys, values))
-    weights = _masked(tape, _scores(tape, q, keys, h, way, bias, names), way, mask)
+    weights = _masked(tape, _scores(tape, q, keys, h, way, bias, names), h, way, mask)
     if way.lingers:
         names.append(weights)
     factor = sink_factor(tape, weights, h, sinks) if way.sinks_scale and sinks is not None else None
     weights = _probabilities(tape, weights, h, way, None if way.sinks_scale else sinks)
-    if way.floored:
+    if way.cast_late:
         weights = dropout(tape, weights, way.p)
     weights = cast(tape, weights, values.item)
-    if not way.floored:
+    if not way.cast_late:
         weights = dropout(tape, weights, way.p)
     n = h.batch * h.queries * h.heads * h.value_dim
     output = product(tape, weights, values, n, h, as_it_is=sinks is not None and factor is None)
@@ -52,13 +64,27 @@ def _scores(tape: Tape, q: Value, keys: Value, h: Heads, way: Way, bias: Value |
     return weights if bias is None else add(tape, weights, bias)
 
 
-def _masked(tape: Tape, weights: Value, way: Way, mask: Value | None) -> Value:
+def _masked(tape: Tape, weights: Value, h: Heads, way: Way, mask: Value | None) -> Value:
     """Scores with a least number where a token may not look."""
     if way.chosen:
         weights = chosen(tape, weights)
+    if way.triangle:
+        weights = under_triangle(tape, weights, h)
     if mask is not None:
         weights = chosen(tape, weights, mask) if way.filled else add(tape, weights, mask)
     return floored(tape, weights) if way.floored else weights
+
+
+def under_triangle(tape: Tape, x: Value, h: Heads) -> Value:
+    """X · b + c · (1 - b) with b a part of a buffer in the weights' type."""
+    n, square = x.n, h.queries * h.keys
+    item = 4 if tape.autocast else x.item
+    tape.saved()
+    product = tape.result(n, item, (x,), whole_size(tape, n, item))
+    less = tape.value(square, item)
+    least = tape.value(square, item)
+    del less
+    return add(tape, product, least)
 
 
 def floored(tape: Tape, x: Value) -> Value:
@@ -86,6 +112,8 @@ def _probabilities(tape: Tape, weights: Value, h: Heads, way: Way, sinks: Parame
     """Softmax in fp32 where autocast or the model says; sinks are a column more that is cut off again."""
     if sinks is not None:
         weights = _with_sinks(tape, weights, h, sinks)
+    if way.less_largest:
+        weights = _less_largest(tape, weights, h)
     if tape.autocast or way.softmax_in_fp32:
         weights = cast(tape, weights, 4)
     weights = softmax(tape, weights)
@@ -113,19 +141,22 @@ def sink_factor(tape: Tape, weights: Value, h: Heads, sinks: Parameter) -> Value
 
 
 def _with_sinks(tape: Tape, weights: Value, h: Heads, sinks: Parameter) -> Value:
-    """The trained column joined, less the largest of each row, whose gradient goes to one column of it."""
-    column = h.scores // h.keys
-    spread = Value(column, sinks.item, None)
+    """The trained column joined."""
+    spread = Value(h.scores // h.keys, sinks.item, None)
     tape.record((sinks,), (spread,), lambda g: (tape.value(sinks.n, g.item),))
-    whole = join(tape, (weights, spread))
-    largest = tape.value(column, whole.item)
+    return join(tape, (weights, spread))
+
+
+def _less_largest(tape: Tape, whole: Value, h: Heads) -> Value:
+    """Scores less the largest of each row, whose gradient goes to one column of them."""
+    column, n, item = h.scores // h.keys, whole.n, whole.item
+    largest = tape.value(column, item)
     numbers = tape.value(column, 8)
     keep = numbers.storage
-    tape.record((whole,), (largest,), lambda g, _keep=keep: (tape.value(whole_n, g.item),))
-    whole_n = whole.n
+    tape.record((whole,), (largest,), lambda g, _keep=keep: (tape.value(n, g.item),))
     del numbers
 
     def backward(g: Value) -> Sequence[Value | None]:
         return g, tape.value(column, g.item)
 
-    return tape.result(whole.n, whole.item, (whole, largest), backward)
+    return tape.result(n, item, (whole, largest), backward)

@@ -40,11 +40,13 @@ class Way(msgspec.Struct, frozen=True):
 
     Of eager attention: softmax_in_fp32: made in fp32 and cast back. scaled: scores are multiplied by a number.
     wide: queries and keys are cast to fp32 first. copied: queries and keys lie so that the product copies them.
-    sinks: a trained column joins the scores, and the largest of each row is taken off (GPT-OSS). sinks_scale:
+    sinks: a trained column joins the scores. less_largest: the largest of each row is taken off (GPT-OSS). sinks_wide: and kept in fp32. in_fp32:
+    scores are made in fp32 even under autocast (Flint). sinks_scale:
     instead the output is scaled by how far each row's log-sum-exp is above its head's sink (Granite). added: scores
     begin as the bias that they are added to (Bloom). chosen: scores are chosen by a buffer of booleans (GPT-Neo).
-    filled: by the mask (MPT). floored: masked scores are compared with the least number once more, and weights are
-    cast after the dropout (XGLM). lingers: the `masked` scores, or `all`, have names that live as long as the
+    filled: by the mask (MPT). floored: masked scores are compared with the least number once more (XGLM). cast_late: weights
+    are cast after the dropout. triangle: scores are multiplied by a buffer of ones and zeros and get a least number
+    where it is zero (GPT). lingers: the `masked` scores, or `all`, have names that live as long as the
     module's function. contiguous: the output is copied to rows.
     """
 
@@ -62,6 +64,11 @@ class Way(msgspec.Struct, frozen=True):
     floored: bool = False
     lingers: str = ""
     sinks_scale: bool = False
+    less_largest: bool = False
+    in_fp32: bool = False
+    sinks_wide: bool = False
+    cast_late: bool = False
+    triangle: bool = False
     broadcast: bool = False
     copied: bool = False
     contiguous: bool = True

@@ -14,7 +14,7 @@ from sizeup.estimate.training.architectures.head import head_and_loss
 from sizeup.estimate.training.architectures.layer import layer_runner
 from sizeup.estimate.training.architectures.layer_norms import norm
 from sizeup.estimate.training.architectures.shape import DecoderShape
-from sizeup.estimate.training.basic import add, dropout, scale, whole_size
+from sizeup.estimate.training.basic import add, dropout, scale, scale_in_place, shift, whole_size
 from sizeup.estimate.training.build import Build, wants_gradient
 from sizeup.estimate.training.idle import lay_idle
 from sizeup.estimate.training.masks import make_mask
@@ -77,6 +77,8 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
         x = wants_gradient(build, x)
     if shape.embedding_scale == "model":
         x = scale(tape, x)
+    if shape.embedding_scale == "in place":
+        x = scale_in_place(tape, x)
     state.held["embeddings"] = x
     lay_idle(build, shape.idle)
     if shape.layer_width:
@@ -93,6 +95,8 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     if shape.sines:
         build.frozen("embed_positions", shape.sines * shape.hidden)
         x = add(tape, x, tape.value(build.sequence * shape.hidden, build.method.item))
+    if shape.zero_added:
+        x = shift(tape, x)
     x = dropout(tape, x, shape.embedding_dropout)
     tape.label = OTHER
     if shape.sequence_ways > 1:
@@ -101,7 +105,7 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
         x = norm(build, shape, "embedding_norm", x, shape.hidden)
     if shape.alibi in {"cast", "wide"}:
         state.held["alibi"] = alibi(build, shape)
-    for window in set(shape.windows or (None,)):
+    for window in set(shape.windows or (None,)) if not shape.triangle else ():
         state.held[f"mask {window}"] = make_mask(
             build,
             window,
@@ -111,19 +115,30 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
             filled=shape.way.filled,
             always=shape.always_masked,
         )
+    if shape.triangle and run.padding:
+        state.held["mask None"] = tape.value(build.tokens, build.method.item)
     if shape.alibi == "mask":
         state.held["mask None"] = tape.value(build.tokens * shape.head_count * build.sequence, x.item)
     if shape.rotary:
-        dim = round(shape.head_dim * shape.rotary) // (2 if shape.rotary_halved else 1)
-        state.held["rotary"] = [
-            Rotary.of_axes(tape, build.tokens, size, x.item)
-            if shape.axes
-            else Rotary(tape, build.sequence, size, 4 if shape.rotary_wide else x.item)
-            for size in shape.rotary_dims or (dim,) * shape.rotary_tables
-        ]
+        state.held["rotary"] = tables(build, shape, x.item)
     if shape.streams is not None:
         x, state.held["streams"] = widened(build, shape, shape.streams, x)
     state.x = x
+
+
+def tables(build: Build, shape: DecoderShape, item: int) -> list[Rotary]:
+    """Cosines and sines of every kind of layer; the last is that of layers that see all."""
+    tape = build.tape
+    dim = round(shape.head_dim * shape.rotary) // (2 if shape.rotary_halved else 1)
+    found = []
+    lengths = shape.rotary_dims or (dim,) * shape.rotary_tables
+    for place, size in enumerate(lengths):
+        wide = shape.rotary_wide or (shape.rotary_wide_full and place == len(lengths) - 1)
+        if shape.axes:
+            found.append(Rotary.of_axes(tape, build.tokens, size, item))
+        else:
+            found.append(Rotary(tape, build.sequence, size, 4 if wide else item))
+    return found
 
 
 def alibi(build: Build, shape: DecoderShape) -> Value:
@@ -140,6 +155,7 @@ def _last_norm(build: Build, state: State, shape: DecoderShape) -> None:
     build.scope = ""
     if shape.streams is not None:
         state.x, state.held["streams"] = merged(build, shape, shape.streams, state.hidden)
-    state.x = norm(build, shape, "norm", state.hidden, shape.hidden)
+    if shape.last_norm:
+        state.x = norm(build, shape, "norm", state.hidden, shape.hidden)
     build.tape.label = OTHER
     state.held.clear()

@@ -25,10 +25,12 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
 
     shared: inner width of what every token uses (0: nothing). shared_gate: whether that is weighed by a gate.
     scoring: `softmax`, `sigmoid` (the product in fp32, a correction bias that doesn't train), `sigmoid after` (the
-    product in the stream's type), `softmax wide` (all in fp32), `softmax in fp32` (so, with a weight kept in fp32),
-    `softmax after` (over the chosen ones only; `softmax after, low` in the stream's type), `sigmoid of the chosen`
-    (every expert computes every token). normalised: the chosen weights are divided by their sum. wide_sum: routed and
-    shared are added in fp32. bias: router and experts have biases. clamped: gate and up are clamped, and their product
+    product in the stream's type), `softmax wide` (all in fp32), `softmax in fp32`, `sigmoid in fp32` (so, with a weight kept in fp32 and no autocast),
+    `softmax after` (over the chosen ones only; `softmax after, low` in the stream's type; `softmax after, cast` chosen
+    in that type), `sigmoid last` (of the chosen ones; `sigmoid last, wide` with the product in fp32), `sigmoid of the
+    chosen` (every expert computes every token). normalised: the chosen weights are divided by their sum. wide_sum: routed and
+    shared are added in fp32. mean: their sum is halved. last_norm: and normed. passing: experts that only
+    pass a token on. bias: router and experts have biases. clamped: gate and up are clamped, and their product
     is written out (GPT-OSS). shared_fused: the shared expert's gate and up are one matrix. adapted: peft adapts the
     stacked weights.
     """
@@ -46,6 +48,9 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
     shared_fused: bool = False
     clamped: bool = False
     wide_sum: bool = False
+    mean: bool = False
+    passing: int = 0
+    last_norm: bool = False
     adapted: bool = False
 
 
@@ -69,6 +74,10 @@ def mixture(build: Build, x: Value, hidden: int, m: Mixture, activation: str) ->
         if m.wide_sum:
             y, beside = cast(tape, y, 4), cast(tape, beside, 4)
         y = cast(tape, add(tape, y, beside), x.item)
+    if m.mean:
+        y = scale(tape, y)
+    if m.last_norm:
+        y = build.rms("mlp.post_mlp_layernorm", y, hidden)
     tape.label = before
     return y
 
@@ -100,25 +109,27 @@ def _by_all(build: Build, x: Value, hidden: int, m: Mixture, activation: str) ->
 
 def route(build: Build, x: Value, hidden: int, m: Mixture) -> tuple[Value, Value]:
     """The weights of the chosen experts, and their numbers."""
-    tape, tokens = build.tape, build.tokens
-    item = 4 if m.scoring == "softmax in fp32" else 0
+    tape, tokens, stream = build.tape, build.tokens, x.item
+    item = 4 if m.scoring.endswith("in fp32") else 0
     gate: Value = build.weight("mlp.gate", hidden * m.experts, m.experts, "matrix", item=item)
     if _adapts(build, m):
         gate = _adapted_weight(build, "mlp.gate", gate, hidden, 1, 1)
-    if m.scoring in {"sigmoid", "softmax wide", "softmax in fp32"}:
+    if m.scoring in {"sigmoid", "softmax wide", "softmax in fp32", "sigmoid in fp32", "sigmoid last, wide"}:
         x, gate = cast(tape, x, 4), cast(tape, gate, 4)
     offset = build.weight("mlp.router.bias", m.experts) if m.bias else None
     logits = linear(tape, x, gate, offset, outputs=m.experts)
-    wide = logits if m.scoring == "softmax after, low" else cast(tape, logits, 4)
-    after = m.scoring.startswith("softmax after")
-    scores = wide if after else pointwise(tape, wide, keeps_output=True)
+    last = m.scoring.startswith(("softmax after", "sigmoid last"))
+    wide = logits if last and m.scoring != "softmax after" else cast(tape, logits, 4)
+    scores = wide if last else pointwise(tape, wide, keeps_output=True)
     del wide
     numbers = tape.value(tokens * m.chosen, 8)
     top = picked(tape, scores, tokens * m.chosen, numbers)
+    if last:
+        top = pointwise(tape, cast(tape, top, 4) if m.scoring == "softmax after, cast" else top, keeps_output=True)
     if m.normalised:
         top = _normalised(tape, top, tokens)
-    if after:
-        top = pointwise(tape, top, keeps_output=True)
+    if m.scoring in {"softmax after, cast", "sigmoid last"}:
+        return cast(tape, top, stream), numbers
     return (top if m.scoring.startswith("sigmoid") else cast(tape, top, logits.item)), numbers
 
 

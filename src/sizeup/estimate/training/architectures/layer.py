@@ -159,9 +159,7 @@ class Layer:
         gate = self.output_gate(x) if shape.output_gate == "sigmoid" else None
         groups = shape.head_count if shape.qkv == "grouped" else shape.kv_heads
         values = shape.value_dim or shape.head_dim
-        sizes = Heads(
-            build.batch, build.sequence, build.sequence, shape.head_count, groups, shape.head_dim, values
-        )
+        sizes = Heads(build.batch, build.sequence, build.sequence, shape.head_count, groups, shape.head_dim, values)
         with_sinks = shape.way.sinks or shape.way.sinks_scale
         sinks = self.sinks() if with_sinks else None
         y = attend(tape, q, k, v, sizes, self.way(), self.mask, self.alibi, sinks, self.names)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from sizeup.estimate.training.architectures.axk2 import gated_norm
 from sizeup.estimate.training.architectures.gemma3n import gemma3n_order
 from sizeup.estimate.training.architectures.gemma4 import gemma4_order
 from sizeup.estimate.training.architectures.scan_orders import single
-from sizeup.estimate.training.basic import add, dropout
+from sizeup.estimate.training.basic import add, dropout, multiply
 from sizeup.estimate.training.tape import Value
 
 if TYPE_CHECKING:
@@ -48,6 +49,49 @@ def _sandwich(layer: Layer, x: Value) -> Value:
     x = layer.feed_forward(x)
     x = layer.norm("post_feedforward_layernorm", x)
     return layer.residual(residual, x)
+
+
+def _weighed(layer: Layer, x: Value) -> Value:
+    """`pre`, but the stream is weighed by channel where a half is added to it (Doge)."""
+    for half, norm_name, weight in (
+        (layer.attention, "input_layernorm", "input_residual"),
+        (layer.feed_forward, "post_attention_layernorm", "post_attention_residual"),
+    ):
+        branch = half(layer.norm(norm_name, x))
+        residual = multiply(layer.build.tape, layer.build.weight(weight, layer.shape.hidden), x)
+        x = layer.residual(residual, branch)
+        del branch, residual
+    return x
+
+
+def _after(layer: Layer, x: Value) -> Value:
+    """A norm of the stream and each half's sum (GPT)."""
+    layer.build.frozen("attn.bias", layer.shape.triangle**2)
+    attended = layer.attention(x)
+    x = layer.norm("ln_1", add(layer.build.tape, x, attended))
+    fed = layer.feed_forward(x)
+    return layer.norm("ln_2", add(layer.build.tape, x, fed))
+
+
+def _gated(layer: Layer, x: Value) -> Value:
+    """`pre`, with a gate of low rank on its norms (A.X K2)."""
+    x = layer.residual(x, layer.attention(gated_norm(layer, "input_layernorm", x)))
+    name = "post_attention_layernorm"
+    normed = gated_norm(layer, name, x) if layer.sparse else layer.norm(name, x)
+    return layer.residual(x, layer.feed_forward(normed))
+
+
+def _double(layer: Layer, x: Value) -> Value:
+    """Attention and feed-forward twice; the experts see the first one's input and are added last (LongCat)."""
+    first, tape = layer.scope, layer.build.tape
+    x = layer.residual(x, layer.attention(layer.norm("input_layernorm", x)))
+    residual, x = x, layer.norm("post_attention_layernorm", x)
+    routed = layer.feed_forward(x)
+    x = add(tape, residual, layer.dense(x))
+    layer.build.scope = f"{first}second/"
+    x = layer.residual(x, layer.attention(layer.norm("input_layernorm", x)))
+    residual, x = x, layer.norm("post_attention_layernorm", x)
+    return add(tape, add(tape, residual, layer.dense(x)), routed)
 
 
 def _parallel(layer: Layer, x: Value) -> Value:
@@ -121,6 +165,7 @@ def _parallel2(layer: Layer, x: Value) -> Value:
 ORDERS: dict[str, Callable[[Layer, Value], Value]] = {
     "pre": _pre, "post": _post, "sandwich": _sandwich, "named": _named, "kept": _kept, "bloom": _bloom,
     "parallel": _parallel,
-    "parallel2": _parallel2, "parallel_sum": _parallel_sum, "gemma4": gemma4_order, "gemma3n": gemma3n_order, "falcon": _falcon,
+    "parallel2": _parallel2, "parallel_sum": _parallel_sum, "gemma4": gemma4_order, "gemma3n": gemma3n_order, "weighed": _weighed,
+    "after": _after, "gated": _gated, "double": _double, "falcon": _falcon,
     "falcon2": _falcon, "single": single,
 }  # fmt: skip

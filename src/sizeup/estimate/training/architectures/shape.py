@@ -29,7 +29,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     Attention. qkv: `split`, or one matrix: `sliced` (three slices), `selected`, `indexed` and `grouped` (of heads,
     Falcon), others (cut in three). qkv_clipped: clamped. product_bias: biases are added after the product. value_dim: of a value, where it isn't a key's. value_scale: values
     times a number. way: how
-    eager attention is written. eager_only: it always is. always_masked: a mask even where none is needed. windows:
+    eager attention is written. eager_only: it always is. always_masked: a mask even where none is needed. triangle: rows of
+    a kept one that every layer has, so that only padding needs a mask. windows:
     of each layer, None where it sees all. caches: keys and values are for later layers (`store`), or those of an
     earlier one (`reuse`). same_values: values are the keys before their norm.
     output_gate: what multiplies the attention's output: a `sigmoid` of each channel, a `softplus` of each or of each
@@ -59,7 +60,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     lies inputs first. vocabulary_ways: ranks that split embedding and head. gathers_logits: they gather the
     logits for the loss. mixer: what stands in a layer instead of attention. residual_wide: the stream is in fp32.
     logits_wide: the model itself makes its logits fp32. streams: several residual streams (Gemma 3n). sparse_gate: only
-    the largest gates of a token stay. gate_rank: of the gate on a layer's norms (A.X K2).
+    the largest gates of a token stay. gate_rank: of the gate on a layer's norms (A.X K2). last_norm: whether there is one before the head.
     """
 
     hidden: int
@@ -113,6 +114,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     query_scale: bool = False
     positions_apart: bool = False
     zero_added: bool = False
+    triangle: int = 0
+    last_norm: bool = True
     sines: int = 0
     embedding_norm: bool = False
     alibi: str = ""

@@ -15,9 +15,10 @@ FAMILIES = {
         "glm glm4 seed_oss smollm3:llama helium ernie4_5 exaone4 hunyuan_v1_dense:hunyuan vaultgemma cohere2 "
         "internlm3 ministral:mistral iquestcoder:llama ministral3:mistral qwen"
     ),
-    "plain": ("gpt2 stablelm starcoder2 gpt_neox phi nemotron opt arcee apertus"),
+    "plain": ("gpt2 gpt-sw3:gpt2 stablelm starcoder2 gpt_neox phi nemotron opt arcee apertus"),
     "recent": "granite_swa afmoe laguna gemma4_text gemma3n_text cwm jais2 nanochat bitnet gpt_neox_japanese hyperclovax",
-    "early": "gpt_bigcode gptj codegen gpt_neo biogpt persimmon bloom mpt falcon xglm",
+    "newer": "mimo_v2_flash cohere2_moe axk1 axk2 longcat_flash granitemoe_swa kolibri1 flint",
+    "early": "gpt_bigcode gptj codegen gpt_neo biogpt persimmon bloom mpt falcon xglm openai-gpt:openai_gpt ctrl",
     "scans": "mamba falcon_mamba mamba2",
     "mixtures": (
         "deepseek_v3 mixtral qwen3_moe qwen2_moe olmoe glm4_moe dots1 minimax_m2 granitemoe deepseek_v2 "

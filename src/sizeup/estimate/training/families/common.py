@@ -45,6 +45,14 @@ def bias(cfg: Config) -> bool:
     return cfg.bool("attention_bias", default=False)
 
 
+def share_of(cfg: Config, kind: str, default: float = 1.0) -> float:
+    """The share of a head that turns in layers of that kind."""
+    nested = cfg.optional_sub("rope_parameters")
+    own = nested.optional_sub(kind) if nested is not None else None
+    value = own.optional_float("partial_rotary_factor") if own is not None else None
+    return default if value is None else value
+
+
 def partial(cfg: Config) -> float:
     """Share of a head that turns."""
     nested = cfg.optional_sub("rope_parameters")

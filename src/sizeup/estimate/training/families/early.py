@@ -112,7 +112,7 @@ def xglm(cfg: Config) -> DecoderShape:
         cfg, qkv_bias=True, output_bias=True, mlp_bias=True, norm="layer", mlp="plain", rotary=0.0,
         activation=cfg.str("activation_function", default="gelu"), embedding_scale="module", query_scale=True,
         eager_only=True, residual_dropout=p, embedding_dropout=p,
-        way=Way(scaled=False, softmax_in_fp32=False, copied=True, floored=True),
+        way=Way(scaled=False, softmax_in_fp32=False, copied=True, floored=True, cast_late=True),
         attention_dropout=cfg.float("attention_dropout", default=0.1),
         inner_dropout=cfg.float("activation_dropout", default=0.0),
         sines=cfg.int("max_position_embeddings") + 2, tied=cfg.bool("tie_word_embeddings", default=True),
@@ -195,4 +195,43 @@ def falcon(cfg: Config) -> DecoderShape:
             softmax_in_fp32=linear, scaled=linear, copied=True, broadcast=several and not new and heads > 1
         ), residual_dropout=p, attention_dropout=0.0,
         tied=cfg.bool("tie_word_embeddings", default=True), names=BLOOM_NAMES,
+    )  # fmt: skip
+
+
+CTRL_NAMES = {
+    "self_attn.q_proj": "multi_head_attention.Wq", "self_attn.k_proj": "multi_head_attention.Wk",
+    "self_attn.v_proj": "multi_head_attention.Wv", "self_attn.o_proj": "multi_head_attention.dense",
+    "mlp.up_proj": "ffn.0", "mlp.down_proj": "ffn.2",
+}  # fmt: skip
+
+
+def openai_gpt(cfg: Config) -> DecoderShape:
+    """Learned positions, norms of each half's sum with the stream; scores times a kept triangle, plus its complement."""
+    p = cfg.float("resid_pdrop", default=0.1)
+    hidden, positions = cfg.int("n_embd", "hidden_size"), cfg.int("n_positions", "max_position_embeddings")
+    return base(
+        cfg, ffn=4 * hidden, qkv="split_views", qkv_bias=True, output_bias=True, mlp_bias=True, transposed=True,
+        norm="layer", order="after", mlp="plain", activation=_old_gelu(cfg), rotary=0.0, position_table=positions,
+        zero_added=True, half_dropout=p, eager_only=True, last_norm=False,
+        way=Way(triangle=True, softmax_in_fp32=False, cast_late=True), triangle=positions,
+        embedding_dropout=cfg.float("embd_pdrop", default=0.1), attention_dropout=cfg.float("attn_pdrop", default=0.1),
+        tied=cfg.bool("tie_word_embeddings", default=True), names=GPT2_NAMES,
+        buffers=(positions * 8,),
+    )  # fmt: skip
+
+
+def _old_gelu(cfg: Config) -> str:
+    """The first GPT's GELU is written out in Python."""
+    return {"gelu": "gelu_new", "swish": "silu"}.get(cfg.str("afn", default="gelu"), "relu")
+
+
+def ctrl(cfg: Config) -> DecoderShape:
+    """A frozen table of sines, embeddings scaled in place, layer norms, a plain ReLU, a bias on the head."""
+    p = cfg.float("resid_pdrop", default=0.1)
+    return base(
+        cfg, ffn=cfg.int("dff", default=8192), qkv_bias=True, output_bias=True, mlp_bias=True, norm="layer",
+        order="kept", mlp="plain", activation="relu", rotary=0.0, embedding_scale="in place", zero_added=True,
+        sines=cfg.int("n_positions", "max_position_embeddings"), half_dropout=p, attention_dropout=0.0,
+        embedding_dropout=cfg.float("embd_pdrop", default=0.1), head_bias=True, way=Way(softmax_in_fp32=False),
+        tied=cfg.bool("tie_word_embeddings", default=True), names=CTRL_NAMES,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.architectures.streams import Streams
 from sizeup.estimate.training.attention import Way
-from sizeup.estimate.training.families.common import base, bias, partial, windows
+from sizeup.estimate.training.families.common import base, bias, partial, share_of, windows
 from sizeup.estimate.training.families.dense import granite
 from sizeup.models.anatomy.dense import sliding_pattern
 from sizeup.models.anatomy.family import FULL, SLIDING, layer_kinds, sizes
@@ -150,27 +150,19 @@ def laguna(cfg: Config) -> DecoderShape:
     )  # fmt: skip
     counts = cfg.ints("num_attention_heads_per_layer", min=1) or (s.heads,) * s.layers
     found = windows(cfg, s.layers)
-    shares = {window: _share(cfg, FULL if window is None else SLIDING) for window in set(found)}
+    shares = {window: share_of(cfg, FULL if window is None else SLIDING) for window in set(found)}
     varied = tuple(
         dict[str, Any](head_count=count, rotary=shares[window]) for count, window in zip(counts, found, strict=True)
     )
     kinds = cfg.strs("mlp_layer_types")
     sparse = tuple(kind == "sparse" for kind in kinds) if kinds else (False,) + (True,) * (s.layers - 1)
     each = cfg.data.get("gating", True) in {True, "per-head"}
-    dims = tuple(round(s.head_dim * _share(cfg, kind)) for kind in (SLIDING, FULL))
+    dims = tuple(round(s.head_dim * share_of(cfg, kind)) for kind in (SLIDING, FULL))
     return base(
         cfg, qkv_bias=b, output_bias=b, qk_norm="head", output_gate="softplus of heads" if each else "softplus",
         names={"self_attn.gate_proj": "self_attn.g_proj"}, mixture=m, sparse=sparse, windows=found, varied=varied,
         rotary_joined=True, rotary_dims=dims,
     )  # fmt: skip
-
-
-def _share(cfg: Config, kind: str) -> float:
-    """The share of a head that turns in layers of that kind."""
-    nested = cfg.optional_sub("rope_parameters")
-    own = nested.optional_sub(kind) if nested is not None else None
-    value = own.optional_float("partial_rotary_factor") if own is not None else None
-    return 1.0 if value is None else value
 
 
 def cwm(cfg: Config) -> DecoderShape:
