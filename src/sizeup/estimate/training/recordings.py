@@ -106,7 +106,7 @@ def _recorded(
         open_sizes: Iterator[Any] = iter(sheet.open)
         batch, sequence, target, rank = (next(open_sizes) if value else 0 for value in values)
         try:
-            made = _run_dry(shape, setting, method, run, (batch, sequence, target, rank))
+            made = _run_dry(shape, setting, method, run, (batch, sequence, target, rank), sheet)
         except (TypeError, AttributeError):
             pass
         else:
@@ -114,14 +114,16 @@ def _recorded(
     return OpenRecording(_run_dry(shape, setting, method, run, values), None, values, shape)
 
 
-def _run_dry(shape: Shape, setting: TrainSetting, method: Method, run: Run, sizes: Values) -> Recording:
+def _run_dry(
+    shape: Shape, setting: TrainSetting, method: Method, run: Run, sizes: Values, sheet: Sheet | None = None
+) -> Recording:
     batch, sequence, target, rank = sizes
     local = split_shape(shape, setting) if isinstance(shape, DecoderShape) else shape
     tape = Tape(
         autocast=setting.autocast,
         accumulating=_accumulating(setting),
         eight_bit=setting.precision == "fp8",
-        sheet=next((size.sheet for size in sizes if isinstance(size, OpenSize)), None),
+        sheet=sheet,
     )
     build = Build(tape, msgspec.structs.replace(method, rank=rank), batch, sequence, target)
     if isinstance(local, DecoderShape) and setting.tensor_parallel > 1 and not local.gathers_logits:

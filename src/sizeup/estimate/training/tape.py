@@ -150,8 +150,8 @@ class Tape:
 
     autocast: bytes of the compute type that matrix products cast to; 0 without autocast.
     grad: whether a graph is made. accumulating: whether parameters still hold gradients of an earlier micro-batch.
-    eight_bit: whether matrix products
-    take copies of one byte. sheet: of the sizes that are left open. kept: where selective recomputation collects what it keeps; replayed: what it finds again.
+    eight_bit: whether matrix products take copies of one byte. sheet: of the sizes that are left open.
+    kept: where selective recomputation collects what it keeps; replayed: what it finds again.
     """
 
     def __init__(
