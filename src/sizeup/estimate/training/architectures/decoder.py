@@ -67,6 +67,7 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     tape = build.tape
     if shape.mixture is not None and shape.mixture.adapted:
         build.unadapted = STACKED_NAMES
+    build.unadapted |= frozenset(shape.unadapted)
     build.transposed = shape.transposed
     tape.label = EMBEDDING
     rows = shape.embedding_rows or shape.vocabulary

@@ -251,7 +251,7 @@ class Layer:
         """Queries or keys, with their norm."""
         build, shape = self.build, self.shape
         y = build.linear(shape.name(f"self_attn.{name}"), x, shape.hidden, width, bias=shape.qkv_bias)
-        if shape.query_scale and name == "q_proj":
+        if (shape.query_scale and name == "q_proj") or (shape.key_scale and name == "k_proj"):
             y = scale(build.tape, y)
         if shape.qk_norm == "whole":
             y = self.norm(f"{name}_norm", y, width)

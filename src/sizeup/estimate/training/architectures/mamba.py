@@ -66,8 +66,11 @@ def _mixed(build: Build, x: Value, hidden: int, m: Mamba, *, padding: bool) -> V
         mixed = without_padding(tape, mixed)
     parts = build.linear("x_proj", in_rows(build, mixed), m.inner, m.rank + 2 * m.state)
     dt, b, c = split(tape, parts, (tokens * m.rank, tokens * m.state, tokens * m.state))
-    dt, b, c = (_normed(build, m.norms, *part) for part in (("dt", dt, m.rank), ("b", b, m.state), ("c", c, m.state)))
+    dt, b, c = (
+        _normed(build, m.norms, *part) for part in (("dt", dt, m.rank, m.inner), ("b", b, m.state), ("c", c, m.state))
+    )
     weight = build.weight("dt_proj", m.rank * m.inner, m.inner, "matrix")
+    build.unused_adapter("dt_proj", m.rank, m.inner)
     dt = copy(tape, seen(tape, linear(tape, dt, weight), copied_back=build.batch > 1))
     bias = cast(tape, build.weight("dt_proj.bias", m.inner), 4)
     y = selective_scan(build, seen(tape, mixed), dt, a, b, c, cast(tape, build.weight("D", m.inner), 4), gate, bias)
@@ -80,8 +83,11 @@ def in_rows(build: Build, x: Value) -> Value:
     return copy(build.tape, x) if build.batch > 1 else x
 
 
-def _normed(build: Build, norms: str, name: str, x: Value, width: int) -> Value:
-    """The step, B or C with its norm."""
+def _normed(build: Build, norms: str, name: str, x: Value, width: int, full: int = 0) -> Value:
+    """The step, B or C with its norm. full: length of a weight that isn't used, where it has another."""
     if norms == "weighted":
         return build.rms(f"{name}_layernorm", x, width)
-    return rms_norm(build.tape, x, None, width) if norms == "plain" else x
+    if norms != "plain":
+        return x
+    build.frozen(f"{name}_layernorm", full or width)
+    return rms_norm(build.tape, x, None, width)

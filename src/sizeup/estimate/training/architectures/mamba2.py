@@ -26,7 +26,9 @@ class Mamba2(msgspec.Struct, frozen=True, kw_only=True):
     """heads of head_dim channels with a state of `state` elements each; B and C come in groups.
 
     kernel: taps of the convolution. chunk: tokens that are scanned at once. bias, conv_bias, out_bias: of the
-    projection, the convolution and the output. name: of the module. activation: after the convolution.
+    projection, the convolution and the output. name: of the module. activation: after the convolution. norm: what is
+    normed, the `gated` output, the output before it is `gated later`, or `nothing`. scaled: what is projected is
+    multiplied by a number first, and afterwards by a frozen one for each channel (Falcon-H1).
     """
 
     heads: int
@@ -40,6 +42,8 @@ class Mamba2(msgspec.Struct, frozen=True, kw_only=True):
     conv_bias: bool = True
     name: str = "mamba"
     activation: str = "silu"
+    norm: str = "gated"
+    scaled: bool = False
 
     @property
     def inner(self) -> int:
@@ -67,7 +71,7 @@ def _mixed(build: Build, x: Value, hidden: int, m: Mamba2, *, padding: bool) -> 
     tokens, item = build.tokens, x.item
     if padding:
         x = without_padding(tape, x)
-    projected = build.linear("in_proj", x, hidden, m.inner + m.convolved + m.heads, bias=m.bias)
+    projected = _projected(build, x, hidden, m)
     a = decays(build, m.heads)
     gate, mixed, dt = split(tape, projected, (tokens * m.inner, tokens * m.convolved, tokens * m.heads))
     mixed = causal_conv(build, mixed, m.convolved, m.kernel, bias=m.conv_bias, activation=m.activation)
@@ -77,8 +81,29 @@ def _mixed(build: Build, x: Value, hidden: int, m: Mamba2, *, padding: bool) -> 
     channels, b, c = split(tape, mixed, (tokens * m.inner, small, small))
     chunks = Chunks(build.batch, -(-build.sequence // m.chunk), m.chunk, m.heads, m.head_dim, m.state)
     y = chunk_scan(build, channels, dt, a, b, c, chunks)
-    y = gated_norm(build, y, gate, m.inner, m.inner // m.groups)
+    y = _weighed(build, y, gate, m)
     return build.linear("out_proj", cast(tape, y, item), m.inner, hidden, bias=m.out_bias)
+
+
+def _projected(build: Build, x: Value, hidden: int, m: Mamba2) -> Value:
+    """Gate, what is convolved, and the steps."""
+    width = m.inner + m.convolved + m.heads
+    if not m.scaled:
+        return build.linear("in_proj", x, hidden, width, bias=m.bias)
+    build.frozen("mup_vector", width)
+    x = scale(build.tape, x)
+    return scale(build.tape, build.linear("in_proj", x, hidden, width, bias=m.bias))
+
+
+def _weighed(build: Build, y: Value, gate: Value, m: Mamba2) -> Value:
+    """The scan's output by the SiLU of the gate, and its norm."""
+    tape, group = build.tape, m.inner // m.groups
+    if m.norm == "gated":
+        return gated_norm(build, y, gate, m.inner, group)
+    if m.norm == "gated later":
+        y = multiply(tape, build.weight("norm", m.inner), multiply(tape, y, inverse_rms(tape, y, group)))
+        gate = cast(tape, gate, 4)
+    return multiply(tape, y, pointwise(tape, gate))
 
 
 def without_padding(tape: Tape, x: Value) -> Value:

@@ -58,7 +58,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     embedding_rows: of the embedding, where it has more than the head. own_loss: logits are shifted, not labels, and the
     loss takes them in their own type (Qwen2-Audio). transposed: linear modules are `Conv1D`, whose weight
     lies inputs first. vocabulary_ways: ranks that split embedding and head. gathers_logits: they gather the
-    logits for the loss. mixer: what stands in a layer instead of attention. residual_wide: the stream is in fp32.
+    logits for the loss. mixer: what stands in a layer instead of attention. unadapted: modules that
+    peft refuses to adapt. residual_wide: the stream is in fp32.
     logits_wide: the model itself makes its logits fp32. streams: several residual streams (Gemma 3n). sparse_gate: only
     the largest gates of a token stay. gate_rank: of the gate on a layer's norms (A.X K2). last_norm: whether there is one before the head.
     """
@@ -112,6 +113,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     names: dict[str, str] = {}
     buffers: tuple[int, ...] = ()
     query_scale: bool = False
+    key_scale: bool = False
     positions_apart: bool = False
     zero_added: bool = False
     triangle: int = 0
@@ -137,6 +139,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     sequence_ways: int = 1
     scan: Scan | None = None
     mixer: Callable[[Any, Value], Value] | None = None
+    unadapted: tuple[str, ...] = ()
     residual_wide: bool = False
     logits_wide: bool = False
     streams: Streams | None = None

@@ -5,13 +5,24 @@ Source: transformers 5.23, `models/<model type>/modeling_*.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import msgspec
 
 from sizeup.estimate.training.architectures.decoder import DecoderShape
+from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.architectures.mamba import Mamba
 from sizeup.estimate.training.architectures.mamba2 import Mamba2
+from sizeup.estimate.training.families.common import base, bias
+from sizeup.estimate.training.families.dense import granite
+from sizeup.estimate.training.families.mixtures import granitemoeshared
+from sizeup.models.anatomy.family import FULL, LINEAR, layer_kinds, sizes
 from sizeup.models.anatomy.mamba import time_rank
 from sizeup.models.config import Config
+
+#: Modules that peft 0.21 refuses to adapt in some of these models (`tuners/tuners_utils.py`).
+REFUSED = ("out_proj",)
 
 
 def bare(cfg: Config, mixer: Mamba | Mamba2, *, tied: bool) -> DecoderShape:
@@ -20,6 +31,7 @@ def bare(cfg: Config, mixer: Mamba | Mamba2, *, tied: bool) -> DecoderShape:
         hidden=cfg.int("hidden_size"), layers=cfg.int("num_hidden_layers"), head_count=1, kv_heads=1, head_dim=1,
         ffn=1, vocabulary=cfg.int("vocab_size"), tied=cfg.bool("tie_word_embeddings", default=tied), order="single",
         rotary=0, mixer=mixer, residual_wide=cfg.bool("residual_in_fp32", default=True), logits_wide=True,
+        unadapted=REFUSED,
     )  # fmt: skip
 
 
@@ -55,3 +67,80 @@ def mamba2(cfg: Config) -> DecoderShape:
         activation=cfg.str("hidden_act", default="silu"),
     )  # fmt: skip
     return bare(cfg, mixer, tied=False)
+
+
+def of_hybrid(cfg: Config, inner: int = 0) -> Mamba2:
+    """The Mamba 2 of a hybrid, whose fields begin with `mamba_`."""
+    inner = inner or cfg.int("mamba_expand", default=2) * cfg.int("hidden_size")
+    heads, b = cfg.int("mamba_n_heads", default=128), cfg.bool("mamba_proj_bias", default=False)
+    return Mamba2(
+        heads=heads, head_dim=inner // heads, state=cfg.int("mamba_d_state", default=256),
+        groups=cfg.int("mamba_n_groups", default=1), kernel=cfg.int("mamba_d_conv", default=4),
+        chunk=cfg.int("mamba_chunk_size", default=256), bias=b, out_bias=b,
+        conv_bias=cfg.bool("mamba_conv_bias", default=True), activation=cfg.str("hidden_act", default="silu"),
+    )  # fmt: skip
+
+
+def varied(kinds: Sequence[str], mixer: Mamba | Mamba2) -> tuple[dict[str, Any], ...]:
+    """Of each layer, the mixer where it scans."""
+    return tuple({} if kind == FULL else {"mixer": mixer} for kind in kinds)
+
+
+def bamba(cfg: Config) -> DecoderShape:
+    """Mamba 2, with attention in the layers that are listed; half of a head turns."""
+    b = bias(cfg)
+    full = set(cfg.ints("attn_layer_indices", min=0) or ())
+    kinds = [FULL if number in full else LINEAR for number in range(cfg.int("num_hidden_layers"))]
+    return base(
+        cfg, qkv_bias=b, output_bias=b, mlp_bias=cfg.bool("mlp_bias", default=False), rotary=0.5,
+        varied=varied(kinds, of_hybrid(cfg)),
+    )  # fmt: skip
+
+
+def granitemoehybrid(cfg: Config) -> DecoderShape:
+    """Granite with Mamba 2 in most layers, experts (perhaps none) beside a feed-forward, perhaps without positions."""
+    plain = not cfg.int("num_local_experts", min=0, default=8)
+    shape = granite(cfg) if plain else granitemoeshared(cfg)
+    kinds = layer_kinds(cfg, shape.layers, LINEAR, "layer_types", "layers_block_type")
+    turns = cfg.optional_str("position_embedding_type") == "rope"
+    shape = msgspec.structs.replace(shape, varied=varied(kinds, of_hybrid(cfg)), rotary=1.0 if turns else 0.0)
+    if not plain:
+        return shape
+    return msgspec.structs.replace(
+        shape, mlp="fused", ffn=cfg.int("shared_intermediate_size", default=1024),
+        names={"mlp.gate_up_proj": "shared_mlp.input_linear", "mlp.down_proj": "shared_mlp.output_linear"},
+    )  # fmt: skip
+
+
+def jamba(cfg: Config) -> DecoderShape:
+    """Mamba with attention in one layer of eight, without positions, and experts in every other layer."""
+    s = sizes(cfg)
+    mixer = Mamba(
+        inner=cfg.int("mamba_expand", default=2) * s.hidden, state=cfg.int("mamba_d_state", default=16),
+        rank=time_rank(cfg, "mamba_dt_rank", s.hidden), kernel=cfg.int("mamba_d_conv", default=4),
+        bias=cfg.bool("mamba_proj_bias", default=False), conv_bias=cfg.bool("mamba_conv_bias", default=True),
+        norms="weighted", name="mamba", activation=cfg.str("hidden_act", default="silu"),
+    )  # fmt: skip
+    full, place = cfg.int("attn_layer_period", default=8), cfg.int("attn_layer_offset", min=0, default=4)
+    every, first = cfg.int("expert_layer_period", default=2), cfg.int("expert_layer_offset", min=0, default=1)
+    experts = cfg.int("num_experts", "num_local_experts", default=16)
+    m = Mixture(experts=experts, chosen=cfg.int("num_experts_per_tok", default=2), width=s.ffn, normalised=False)
+    return base(
+        cfg, rotary=0, mixture=m, sparse=tuple(experts > 1 and number % every == first for number in range(s.layers)),
+        varied=varied([FULL if number % full == place else LINEAR for number in range(s.layers)], mixer),
+    )  # fmt: skip
+
+
+def falcon_h1(cfg: Config) -> DecoderShape:
+    """Mamba 2 and attention side by side in every layer, numbers that multiply almost everything."""
+    b = bias(cfg)
+    normed = cfg.bool("mamba_rms_norm", default=False)
+    later = "gated later" if cfg.bool("mamba_norm_before_gate", default=True) else "gated"
+    mixer = msgspec.structs.replace(
+        of_hybrid(cfg, cfg.optional_int("mamba_d_ssm") or 0), norm=later if normed else "nothing", scaled=True,
+        out_bias=cfg.bool("projectors_bias", default=False),
+    )  # fmt: skip
+    return base(
+        cfg, qkv_bias=b, output_bias=b, mlp_bias=cfg.bool("mlp_bias", default=False), order="falcon_h1", mixer=mixer,
+        key_scale=True, embedding_scale="model", logit_scale=True, unadapted=REFUSED,
+    )  # fmt: skip
