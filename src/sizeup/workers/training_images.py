@@ -29,7 +29,7 @@ def pixels_of(config: Any, setting: dict[str, Any]) -> tuple[int, ...]:
 
 
 def known_inputs(torch: Any, config: Any, setting: dict[str, Any]) -> dict[str, Any]:
-    """The tensors whose values matter: token ids, kinds of tokens, grids and sizes."""
+    """The tensors whose values matter: token ids, kinds of tokens, grids and sizes, pixels that tell empty images."""
     vision, kind = config.vision_config, config.model_type
     side = setting.get("image_size") or _first(vision.image_size)
     across = side // _first(vision.patch_size)
@@ -41,7 +41,9 @@ def known_inputs(torch: Any, config: Any, setting: dict[str, Any]) -> dict[str, 
     if kind in SIZED:
         values["image_sizes"] = torch.tensor([[side, side]] * whole)
     if kind in NESTED:
-        values["pixel_attention_mask"] = torch.ones(setting["batch"], setting["images"], side, side, dtype=torch.long)
+        shape = pixels_of(config, setting)
+        values["pixel_attention_mask"] = torch.ones(shape[0], shape[1], side, side, dtype=torch.long)
+        values["pixel_values"] = torch.ones(()).expand(shape)
     if kind in TYPED:
         values[TYPED[kind]] = (ids == _image_token(config)).long()
     return values

@@ -15,7 +15,7 @@ import math
 from typing import Any
 
 #: Elements of the largest tensor whose values are followed.
-MOST = 1 << 20
+MOST = 1 << 24
 #: The attribute of a fake tensor that has its values.
 VALUE = "known_value"
 
@@ -51,8 +51,6 @@ class Known:
         if operation is torch.ops.aten.masked_select.default and self.of(args[1]) is not None:
             return self._selected(*args)
         scalar = operation is torch.ops.aten._local_scalar_dense.default
-        if scalar and args[0].dtype == torch.bool and self.of(args[0]) is None:
-            return True
         tensors = [item for item in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(item, torch.Tensor)]
         if any(self.of(item) is None for item in tensors) or not self._followed(operation, args, kwargs, tensors):
             if operation._schema.is_mutable and tensors:
@@ -75,24 +73,15 @@ class Known:
             return args
         places: list[Any] = []
         for index in args[1]:
-            if index is None or index.dtype != torch.bool:
+            if index is None or index.dtype != torch.bool or self.of(index) is None:
                 places.append(index)
                 continue
-            if self.of(index) is None:
-                self.tell(index, self._all_true(index.shape))
-            found = self._computed(torch.ops.aten.nonzero.default, (index,), {})
-            whole = torch.empty(found.shape, dtype=torch.long, device=index.device)
-            self._places += 8 * found.numel()
-            for column in range(found.shape[1]):
-                places.append(self.tell(whole.select(1, column), found.select(1, column)))
+            columns = self._computed(torch.ops.aten.nonzero_numpy.default, (index,), {})
+            count = columns[0].numel()
+            self._places += 8 * count * len(columns)
+            whole = torch.empty((count, len(columns)), dtype=torch.long, device=index.device)
+            places += [self.tell(whole.select(1, place), column) for place, column in enumerate(columns)]
         return (args[0], places, *args[2:])
-
-    def _all_true(self, shape: Any) -> Any:
-        """A mask that is made of pixels: no image is empty."""
-        from torch._subclasses.fake_tensor import unset_fake_temporarily
-
-        with unset_fake_temporarily(), self.torch.utils._python_dispatch._disable_current_modes():
-            return self.torch.ones(shape, dtype=self.torch.bool)
 
     def places_bytes(self) -> int:
         """Bytes of the lists of places that the last operation made."""

@@ -5,11 +5,14 @@ Packed weights (bitsandbytes) have no fake kernels: stand-ins hold tensors of th
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sizeup.workers.training_task import auto_class, with_pooling
 
 SCALE_BLOCK, WEIGHT_BLOCK = 256, 64
+#: Modules of a tower, without what leads from it into the text.
+TOWER = r".*\b(vision_tower|vision_model|visual\.(?!merger|deepstack_merger)).*"
 
 
 def dtype_of(torch: Any, setting: dict[str, Any]) -> Any:
@@ -38,6 +41,8 @@ def built(torch: Any, config: Any, setting: dict[str, Any], device: str, head: s
         model = auto.from_config(config, dtype=dtype_of(torch, setting), **chosen)
     model.tie_weights()
     adapters = setting["method"] in {"lora", "qlora", "dora"}
+    if not setting.get("train_vision", True):
+        freeze_tower(model)
     if setting["method"] == "qlora":
         pack(torch, model, double=setting["double_quantization"])
     if setting["checkpointing"] != "none":
@@ -53,6 +58,13 @@ def built(torch: Any, config: Any, setting: dict[str, Any], device: str, head: s
     return model
 
 
+def freeze_tower(model: Any) -> None:
+    """No gradients for the tower; what leads from it into the text keeps them."""
+    for name, parameter in model.named_parameters():
+        if re.fullmatch(TOWER, name):
+            parameter.requires_grad_(False)
+
+
 def adapted(model: Any, setting: dict[str, Any]) -> Any:
     """The model with peft's adapters."""
     from peft import LoraConfig, get_peft_model
@@ -63,6 +75,7 @@ def adapted(model: Any, setting: dict[str, Any]) -> Any:
         r=rank,
         lora_alpha=2 * rank,
         target_modules=list(setting["lora_targets"]) or "all-linear",
+        exclude_modules=None if setting.get("train_vision", True) else TOWER,
         lora_dropout=setting["lora_dropout"],
         use_dora=setting["method"] == "dora",
         task_type="CAUSAL_LM" if words else None,

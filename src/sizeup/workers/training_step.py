@@ -60,7 +60,8 @@ def with_images(torch: Any, config: Any, setting: dict[str, Any], inputs: dict[s
     known = Known(torch)
     for name, value in values.items():
         inputs[name] = known.tell(torch.zeros(value.shape, dtype=value.dtype, device=device), value)
-    inputs["pixel_values"] = torch.zeros(pixels_of(config, setting), device=device)
+    if "pixel_values" not in values:
+        inputs["pixel_values"] = torch.zeros(pixels_of(config, setting), device=device)
     return known
 
 

@@ -39,7 +39,7 @@ def auto_class(transformers: Any, config: Any, head: str) -> Any:
         found = getattr(transformers, name)
         if type(config) in found._model_mapping:  # noqa: SLF001 - the mapping has no public name
             return found
-    pairs = getattr(config, "projection_dim", None) is not None and hasattr(config, "vision_config")
+    pairs = _in_pairs(config)
     if pairs or type(config) in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         return transformers.AutoModel if pairs else transformers.AutoModelForImageClassification
     if any(getattr(config, name, None) is not None for name in _TOWERS):
