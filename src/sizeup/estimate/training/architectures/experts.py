@@ -29,7 +29,7 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
     `softmax after` (over the chosen ones only; `softmax after, low` in the stream's type; `softmax after, cast` chosen
     in that type), `sigmoid last` (of the chosen ones; `sigmoid last, wide` with the product in fp32), `sigmoid of the
     chosen` (every expert computes every token). normalised: the chosen weights are divided by their sum. wide_sum: routed and
-    shared are added in fp32. mean: their sum is halved. last_norm: and normed. passing: experts that only
+    shared are added in fp32. latent: width of the space that the routed ones work in. mean: their sum is halved. last_norm: and normed. passing: experts that only
     pass a token on. bias: router and experts have biases. clamped: gate and up are clamped, and their product
     is written out (GPT-OSS). shared_fused: the shared expert's gate and up are one matrix. adapted: peft adapts the
     stacked weights.
@@ -51,6 +51,7 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
     mean: bool = False
     passing: int = 0
     last_norm: bool = False
+    latent: int = 0
     adapted: bool = False
 
 
@@ -64,7 +65,7 @@ def mixture(build: Build, x: Value, hidden: int, m: Mixture, activation: str) ->
         return y
     beside = _shared(build, x, hidden, m, activation) if m.shared and m.shared_first else None
     weights, order = route(build, x, hidden, m)
-    y = routed(build, x, weights, order, hidden, m, activation)
+    y = _narrowed(build, x, weights, order, hidden, m, activation)
     del weights, order
     if m.shared:
         if beside is None:
@@ -80,6 +81,17 @@ def mixture(build: Build, x: Value, hidden: int, m: Mixture, activation: str) ->
         y = build.rms("mlp.post_mlp_layernorm", y, hidden)
     tape.label = before
     return y
+
+
+def _narrowed(
+    build: Build, x: Value, weights: Value, numbers: Value, hidden: int, m: Mixture, activation: str
+) -> Value:
+    """The routed experts, between projections into a narrower space where there are any (Nemotron-H)."""
+    if not m.latent:
+        return routed(build, x, weights, numbers, hidden, m, activation)
+    x = build.linear("mlp.fc1_latent_proj", x, hidden, m.latent)
+    y = routed(build, x, weights, numbers, m.latent, m, activation)
+    return build.linear("mlp.fc2_latent_proj", y, m.latent, hidden)
 
 
 def _by_all(build: Build, x: Value, hidden: int, m: Mixture, activation: str) -> Value:
@@ -255,6 +267,9 @@ def _shared(build: Build, x: Value, hidden: int, m: Mixture, activation: str) ->
         gate, up = split(tape, both, (both.n // 2, both.n // 2))
         y = multiply(tape, activate(tape, gate, activation), up)
         return build.linear("shared_mlp.output_linear", y, m.shared, hidden)
+    if not m.gated:
+        y = activate(tape, build.linear("mlp.shared_experts.up_proj", x, hidden, m.shared), activation)
+        return build.linear("mlp.shared_experts.down_proj", y, m.shared, hidden)
     gate = build.linear("mlp.shared_experts.gate_proj", x, hidden, m.shared)
     up = build.linear("mlp.shared_experts.up_proj", x, hidden, m.shared)
     y = build.linear(

@@ -91,8 +91,9 @@ def _projected(build: Build, x: Value, hidden: int, m: Mamba2) -> Value:
     if not m.scaled:
         return build.linear("in_proj", x, hidden, width, bias=m.bias)
     build.frozen("mup_vector", width)
+    numbers = Value(width, build.method.item, None)
     x = scale(build.tape, x)
-    return scale(build.tape, build.linear("in_proj", x, hidden, width, bias=m.bias))
+    return multiply(build.tape, build.linear("in_proj", x, hidden, width, bias=m.bias), numbers)
 
 
 def _weighed(build: Build, y: Value, gate: Value, m: Mamba2) -> Value:

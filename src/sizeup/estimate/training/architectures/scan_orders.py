@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from sizeup.estimate.training.basic import add, cast
 from sizeup.estimate.training.tape import Value
 
 if TYPE_CHECKING:
     from sizeup.estimate.training.architectures.layer import Layer
+
+
+class FeedForward(msgspec.Struct, frozen=True):
+    """A feed-forward, or experts, as the only half of a layer."""
+
+    def __call__(self, layer: Layer, x: Value) -> Value:
+        """Its output."""
+        return layer.fed(x)
 
 
 def single(layer: Layer, x: Value) -> Value:

@@ -19,7 +19,7 @@ FAMILIES = {
     "recent": "granite_swa afmoe laguna gemma4_text gemma3n_text cwm jais2 nanochat bitnet gpt_neox_japanese hyperclovax",
     "newer": "mimo_v2_flash cohere2_moe axk1 axk2 longcat_flash granitemoe_swa kolibri1 flint",
     "early": "gpt_bigcode gptj codegen gpt_neo biogpt persimmon bloom mpt falcon xglm openai-gpt:openai_gpt ctrl",
-    "scans": "mamba falcon_mamba mamba2 bamba granitemoehybrid jamba falcon_h1",
+    "scans": "mamba falcon_mamba mamba2 bamba granitemoehybrid jamba falcon_h1 nemotron_h",
     "mixtures": (
         "deepseek_v3 mixtral qwen3_moe qwen2_moe olmoe glm4_moe dots1 minimax_m2 granitemoe deepseek_v2 "
         "kimi_k2:deepseek_v3 granitemoeshared gpt_oss flex_olmo ernie4_5_moe hunyuan_v1_moe exaone_moe glm4_moe_lite "

@@ -14,6 +14,7 @@ from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.architectures.mamba import Mamba
 from sizeup.estimate.training.architectures.mamba2 import Mamba2
+from sizeup.estimate.training.architectures.scan_orders import FeedForward
 from sizeup.estimate.training.families.common import base, bias
 from sizeup.estimate.training.families.dense import granite
 from sizeup.estimate.training.families.mixtures import granitemoeshared
@@ -143,4 +144,39 @@ def falcon_h1(cfg: Config) -> DecoderShape:
     return base(
         cfg, qkv_bias=b, output_bias=b, mlp_bias=cfg.bool("mlp_bias", default=False), order="falcon_h1", mixer=mixer,
         key_scale=True, embedding_scale="model", logit_scale=True, unadapted=REFUSED,
+    )  # fmt: skip
+
+
+#: Letters of a pattern of layers, and names that older configurations use.
+NEMOTRON = {"M": LINEAR, "E": "moe", "*": FULL, "-": "mlp", "mamba": LINEAR, "attention": FULL}
+
+
+def nemotron_h(cfg: Config) -> DecoderShape:
+    """Layers of one half each: Mamba 2, attention without positions, a plain feed-forward, or plain experts."""
+    listed = cfg.strs("layers_block_type", "layer_types") or cfg.optional_str("hybrid_override_pattern") or "ME*-"
+    kinds = [NEMOTRON.get(kind, kind) for kind in listed]
+    b = cfg.bool("use_bias", default=False)
+    mixer = Mamba2(
+        heads=cfg.int("mamba_num_heads", default=128), head_dim=cfg.int("mamba_head_dim", default=64),
+        state=cfg.int("ssm_state_size", default=128), groups=cfg.int("n_groups", "mamba_n_groups", default=8),
+        kernel=cfg.int("conv_kernel", "mamba_d_conv", default=4), bias=b, out_bias=b,
+        chunk=cfg.int("chunk_size", "mamba_chunk_size", default=128), name="mixer",
+        conv_bias=cfg.bool("use_conv_bias", "mamba_conv_bias", default=True),
+        activation=cfg.str("mamba_hidden_act", default="silu"),
+    )  # fmt: skip
+    m = Mixture(
+        experts=cfg.int("n_routed_experts", "num_local_experts", default=8), gated=False,
+        chosen=cfg.int("num_experts_per_tok", default=2), width=cfg.int("moe_intermediate_size", default=7688),
+        shared=cfg.int("moe_shared_expert_intermediate_size", min=0, default=7688), scoring="sigmoid",
+        latent=cfg.optional_int("moe_latent_size") or 0, normalised=cfg.bool("norm_topk_prob", default=True),
+    )  # fmt: skip
+    halves: dict[str, dict[str, Any]] = {
+        LINEAR: {"mixer": mixer}, "moe": {"mixer": FeedForward()}, "mlp": {"mixer": FeedForward()}, FULL: {},
+    }  # fmt: skip
+    whole = Config(cfg.data | {"num_hidden_layers": len(kinds)}, cfg.origin, cfg.path)
+    return base(
+        whole, head_dim=cfg.int("head_dim", default=128), order="single", norm="rms_wide", rotary=0, mlp="plain",
+        mlp_bias=cfg.bool("mlp_bias", default=False), activation=cfg.str("mlp_hidden_act", default="relu2"),
+        mixture=m, sparse=tuple(kind == "moe" for kind in kinds), varied=tuple(halves[kind] for kind in kinds),
+        logits_wide=True, unadapted=REFUSED,
     )  # fmt: skip
