@@ -90,7 +90,7 @@ def measured(torch: Any, given: dict[str, Any], setting: dict[str, Any], kind: s
     config = with_labels(configuration(given), given, setting)
     without_cache(config)
     model = built(torch, config, setting, kind, head)
-    optimizer = optimizer_of(torch, model, setting["optimizer"])
+    optimizer = optimizer_of(torch, model, setting)
     inputs = inputs_of(torch, config, setting, head, dtype_of(torch, setting), kind, real=True)
     seconds = 0.0
     for _ in range(STEPS):

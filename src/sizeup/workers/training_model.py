@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from sizeup.workers.training_checkpointing import recompute
 from sizeup.workers.training_task import auto_class, with_pooling
 
 SCALE_BLOCK, WEIGHT_BLOCK = 256, 64
@@ -45,9 +46,10 @@ def built(torch: Any, config: Any, setting: dict[str, Any], device: str, head: s
         freeze_tower(model)
     if setting["method"] == "qlora":
         pack(torch, model, double=setting["double_quantization"])
+    if setting["precision"] == "fp8":
+        _in_eight_bits(torch, model, device)
     if setting["checkpointing"] != "none":
-        options = {"use_reentrant": False, "preserve_rng_state": False}
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+        recompute(torch, model, setting)
         if adapters:
             model.enable_input_require_grads()
     if adapters:
@@ -63,6 +65,16 @@ def freeze_tower(model: Any) -> None:
     for name, parameter in model.named_parameters():
         if re.fullmatch(TOWER, name):
             parameter.requires_grad_(False)
+
+
+def _in_eight_bits(torch: Any, model: Any, device: str) -> None:
+    """Linear modules but the head compute in one byte (torchao's `Float8Linear`, tensorwise)."""
+    from torchao.float8 import convert_to_float8_training
+
+    if device == "cuda" and not torch.backends.cuda.is_built():
+        torch.cuda.get_device_capability = lambda *_arguments: (9, 0)
+    head = model.get_output_embeddings()
+    convert_to_float8_training(model, module_filter_fn=lambda module, _name: module is not head)
 
 
 def adapted(model: Any, setting: dict[str, Any]) -> Any:

@@ -11,11 +11,20 @@ from typing import Any
 
 GALORE = {"rank": 128, "update_proj_gap": 200, "scale": 0.25, "proj_type": "std"}
 LR = 1e-4
+#: Optimizers that ask which module a weight belongs to.
+BY_MODULE = frozenset({"muon", "galore", "adam8bit", "paged_adam8bit", "lion8bit"})
 
 
-def optimizer_of(torch: Any, model: Any, name: str) -> Any:
-    """The optimizer of that name over everything that trains. Raises ValueError for one that isn't simulated."""
-    groups = groups_of(model)
+def optimizer_of(torch: Any, model: Any, setting: dict[str, Any]) -> Any:
+    """The setting's optimizer over everything that trains. Raises ValueError for one that isn't simulated."""
+    if setting["precision"] == "bf16-fp32-master":
+        if setting["optimizer"] in BY_MODULE:
+            raise ValueError(f"optimizer {setting['optimizer']} isn't simulated with master copies")
+        return Masters(torch, model, setting["optimizer"])
+    return _named(torch, model, setting["optimizer"], groups_of(model))
+
+
+def _named(torch: Any, model: Any, name: str, groups: list[dict[str, Any]]) -> Any:
     ways = {"adamw_fused": {"fused": True}, "adamw_foreach": {"foreach": True}, "adamw_loop": {"foreach": False}}
     if name in ways:
         return torch.optim.AdamW(groups, lr=LR, **ways[name])
@@ -42,6 +51,32 @@ def groups_of(model: Any) -> list[dict[str, Any]]:
         if parameter.requires_grad:
             groups.setdefault(hasattr(parameter, "to_local"), []).append(parameter)
     return [{"params": group} for group in groups.values()]
+
+
+class Masters:
+    """Steps an fp32 copy of each weight by its gradient in fp32, and rounds it back (Apex O2, Megatron without
+    distributed optimizer); gradients stay until they are dropped."""
+
+    def __init__(self, torch: Any, model: Any, name: str) -> None:
+        self.torch = torch
+        self.weights = [parameter for group in groups_of(model) for parameter in group["params"]]
+        self.copies = [torch.nn.Parameter(weight.detach().float()) for weight in self.weights]
+        self.optimizer = _named(torch, model, name, [{"params": self.copies}])
+
+    def step(self) -> None:
+        """Cast gradients, step, round."""
+        for weight, copy in zip(self.weights, self.copies, strict=True):
+            copy.grad = weight.grad.float()
+        self.optimizer.step()
+        with self.torch.no_grad():
+            for weight, copy in zip(self.weights, self.copies, strict=True):
+                copy.grad = None
+                weight.copy_(copy)
+
+    def zero_grad(self, *, set_to_none: bool = True) -> None:
+        """Drop all gradients."""
+        for weight in self.weights:
+            weight.grad = None if set_to_none else self.torch.zeros_like(weight)
 
 
 class Several:

@@ -5,8 +5,8 @@
     answer   {"event": "result", "peak_bytes", "phases" {name: bytes}, "categories" {name: bytes at the peak},
               "operation", "kernels", "reserved_bytes", "parameters", "versions", "seconds"}
 
-No GPU, no weights. Covered: full, LoRA, QLoRA, DoRA; fp32, 16-bit, autocast; torch's AdamW and SGD, Adafactor, 8-bit
-states; checkpointing of every layer; SDPA and eager; DDP, FSDP2, tensor parallel. Anything else is refused by name.
+No GPU, no weights. Covered: full, LoRA, QLoRA, DoRA; every precision and optimizer; checkpointing of every and of
+every n-th layer, by operation, with inputs on the host; SDPA and eager; DDP, FSDP2, tensor parallel. Anything else is refused by name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from sizeup.workers.protocol import Refused, Say, answer
 
 REFUSED: dict[str, set[object]] = {
     "objective": {"causal", "sft"},
-    "checkpointing": {"none", "full"},
     "loss": {"standard"},
     "attention": {"sdpa", "eager"},
     "sharding": {"none", "ddp", "fsdp"},
@@ -36,7 +35,6 @@ REFUSED: dict[str, set[object]] = {
     "context_parallel": {1},
     "offload_optimizer": {False},
     "offload_weights": {False},
-    "offload_activations": {False},
 }
 
 
@@ -90,7 +88,7 @@ def simulated(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
         parameters = sum(parameter.numel() for parameter in model.parameters())
         if world is not None:
             model = world.spread(torch, model)
-        optimizer = optimizer_of(torch, model, setting["optimizer"])
+        optimizer = optimizer_of(torch, model, setting)
         inputs = inputs_of(torch, config, setting, head, dtype_of(torch, setting), kind, real=real)
         known = training_step.with_images(torch, config, setting, inputs, kind) if setting.get("images") else None
         training_step.collected()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from sizeup.estimate.training.basic import add, cast
+from sizeup.estimate.training.eight_bit import eight_bit
 from sizeup.estimate.training.linear import Adapter, adapted, four_bit, linear
 from sizeup.estimate.training.norms import fp32_layer_norm, layer_norm, rms_norm
 from sizeup.estimate.training.tape import Node, Parameter, Tape, Value, rounded
@@ -117,12 +118,20 @@ class Build:
         else:
             kind = "transposed" if self.transposed else "matrix"
             matrix = self.weight(name, inputs * outputs, outputs, kind)
-            result = linear(self.tape, x, matrix, self._bias(name, outputs, bias))
+            product = eight_bit if self.tape.eight_bit else linear
+            result = product(self.tape, x, matrix, self._bias(name, outputs, bias))
         key = self.scope + name
         if key not in self.modules:
             self.modules[key] = self._adapter(name, inputs, outputs, biased=bias)
         adapter = self.modules[key]
         return result if adapter is None else adapted(self.tape, x, result, adapter)
+
+    def unused_linear(self, name: str, inputs: int, outputs: int) -> None:
+        """A linear module whose output nothing takes: it gets no gradient."""
+        before, self.idle = self.idle, True
+        self.weight(name, inputs * outputs, outputs, "matrix")
+        self.weight(f"{name}.bias", outputs)
+        self.idle = before
 
     def _bias(self, name: str, outputs: int, wanted: bool) -> Parameter | None:
         return self.weight(f"{name}.bias", outputs) if wanted else None

@@ -23,8 +23,6 @@ def linear(tape: Tape, x: Value, weight: Value, bias: Parameter | None = None, *
         matrix = weight_copy(tape, weight) if isinstance(weight, Parameter) else cast(tape, weight, tape.autocast)
         offset = None if bias is None else weight_copy(tape, bias)
     item = max(x.item, matrix.item)
-    if tape.eight_bit:
-        x, matrix = cast(tape, x, 1), _eight_bit_copy(tape, matrix)
     tape.saved()
     if not tape.grad:
         return tape.product(rows * outputs, item, (), _ungraphed)
@@ -62,14 +60,6 @@ def _view(tape: Tape, n: int, item: int) -> Value:
     value = tape.value(n, item)
     value.view = True
     return value
-
-
-def _eight_bit_copy(tape: Tape, matrix: Value) -> Value:
-    """A weight of one byte for the product, made anew in each forward pass (dynamic scaling)."""
-    before, tape.label = tape.label, WEIGHT_COPIES
-    copy = cast(tape, matrix, 1)
-    tape.label = before
-    return copy
 
 
 def weight_copy(tape: Tape, weight: Parameter) -> Value:
