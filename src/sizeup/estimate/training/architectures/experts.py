@@ -31,7 +31,7 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
     chosen` (every expert computes every token). normalised: the chosen weights are divided by their sum. wide_sum: routed and
     shared are added in fp32. latent: width of the space that the routed ones work in. mean: their sum is halved. last_norm: and normed. passing: experts that only
     pass a token on. bias: router and experts have biases. clamped: gate and up are clamped, and their product
-    is written out (GPT-OSS). shared_fused: the shared expert's gate and up are one matrix. adapted: peft adapts the
+    is written out (GPT-OSS), as `halves` of a matrix that the shared expert has as well (MiniMax-M3). shared_fused: the shared expert's gate and up are one matrix. adapted: peft adapts the
     stacked weights.
     """
 
@@ -47,6 +47,7 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
     shared_first: bool = False
     shared_fused: bool = False
     clamped: bool = False
+    halves: bool = False
     wide_sum: bool = False
     mean: bool = False
     passing: int = 0
@@ -181,7 +182,7 @@ def routed(build: Build, x: Value, weights: Value, numbers: Value, hidden: int, 
         y, biases = _offset(build, y, "mlp.experts.gate_up_proj_bias", n, sorted_numbers)
     del picked
     if m.clamped:
-        y = _clamped_gate(tape, y)
+        y = clamped_gate(tape, y, halves=m.halves)
     elif m.gated:
         gate, up = split(tape, y, (y.n // 2, y.n // 2))
         y = multiply(tape, activate(tape, gate, activation), up)
@@ -209,11 +210,11 @@ def _offset(build: Build, y: Value, name: str, n: int, numbers: Value) -> tuple[
     return output, picked
 
 
-def _clamped_gate(tape: Tape, y: Value) -> Value:
-    """(up + 1) · gate · sigmoid(α · gate) of clamped halves that lie in turns."""
+def clamped_gate(tape: Tape, y: Value, *, halves: bool) -> Value:
+    """(up + 1) · gate · sigmoid(α · gate) of clamped halves; without `halves` they lie in turns."""
     n = y.n // 2
-    gate = pointwise(tape, cut(tape, y, n))
-    up = pointwise(tape, cut(tape, y, n))
+    first, second = split(tape, y, (n, n)) if halves else (cut(tape, y, n), cut(tape, y, n))
+    gate, up = pointwise(tape, first), pointwise(tape, second)
     glu = multiply(tape, gate, pointwise(tape, scale(tape, gate), keeps_output=True))
     return multiply(tape, shift(tape, up), glu)
 
@@ -270,6 +271,9 @@ def _shared(build: Build, x: Value, hidden: int, m: Mixture, activation: str) ->
     if not m.gated:
         y = activate(tape, build.linear("mlp.shared_experts.up_proj", x, hidden, m.shared), activation)
         return build.linear("mlp.shared_experts.down_proj", y, m.shared, hidden)
+    if m.clamped:
+        both = build.linear("mlp.shared_experts.gate_up_proj", x, hidden, 2 * m.shared)
+        return build.linear("mlp.shared_experts.down_proj", clamped_gate(tape, both, halves=True), m.shared, hidden)
     gate = build.linear("mlp.shared_experts.gate_proj", x, hidden, m.shared)
     up = build.linear("mlp.shared_experts.up_proj", x, hidden, m.shared)
     y = build.linear(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sizeup.estimate.training.activations import activate, xielu
+from sizeup.estimate.training.architectures.experts import clamped_gate
 from sizeup.estimate.training.architectures.gemma3n import largest_only
 from sizeup.estimate.training.architectures.layer_norms import norm
 from sizeup.estimate.training.architectures.shape import DecoderShape
@@ -19,8 +20,10 @@ def feed_forward(build: Build, shape: DecoderShape, x: Value) -> Value:
         y = build.linear(up, x, h, inner, bias=bias, apart=shape.product_bias)
         y = dropout(tape, activated(build, shape, y), shape.inner_dropout)
         return build.linear(down, y, inner, h, bias=bias, apart=shape.product_bias)
-    if shape.mlp == "fused":
+    if shape.mlp in {"fused", "clamped"}:
         both = build.linear(shape.name("mlp.gate_up_proj"), x, h, 2 * inner, bias=bias)
+        if shape.mlp == "clamped":
+            return build.linear(down, clamped_gate(tape, both, halves=True), inner, h, bias=bias)
         gate, straight = split(tape, both, (both.n // 2, both.n // 2))
         product = multiply(tape, straight, activate(tape, gate, shape.activation))
         return build.linear(down, product, inner, h, bias=bias)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from sizeup.estimate.training.architectures.blocks import block_mask
+from sizeup.estimate.training.architectures.dynamic_mask import dynamic_mask
 from sizeup.estimate.training.architectures.experts import mixture
 from sizeup.estimate.training.architectures.feed_forward import feed_forward
 from sizeup.estimate.training.architectures.gemma4 import layer_slice, projections
@@ -162,7 +164,12 @@ class Layer:
         sizes = Heads(build.batch, build.sequence, build.sequence, shape.head_count, groups, shape.head_dim, values)
         with_sinks = shape.way.sinks or shape.way.sinks_scale
         sinks = self.sinks() if with_sinks else None
-        y = attend(tape, q, k, v, sizes, self.way(), self.mask, self.alibi, sinks, self.names)
+        mask = self.mask
+        if shape.blocks is not None:
+            mask = block_mask(self, x, q.item, shape.blocks)
+        elif shape.dynamic_window:
+            mask = dynamic_mask(self, v, shape.dynamic_window)
+        y = attend(tape, q, k, v, sizes, self.way(), mask, self.alibi, sinks, self.names)
         if shape.output_gate:
             y = multiply(tape, y, self.activated_gate(self.output_gate(x) if gate is None else gate, y.item))
         if shape.sub_norms:

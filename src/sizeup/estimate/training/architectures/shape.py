@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from sizeup.estimate.training.architectures.blocks import Blocks
 from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.architectures.indexer import Index
 from sizeup.estimate.training.architectures.latent import Latent
@@ -46,7 +47,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     head. still: layers whose heads aren't turned. position_table: rows of a learned table. positions_apart: looked
     up for each sequence anew. sines: rows of a frozen one. zero_added: and a zero beside (token types that aren't given).
 
-    Feed-forward. mlp: `gated`, `fused` (gate and up in one matrix), `plain`. inner_dropout: of its inner width.
+    Feed-forward. mlp: `gated`, `fused` (gate and up in one matrix; `clamped` as well), `plain`. inner_dropout: of its inner width.
 
     Around them. embedding_scale: who multiplies the embeddings, their `module`, the `model`, or it `in place`. residual_dropout: of
     what is added to the stream, by the layer; half_dropout: by the half's own module. others: elements of a layer's
@@ -62,6 +63,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     peft refuses to adapt. residual_wide: the stream is in fp32.
     logits_wide: the model itself makes its logits fp32. streams: several residual streams (Gemma 3n). sparse_gate: only
     the largest gates of a token stay. gate_rank: of the gate on a layer's norms (A.X K2). last_norm: whether there is one before the head.
+    blocks: an index of blocks of keys (MiniMax-M3). dynamic_window: a mask that trains lets so many keys through (Doge).
     """
 
     hidden: int
@@ -128,6 +130,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     still: tuple[bool, ...] = ()
     latent: Latent | None = None
     index: Index | None = None
+    blocks: Blocks | None = None
+    dynamic_window: int = 0
     others: int = 0
     varied: tuple[dict[str, Any], ...] = ()
     rotary_dims: tuple[int, ...] = ()

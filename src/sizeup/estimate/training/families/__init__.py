@@ -17,7 +17,8 @@ FAMILIES = {
     ),
     "plain": ("gpt2 gpt-sw3:gpt2 stablelm starcoder2 gpt_neox phi nemotron opt arcee apertus"),
     "recent": "granite_swa afmoe laguna gemma4_text gemma3n_text cwm jais2 nanochat bitnet gpt_neox_japanese hyperclovax",
-    "newer": "mimo_v2_flash cohere2_moe axk1 axk2 longcat_flash granitemoe_swa kolibri1 flint",
+    "newer": "mimo_v2_flash cohere2_moe axk1 axk2 longcat_flash granitemoe_swa kolibri1 flint minimax_m3_vl_text doge "
+    "dots3_note_text",
     "early": "gpt_bigcode gptj codegen gpt_neo biogpt persimmon bloom mpt falcon xglm openai-gpt:openai_gpt ctrl",
     "scans": "mamba falcon_mamba mamba2 bamba granitemoehybrid jamba falcon_h1 nemotron_h",
     "mixtures": (
@@ -30,7 +31,7 @@ FAMILIES = {
         "mllama_text_model"
     ),
     "linear_attention": "qwen3_5_text qwen3_5_moe_text qwen3_next",
-    "encoders": "bert roberta xlm-roberta:roberta camembert:roberta electra distilbert",
+    "encoders": "bert roberta xlm-roberta:roberta camembert:roberta electra distilbert albert mpnet deberta-v2:deberta_v2",
     "seq2seq": (
         "t5 mt5 umt5 bart mbart pegasus marian plbart:bart blenderbot blenderbot-small:blenderbot_small m2m_100 whisper"
     ),

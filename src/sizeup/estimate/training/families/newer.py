@@ -5,14 +5,17 @@ Source: transformers 5.23, `models/<model type>/modeling_*.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from sizeup.estimate.training.architectures.blocks import Blocks
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.experts import Mixture
+from sizeup.estimate.training.architectures.indexer import Index
 from sizeup.estimate.training.attention import Way
-from sizeup.estimate.training.families.common import base, bias, share_of, windows
+from sizeup.estimate.training.families.common import base, bias, everywhere, share_of, windows
 from sizeup.estimate.training.families.dense import cohere2
 from sizeup.estimate.training.families.mixtures import deepseek_v3, deepseek_v32, granitemoeshared
 from sizeup.estimate.training.families.recent import granite_swa
@@ -154,3 +157,89 @@ def flint(cfg: Config) -> DecoderShape:
         way=Way(sinks=True, in_fp32=True, sinks_wide=True), still=tuple(window is None for window in found),
         sparse=tuple(number not in dense and (number + 1) % step == 0 for number in range(s.layers)),
     )  # fmt: skip
+
+
+def minimax_m3_vl_text(cfg: Config) -> DecoderShape:
+    """Norms on queries and keys, clamped gates, experts; an index of blocks of keys in most layers."""
+    s = sizes(cfg)
+    m = Mixture(
+        experts=cfg.int("num_local_experts"), chosen=cfg.int("num_experts_per_tok"), width=s.ffn,
+        shared=cfg.int("shared_intermediate_size"), shared_first=True, scoring="sigmoid after", clamped=True, halves=True,
+    )  # fmt: skip
+    blocks = Blocks(
+        cfg.int("index_n_heads", default=4), cfg.int("index_head_dim", default=128),
+        cfg.int("index_block_size", default=128), cfg.int("index_topk_blocks", default=16),
+    )  # fmt: skip
+    kinds = cfg.strs("layer_types") or (FULL,) * s.layers
+    return base(
+        cfg, norm="rms_offset", qk_norm="head", rotary=cfg.int("rotary_dim", default=s.head_dim) / s.head_dim,
+        rotary_joined=True, mlp="clamped", ffn=cfg.int("dense_intermediate_size", default=s.ffn), mixture=m,
+        sparse=_sparse(cfg, s.layers, 0), names={"mlp.gate_up_proj": "mlp.gate_up_proj"},
+        varied=tuple({"blocks": None if kind == FULL else blocks} for kind in kinds),
+    )  # fmt: skip
+
+
+def doge(cfg: Config) -> DecoderShape:
+    """Norms on queries and keys, a mask that trains, the stream weighed by channel; perhaps experts of one row each."""
+    s, b = sizes(cfg), bias(cfg)
+    return base(
+        cfg, qkv_bias=b, output_bias=b, mlp_bias=cfg.bool("mlp_bias", default=False), qk_norm="head", order="weighed",
+        dynamic_window=cfg.int("keep_window_size", default=2048), always_masked=True,
+        residual_dropout=cfg.float("hidden_dropout", default=0.0), windows=everywhere(cfg, s.layers),
+    )  # fmt: skip
+
+
+def dots3_note_text(cfg: Config) -> DecoderShape:
+    """Latent attention with gates of heads: an index in some layers, windows and sizes of their own in the others."""
+    shape = deepseek_v3(cfg)
+    if shape.latent is None or shape.mixture is None:
+        return shape
+    kinds = cfg.strs("layer_types") or tuple(
+        "indexed_attention" if number < 2 or number % 4 == 1 else SLIDING for number in range(shape.layers)
+    )
+    full = msgspec.structs.replace(shape.latent, scaled="latents", shared_norm=True, gate="head")
+    index = Index(
+        cfg.int("index_n_heads"), cfg.int("index_head_dim"), cfg.int("qk_rope_head_dim"), cfg.int("index_topk")
+    )
+    own = _sliding_sizes(cfg, kinds)
+    small = msgspec.structs.replace(full, **own) if own else full
+    count = _sliding_heads(cfg, kinds, shape.head_count)
+    varied = tuple(
+        dict[str, Any](latent=small, head_count=count, kv_heads=count)
+        if kind == SLIDING
+        else {"index": index if kind == "indexed_attention" else None}
+        for kind in kinds
+    )
+    width = cfg.int("shared_experts_intermediate_size", "moe_shared_expert_intermediate_size", default=1536)
+    mixed = msgspec.structs.replace(shape.mixture, adapted=False, shared=width * cfg.int("n_shared_experts", default=1))
+    window = cfg.int("sliding_window", "sliding_window_size", default=512)
+    return msgspec.structs.replace(
+        shape, latent=full, varied=varied, mixture=mixed, sparse=_sparse(cfg, shape.layers), rotary_back=True,
+        windows=tuple(window if kind == SLIDING else None for kind in kinds), always_masked=True, rotary_wide_full=True,
+        rotary_dims=(small.rope_dim, full.rope_dim),
+    )  # fmt: skip
+
+
+_SLIDING_SIZES = {
+    "q_rank": "q_lora_rank", "kv_rank": "kv_lora_rank", "nope_dim": "qk_nope_head_dim", "rope_dim": "qk_rope_head_dim",
+    "value_dim": "v_head_dim",
+}  # fmt: skip
+
+
+def _own_of(cfg: Config, kinds: Sequence[str]) -> dict[str, Any]:
+    """What the configuration gives layers with windows of their own."""
+    whole = cfg.data.get("per_layer_config")
+    if isinstance(whole, dict):
+        found = (whole.get(str(number)) for number, kind in enumerate(kinds) if kind == SLIDING)
+        return next((own for own in found if isinstance(own, dict)), {})
+    return {name.removeprefix("swa_"): value for name, value in cfg.data.items() if name.startswith("swa_")}
+
+
+def _sliding_sizes(cfg: Config, kinds: Sequence[str]) -> dict[str, int]:
+    own = _own_of(cfg, kinds)
+    return {field: own[name] for field, name in _SLIDING_SIZES.items() if isinstance(own.get(name), int)}
+
+
+def _sliding_heads(cfg: Config, kinds: Sequence[str], count: int) -> int:
+    own = _own_of(cfg, kinds).get("num_attention_heads")
+    return own if isinstance(own, int) else count
