@@ -197,8 +197,8 @@ def _math(tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Va
         mask = Value(mask.n, q.item, tape.value(mask.n, q.item).storage)
     if grouped:
         k, v = repeat_heads(tape, k, h), repeat_heads(tape, v, h)
-    k = scale(tape, k)
-    left, right = (copy(tape, q), repeat_heads(tape, k, h)) if way.broadcast else (q, k)
+    scaled = scale(tape, k)
+    left, right = (copy(tape, q), repeat_heads(tape, scaled, h)) if way.broadcast else (q, scaled)
     weights = product(tape, left, right, h.scores, h)
     weights = softmax(tape, weights, safe=True)
     weights = dropout(tape, weights, way.p)

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sizeup.estimate.training.activations import activate
+from sizeup.estimate.training.architectures.causal_conv import convolution
 from sizeup.estimate.training.basic import cast, cut, same_size
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.tape import Tape, Value
@@ -23,27 +22,11 @@ def causal_convolution(
 ) -> Value:
     """The convolution of the sequence, its activation, and the cast back to the type of x."""
     tape, item = build.tape, x.item
-    weight: Value = build.weight(name, channels * kernel)
-    offset: Value | None = build.weight(f"{name}.bias", channels) if bias else None
-    y = convolution(build, cast(tape, x, weight.item), weight, offset, channels, build.sequence + kernel - 1)
+    weight = build.weight(name, channels * kernel)
+    offset = build.weight(f"{name}.bias", channels) if bias else None
+    longer = build.batch * channels * (build.sequence + kernel - 1)
+    y = convolution(tape, cast(tape, x, weight.item), weight, offset, longer)
     y = cut(tape, y, x.n)
     if activation:
         y = activate(tape, y, activation)
     return cast(tape, y, item)
-
-
-def convolution(build: Build, x: Value, weight: Value, offset: Value | None, channels: int, length: int) -> Value:
-    """`F.conv1d`: keeps its input and weight; gradients of input, weight and bias in this order."""
-    tape = build.tape
-    if tape.autocast:
-        x, weight = cast(tape, x, tape.autocast), cast(tape, weight, tape.autocast)
-        offset = None if offset is None else cast(tape, offset, tape.autocast)
-    parts, item = (x, weight, offset), x.item
-    wants = [(part.n, part is not None and part.needs) for part in parts if part is not None]
-    keep = (x.storage if weight.needs else None, weight.storage if x.needs else None)
-    tape.saved()
-
-    def backward(_g: Value, _keep: object = keep) -> Sequence[Value | None]:
-        return [tape.value(n, item) if want else None for n, want in wants]
-
-    return tape.result(build.batch * channels * length, item, [part for part in parts if part is not None], backward)

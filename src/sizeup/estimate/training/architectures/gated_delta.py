@@ -217,6 +217,7 @@ class Chain:
         self.core: Value | None = tape.value(sequences * chunks * CHUNK * d.value_dim, 4)
         self.v_new: Value | None = None
         self.inter: Value | None = None
+        self.read = 0
 
     def step(
         self, new_values: Value, k_cumdecay: Value, query: Value, key: Value, intra: Value, chunk_decay: Value
@@ -231,12 +232,16 @@ class Chain:
         self.inter = matmul(tape, cut(tape, query, keys), state, values, copies=(self.copies, False))
         pairs = cut(tape, intra, self.sequences * CHUNK * CHUNK)
         self.core = written(tape, core, add(tape, self.inter, matmul(tape, pairs, self.v_new, values)))
+        self.read = len(tape.nodes)
         kept = multiply(tape, state, cut(tape, chunk_decay, self.sequences))
-        self.state = add(tape, kept, matmul(tape, cut(tape, key, keys), self.v_new, state.n, copies=(self.copies, False)))
+        self.state = add(
+            tape, kept, matmul(tape, cut(tape, key, keys), self.v_new, state.n, copies=(self.copies, False))
+        )
 
     def output(self) -> Value:
-        """The output in order, copied, for it lies as the solved systems do."""
+        """The output in order, copied, for it lies as the solved systems do. Nobody reads the last state."""
         self.state = None
+        del self.tape.nodes[self.read :]
         core, self.core = self.core, None
         if core is None:
             raise ValueError("the scan has given its output away")

@@ -34,7 +34,8 @@ def qwen3_next(cfg: Config) -> DecoderShape:
     layers = sizes(cfg).layers
     step, dense = cfg.int("decoder_sparse_step", default=1), cfg.ints("mlp_only_layers", min=0) or ()
     sparse = tuple(number not in dense and (number + 1) % step == 0 for number in range(layers))
-    return msgspec.structs.replace(_gated_delta(cfg, fused=True), mixture=_mixture(cfg), sparse=sparse)
+    mixture = msgspec.structs.replace(_mixture(cfg), adapted=True)
+    return msgspec.structs.replace(_gated_delta(cfg, fused=True), mixture=mixture, sparse=sparse)
 
 
 def _gated_delta(cfg: Config, *, fused: bool, axes: bool = False) -> DecoderShape:
