@@ -47,7 +47,7 @@ def laid_by_heads(tape: Tape, x: Value) -> Value:
     """Heads copied so that they lie head by head, which their gradient does as well."""
 
     def backward(g: Value) -> Sequence[Value | None]:
-        g.strided = g.headed
+        g.strided = g.strided or g.headed
         return (g,)
 
     output = tape.result(x.n, x.item, (x,), backward)

@@ -6,6 +6,7 @@ from sizeup.errors import BadInput
 from sizeup.estimate.training.architectures.encoder import EncoderShape
 from sizeup.estimate.training.architectures.programs import Shape
 from sizeup.estimate.training.architectures.shape import DecoderShape
+from sizeup.estimate.training.heads import HEADS
 from sizeup.estimate.training.optimizers import OPTIMIZERS
 from sizeup.estimate.training.settings import (
     ADAPTER_PRECISIONS,
@@ -22,7 +23,7 @@ from sizeup.estimate.training.settings import (
 _CHOICES = {
     "method": METHODS, "precision": PRECISIONS, "objective": OBJECTIVES, "sharding": SHARDINGS,
     "attention": ATTENTIONS, "loss": LOSSES, "schedule": SCHEDULES, "optimizer": tuple(OPTIMIZERS),
-    "adapter_precision": ADAPTER_PRECISIONS,
+    "adapter_precision": ADAPTER_PRECISIONS, "head": ("", *HEADS),
 }  # fmt: skip
 _POSITIVE = (
     "batch", "sequence", "lora_rank", "data_parallel", "tensor_parallel", "pipeline_parallel", "micro_batches",
@@ -42,6 +43,11 @@ def check(setting: TrainSetting, shape: Shape, context: int | None) -> None:
     for name in _POSITIVE:
         if not 1 <= getattr(setting, name) < MOST:
             raise BadInput(f"{name} is {getattr(setting, name)}; it must be 1 or more", hint=f"give {name}=1 or more")
+    for name in ("target_sequence", "labels"):
+        if not 0 <= getattr(setting, name) < MOST:
+            raise BadInput(f"{name} is {getattr(setting, name)}", hint=f"give {name}=1 or more, or leave it out")
+    if setting.head and setting.head != getattr(shape, "head", "lm") and not hasattr(shape, "head"):
+        raise BadInput(f"head {setting.head!r} isn't estimated for this architecture", hint="leave head out")
     _check_checkpointing(setting)
     _check_method(setting, shape)
     _check_sequence(setting, shape, context)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
+
+Shape = TypeVar("Shape")
 
 #: `lm`: words; `classification`: one label a sequence (or image); `tokens`: one a token; `question`: where an answer
 #: begins and ends; `embedding`: one vector a sequence, matched with its partner's against all others of the batch.
@@ -30,3 +34,11 @@ def default_labels(config: Mapping[str, Any]) -> int:
     if isinstance(number, int) and not isinstance(number, bool) and number > 0:
         return number
     return len(names) if isinstance(names, Mapping) and names else 2
+
+
+def headed(shape: Shape, config: Mapping[str, Any]) -> Shape:
+    """The shape with the head and labels of its configuration, if its program has heads."""
+    head = default_head(config)
+    if head == "lm" or not hasattr(shape, "head"):
+        return shape
+    return msgspec.structs.replace(shape, head=head, labels=default_labels(config))  # type: ignore[type-var]

@@ -13,6 +13,7 @@ from sizeup.estimate.training.build import Build, Method
 from sizeup.estimate.training.checks import Shape
 from sizeup.estimate.training.families import INDEX, TEXTS, shape_reader
 from sizeup.estimate.training.families.unknown import unknown
+from sizeup.estimate.training.heads import headed
 from sizeup.estimate.training.program import record
 from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.step import counted_weights
@@ -68,7 +69,7 @@ def _decoder(cfg: Config, family: str, name: str, *, nested: bool = False) -> Su
     known = shape_reader(family)
     if known is not None:
         cfg = filled(cfg, family, nested=nested)
-        return Subject(name, known(cfg), _context(cfg))
+        return Subject(name, headed(known(cfg), cfg.data), _context(cfg))
     if not looks_like_decoder(cfg):
         raise NotFound(
             f"no training program for model type {family[:80]!r}, and its sizes don't make a decoder",

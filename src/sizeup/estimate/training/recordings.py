@@ -135,7 +135,8 @@ def _run_dry(
 
 
 def _accumulating(setting: TrainSetting) -> bool:
-    return (setting.accumulating or setting.reduced_as_they_come) and not setting.gathers
+    divided = setting.gathers or setting.sharding.startswith("zero")
+    return (setting.accumulating or setting.reduced_as_they_come) and not divided
 
 
 def _untrained(setting: TrainSetting, build: Build) -> BadInput:
@@ -155,7 +156,7 @@ def method_of(setting: TrainSetting) -> Method:
         four_bit=setting.method == "qlora",
         double_quantization=setting.double_quantization,
         targets=setting.lora_targets,
-        adapter_item=4 if setting.adapter_precision == "fp32" else 2,
+        adapter_item=setting.adapter_item,
         adapter_dropout=setting.lora_dropout,
         dora=setting.method == "dora",
         train_embeddings=setting.train_embeddings,
@@ -176,4 +177,6 @@ def run_of(shape: Shape, setting: TrainSetting) -> Run:
         input_gradients=setting.adapters and bool(again),
         divided=setting.accumulating,
         loss=setting.loss,
+        head=setting.head or getattr(shape, "head", "lm"),
+        labels=setting.labels or getattr(shape, "labels", 2),
     )

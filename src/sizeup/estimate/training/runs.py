@@ -6,13 +6,14 @@ import msgspec
 
 
 class Run(msgspec.Struct, frozen=True):
-    """eager: attention by the model's own Python. checkpoint: of each layer, whether it is recomputed (empty: none).
+    """images: in each sequence; image_size: pixels on a side, 0 for the tower's own; train_vision: it isn't frozen. eager: attention by the model's own Python. checkpoint: of each layer, whether it is recomputed (empty: none).
 
     input_gradients: the embeddings' output needs a gradient although they are frozen (checkpointing with adapters).
     divided: the loss is divided by the items of all micro-batches. flash: the flash-attention package, which takes
     grouped heads, windows and packed sequences without a mask. selective: recomputation keeps matrix products.
     offload: what a recomputed layer keeps lies on the host. loss: `standard`, `chunked`, `fused`.
-    split_vocabulary: each rank has a part of the head's rows, and the loss is made of all ranks' parts.
+    split_vocabulary: each rank has a part of the head's rows, and the loss is made of all ranks' parts. head, labels:
+    what is trained, and how many labels it tells apart.
     """
 
     eager: bool = False
@@ -25,3 +26,8 @@ class Run(msgspec.Struct, frozen=True):
     offload: bool = False
     loss: str = "standard"
     split_vocabulary: bool = False
+    images: int = 0
+    image_size: int = 0
+    train_vision: bool = True
+    head: str = "lm"
+    labels: int = 2

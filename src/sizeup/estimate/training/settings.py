@@ -20,13 +20,15 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     """One training step.
 
     batch, sequence: of a micro-batch on one device. target_sequence: tokens that a decoder writes, where an encoder reads
-    others (0: as many as it reads). checkpointing: `none`, `full`, `selective` (matrix products are
+    others (0: as many as it reads). head: what is trained on top (`heads.HEADS`; empty: what the model's configuration
+    says), with so many labels (0: the configuration's). An embedding's batch is of pairs. checkpointing: `none`, `full`, `selective` (matrix products are
     kept), or a number n: every n-th layer is recomputed. padding: the batch carries a mask with padded tokens, or
     several packed sequences. accumulating: parameters hold gradients of an earlier micro-batch. keeps_outputs: the loop
     holds the logits until the step is over (the Trainer drops them). reshard: FSDP2 frees gathered weights after the
     forward pass. bucket_views: gradients lie in DDP's buckets (`gradient_as_bucket_view`) and not beside them.
     loss_parallel: with tensor parallelism, the loss is computed on parts of the vocabulary (Megatron, torchtitan);
-    transformers gathers the logits.
+    transformers gathers the logits. reduce_bucket: elements of ZeRO's bucket of gradients (`reduce_bucket_size`);
+    overlap_comm: it has two. offload_optimizer, offload_weights: to the host (`cpu`, or true) or to `nvme`.
     """
 
     method: str = "full"
@@ -35,6 +37,8 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     batch: int = 1
     sequence: int = 1024
     target_sequence: int = 0
+    head: str = ""
+    labels: int = 0
     checkpointing: str = "none"
     attention: str = "sdpa"
     loss: str = "standard"
@@ -61,14 +65,16 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     schedule: str = "1f1b"
     expert_parallel: int = 1
     context_parallel: int = 1
-    offload_optimizer: bool = False
-    offload_weights: bool = False
+    reduce_bucket: int = 500_000_000
+    overlap_comm: bool = False
+    offload_optimizer: bool | str = False
+    offload_weights: bool | str = False
     offload_activations: bool = False
 
     @property
     def gathers(self) -> bool:
-        """Whether a rank holds shards of the weights and gathers a layer at a time."""
-        return self.sharding in {"fsdp", "zero3"}
+        """Whether a rank holds shards of the weights and gathers a layer at a time (FSDP2)."""
+        return self.sharding == "fsdp"
 
     @property
     def replicated(self) -> bool:
@@ -77,8 +83,8 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reduced_as_they_come(self) -> bool:
-        """Whether a gradient goes from where backward made it as soon as it is there: to a bucket or to its owner."""
-        return (self.replicated and self.bucket_views) or self.sharding == "zero2"
+        """Whether a gradient goes from where backward made it to a bucket as soon as it is there."""
+        return self.replicated and self.bucket_views
 
     @property
     def autocast(self) -> int:
@@ -106,9 +112,15 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
         return self.method in {"lora", "qlora", "dora"}
 
     @property
+    def adapter_item(self) -> int:
+        """Bytes of an adapter's weight. DeepSpeed casts the whole model to the 16 bits that it is trained in."""
+        cast = self.sharding.startswith("zero") and self.weight_item < 4  # noqa: PLR2004
+        return 4 if self.adapter_precision == "fp32" and not cast else 2
+
+    @property
     def sequences(self) -> int:
-        """Sequences that pass the model at once: DPO puts the chosen and the rejected answers together."""
-        return self.batch * 2 if self.objective == "dpo" else self.batch
+        """Sequences that pass the model at once: DPO puts the chosen and the rejected answers together, and so are pairs."""
+        return self.batch * 2 if self.objective == "dpo" or self.head == "embedding" else self.batch
 
     @property
     def has_reference(self) -> bool:

@@ -50,5 +50,9 @@ def input_sizes(shape: Shape, setting: TrainSetting) -> list[int]:
     if own is not None:
         return list(own(setting))
     tokens = ID * setting.sequences * setting.sequence
-    labels = ID * setting.sequences * (setting.target_sequence or setting.sequence)
-    return [tokens, labels, *([tokens] if setting.padding else [])]
+    labels = {
+        "classification": [ID * setting.sequences], "question": [ID * setting.sequences] * 2, "embedding": [],
+    }.get(setting.head or getattr(shape, "head", "lm"))  # fmt: skip
+    if labels is None:
+        labels = [ID * setting.sequences * (setting.target_sequence or setting.sequence)]
+    return [tokens, *labels, *([tokens] if setting.padding else [])]

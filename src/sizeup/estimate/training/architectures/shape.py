@@ -40,6 +40,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     (falcon-rw).
 
     Positions. rotary: share of a head that turns (0: none). rotary_back: turned in the table's type, cast back.
+    rotary_cast: cast to fp32, both turned, both cast back.
     rotary_joined: the turned part is joined to the rest even if there is none. rotary_wide: tables in fp32;
     rotary_wide_full: that of the layers that see all.
     rotary_repeats: each `layer`, or each `tensor`, spreads the tables to pairs anew. rotary_halved: halves turn
@@ -88,6 +89,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     qk_norm: str = ""
     rotary: float = 1.0
     rotary_back: bool = False
+    rotary_cast: bool = False
     rotary_joined: bool = False
     rotary_wide: bool = False
     rotary_wide_full: bool = False
@@ -150,6 +152,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     sparse_gate: bool = False
     vocabulary_ways: int = 1
     gathers_logits: bool = False
+    head: str = "lm"
+    labels: int = 2
     idle: tuple[Idle, ...] = ()
     embedding_rows: int = 0
     own_loss: bool = False

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from sizeup.estimate.training.architectures.biased_attention import Biased
+from sizeup.estimate.training.architectures.disentangled import Disentangled
 from sizeup.estimate.training.architectures.encoder import EncoderShape
+from sizeup.estimate.training.architectures.task_heads import TaskHead
 from sizeup.models.config import Config
 
 
@@ -26,6 +29,42 @@ def bert(cfg: Config, **twists: Any) -> EncoderShape:
 def roberta(cfg: Config) -> EncoderShape:
     """Positions counted from the words; GELU in the head."""
     return bert(cfg, counted=True, head_activation="gelu")
+
+
+def albert(cfg: Config) -> EncoderShape:
+    """One layer that runs again and again; narrow embeddings, no dropout after the feed-forward."""
+    return bert(
+        cfg, narrow=cfg.int("embedding_size", default=128), shares=True, drops_output=False,
+        dropout=cfg.float("hidden_dropout_prob", default=0.0), activation=cfg.str("hidden_act", default="gelu_new"),
+        attention_dropout=cfg.float("attention_probs_dropout_prob", default=0.0),
+        head_activation=cfg.str("hidden_act", default="gelu_new"),
+        task=TaskHead(dropout=cfg.float("classifier_dropout_prob", default=0.1)),
+    )  # fmt: skip
+
+
+def mpnet(cfg: Config) -> EncoderShape:
+    """RoBERTa without kinds of sentences, with a bias of the scores for every distance."""
+    rows = cfg.int("max_position_embeddings")
+    biased = Biased(cfg.int("relative_attention_num_buckets", default=32))
+    return bert(cfg, kinds=0, counted=True, head_activation="gelu", biased=biased, buffers=(8 * rows,))
+
+
+def deberta_v2(cfg: Config) -> EncoderShape:
+    """Distances scored apart from words; positions aren't added to words (both unless the configuration says so)."""
+    rows = cfg.int("max_position_embeddings")
+    buckets, most = (cfg.int(name, min=-1, default=-1) for name in ("position_buckets", "max_relative_positions"))
+    span = next(size for size in (buckets, most, rows) if size > 0)
+    kinds = cfg.data.get("pos_att_type") or ()
+    found = kinds.lower().split("|") if isinstance(kinds, str) else [str(kind) for kind in kinds]
+    how = Disentangled(
+        span, buckets > 0, "layer_norm" in cfg.str("norm_rel_ebd", default="none"),
+        cfg.bool("share_att_key", default=False), "c2p" in found, "p2c" in found,
+    )  # fmt: skip
+    biased = cfg.bool("position_biased_input", default=True)
+    return bert(
+        cfg, positions=rows if biased else 0, kinds=cfg.int("type_vocab_size", min=0, default=0), buffers=(8 * rows,),
+        disentangled=how, pooler=False, task=TaskHead(activation=cfg.str("pooler_hidden_act", default="gelu")),
+    )  # fmt: skip
 
 
 def electra(cfg: Config) -> EncoderShape:
