@@ -54,21 +54,27 @@ def groups_of(model: Any) -> list[dict[str, Any]]:
 
 
 class Masters:
-    """Steps an fp32 copy of each weight by its gradient in fp32, and rounds it back (Apex O2, Megatron without
-    distributed optimizer); gradients stay until they are dropped."""
+    """Steps an fp32 copy of each weight by its gradient in fp32, and rounds it back; gradients stay until dropped.
+
+    Apex O2 and Megatron's optimizer that isn't distributed do so.
+    """
 
     def __init__(self, torch: Any, model: Any, name: str) -> None:
-        self.torch = torch
+        self.torch, self.model, self.name = torch, model, name
         self.weights = [parameter for group in groups_of(model) for parameter in group["params"]]
-        self.copies = [torch.nn.Parameter(weight.detach().float()) for weight in self.weights]
-        self.optimizer = _named(torch, model, name, [{"params": self.copies}])
+        self.copies: list[Any] = []
+        self.optimizer: Any = None
 
     def step(self) -> None:
-        """Cast gradients, step, round."""
+        """Cast gradients, step, round. Copies are made in the first step, so that they are counted."""
+        torch = self.torch
+        if self.optimizer is None:
+            self.copies = [torch.nn.Parameter(weight.detach().float()) for weight in self.weights]
+            self.optimizer = _named(torch, self.model, self.name, [{"params": self.copies}])
         for weight, copy in zip(self.weights, self.copies, strict=True):
             copy.grad = weight.grad.float()
         self.optimizer.step()
-        with self.torch.no_grad():
+        with torch.no_grad():
             for weight, copy in zip(self.weights, self.copies, strict=True):
                 copy.grad = None
                 weight.copy_(copy)

@@ -98,9 +98,9 @@ def _flash(tape: Tape, q: Value, k: Value, v: Value, h: Heads) -> Value:
     sizes, item = (q.n, k.n, v.n), q.item
     dim = h.head_dim + spare
     tape.saved()
-    output = tape.value(h.batch * h.queries * h.heads * dim, item)
-    rows = tape.value(h.batch * h.heads * h.queries, 4)
-    seed, offset = tape.value(1, 1), tape.value(1, 1)
+    output = tape.computed(h.batch * h.queries * h.heads * dim, item)
+    rows = tape.computed(h.batch * h.heads * h.queries, 4)
+    seed, offset = tape.computed(1, 1), tape.computed(1, 1)
     keep = [q.storage, k.storage, v.storage, output.storage, rows.storage, seed.storage, offset.storage]
     hidden = flash_temporaries(h, dim, item)
     headed = q.headed
@@ -150,9 +150,9 @@ def _efficient(tape: Tape, q: Value, k: Value, v: Value, h: Heads, mask: Value |
     additive = None if mask is None else _additive(tape, mask, q.item, h)
     sizes, item = (q.n, k.n, v.n), q.item
     tape.saved()
-    output = tape.value(h.batch * h.queries * h.heads * h.value_dim, item)
-    rows = tape.value(h.batch * h.heads * (-(-h.queries // 32) * 32), 4)
-    seed, offset = tape.value(1, 8), tape.value(1, 8)
+    output = tape.computed(h.batch * h.queries * h.heads * h.value_dim, item)
+    rows = tape.computed(h.batch * h.heads * (-(-h.queries // 32) * 32), 4)
+    seed, offset = tape.computed(1, 8), tape.computed(1, 8)
     keep = [q.storage, k.storage, v.storage, output.storage, rows.storage, seed.storage, offset.storage]
     keep.append(None if additive is None else additive.storage)
     hidden = [4 * h.batch * h.heads * h.queries]

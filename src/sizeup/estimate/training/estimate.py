@@ -167,7 +167,8 @@ def _rank(step: Step, setting: TrainSetting, blocks: Blocks, inputs: int, device
 
 def _stepping(setting: TrainSetting, optimizer: Optimizer, trained: list[tuple[Weight, int]]) -> int:
     """What the optimizer's step takes while it runs."""
-    stepping = 0 if setting.offload_optimizer else optimizer.step(trained)
+    stepped = [(msgspec.structs.replace(w, item=4), c) for w, c in trained] if setting.master_item else trained
+    stepping = 0 if setting.offload_optimizer else optimizer.step(stepped)
     if setting.master_item:
         wide = sum(count * rounded(4 * weight.n) for weight, count in trained)
         stepping += zero.share(wide, setting.data_parallel) if setting.sharding in {"zero1", "zero2"} else wide

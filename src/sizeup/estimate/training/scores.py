@@ -120,7 +120,7 @@ def product(tape: Tape, a: Value, b: Value, n: int, h: Heads, *, as_it_is: bool 
             results.append(result)
         return results
 
-    return tape.result(n, item, (a, b), backward)
+    return tape.product(n, item, (a, b), backward)
 
 
 def _dense(tape: Tape, x: Value) -> Value:

@@ -217,12 +217,16 @@ class Tape:
             output.node, output.slot, output.needs = node, slot, True
 
     def product(self, n: int, item: int, inputs: Sequence[Value | None], backward: Backward) -> Value:
-        """The result of a matrix product or attention: what selective recomputation keeps instead of redoing."""
+        """The result of a matrix product or attention."""
+        output = self.computed(n, item)
+        self.record(inputs, (output,), backward)
+        return output
+
+    def computed(self, n: int, item: int) -> Value:
+        """A tensor that a matrix product or attention makes: selective recomputation keeps it instead of redoing it."""
         if self.replayed:
-            output = Value(n, item, self.replayed.pop(0))
-            self.record(inputs, (output,), backward)
-            return output
-        output = self.result(n, item, inputs, backward)
+            return Value(n, item, self.replayed.pop(0))
+        output = self.value(n, item)
         if self.kept is not None:
             self.kept.append(output.storage)
         return output

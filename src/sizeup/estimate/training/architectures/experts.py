@@ -253,7 +253,7 @@ def _by_expert(tape: Tape, x: Value, weight: Value, n: int, *, whole: bool = Fal
         of_input = tape.value(sizes[0], item) if wants[0] else None
         return of_input, of_weight
 
-    return tape.result(n, item, (x, weight), backward)
+    return tape.product(n, item, (x, weight), backward)
 
 
 def _adapts(build: Build, m: Mixture) -> bool:
