@@ -118,7 +118,7 @@ class Build:
         else:
             kind = "transposed" if self.transposed else "matrix"
             matrix = self.weight(name, inputs * outputs, outputs, kind)
-            product = eight_bit if self.tape.eight_bit else linear
+            product = eight_bit if self.tape.eight_bit and not self.transposed else linear
             result = product(self.tape, x, matrix, self._bias(name, outputs, bias))
         key = self.scope + name
         if key not in self.modules:

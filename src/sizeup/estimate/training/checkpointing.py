@@ -49,8 +49,7 @@ def checkpointed(
     n, item, storage = x.n, x.item, None if offload else x.storage
 
     def backward(grads: list[Value]) -> Sequence[Value | None]:
-        kept = Value(n, item, storage) if storage is not None else tape.value(n, item)
-        return (_again(tape, layer, kept, grads, products, made),)
+        return (_again(tape, layer, Value(n, item, storage), grads, products, made),)
 
     tape.record((x,), (output, *(made.values if made else ())), backward)
     if output.node is not None:
@@ -72,8 +71,9 @@ def _again(
     """
     bottom = len(tape.nodes)
     leaf = Node([], lambda _g: (), [None])
-    x = Value(kept.n, kept.item, kept.storage)
+    x = kept if kept.storage is not None else tape.value(kept.n, kept.item)
     x.node, x.needs = leaf, True
+    del kept
     accumulating = tape.label
     tape.label = RECOMPUTED
     start = len(tape.log)
