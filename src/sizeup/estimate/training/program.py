@@ -18,11 +18,13 @@ from sizeup.estimate.training.tape import TEMPORARY, Storage, Value
 class State:
     """What the code of a model keeps in names while it runs: hidden states, masks, tables, an encoder's output.
 
-    lasting: leaves of the graph with their gradients, which go when the loss does, after the backward pass.
+    lasting: leaves of the graph with their gradients, which go when the loss does, after the backward pass. returned:
+    what the model returns beside the logits: it goes with them.
     """
 
     def __init__(self) -> None:
         self.lasting: list[object] = []
+        self.returned: list[Value] = []
         self.x: Value | None = None
         self.loss: Value | None = None
         self.logits: Value | None = None
@@ -39,13 +41,14 @@ class State:
 class Segment(msgspec.Struct, frozen=True):
     """One part of a step. key: its kind. run: its forward pass. name: for people. layer: whether it is one of many.
 
-    checkpoint: whether it may be recomputed in the backward pass.
+    kind: tells its kind when its turn comes, by what it is given: segments of several keys may then be alike.
     """
 
     key: str
     run: Callable[[Build, State], None]
     name: str = ""
     layer: bool = False
+    kind: Callable[[State], str] | None = None
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -72,23 +75,25 @@ class Recording(msgspec.Struct, frozen=True):
 def record(build: Build, segments: list[Segment], *, keeps_outputs: bool) -> Recording:
     """Run each kind of segment forward, then all of them backward, and cut the log at their seams."""
     tape, state = build.tape, State()
-    chosen: list[Segment] = []
-    seen: set[str] = set()
-    for segment in segments:
-        if segment.key not in seen:
-            seen.add(segment.key)
-            chosen.append(segment)
+    kinds: dict[str, str] = {}
+    chosen: dict[str, Segment] = {}
     log = tape.log
     cuts, nodes, weights, copies = [0], [], [], []
-    for segment in chosen:
+    for segment in segments:
+        if segment.key in kinds:
+            continue
+        kind = kinds[segment.key] = segment.key if segment.kind is None else segment.kind(state)
+        if kind in chosen:
+            continue
+        chosen[kind] = segment
         nodes.append(len(tape.nodes))
         build.weights, tape.cached = [], []
         segment.run(build, state)
         weights.append(tuple(build.weights))
         copies.append(tape.cached)
         cuts.append(len(log))
-    outputs = state.logits
-    state.logits = None
+    outputs = (state.logits, state.returned)
+    state.logits, state.returned = None, []
     if not keeps_outputs:
         del outputs
     cuts[-1] = len(log)
@@ -108,7 +113,7 @@ def record(build: Build, segments: list[Segment], *, keeps_outputs: bool) -> Rec
         start = len(log)
     after.reverse()
     pieces = {
-        segment.key: Piece(
+        kind: Piece(
             segment.name or segment.key,
             tuple(log[cuts[place] : cuts[place + 1]]),
             tuple(log[released[place] : released[place + 1]]),
@@ -116,9 +121,9 @@ def record(build: Build, segments: list[Segment], *, keeps_outputs: bool) -> Rec
             weights[place],
             segment.layer,
         )
-        for place, segment in enumerate(chosen)
+        for place, (kind, segment) in enumerate(chosen.items())
     }
-    return Recording(pieces, tuple(segment.key for segment in segments))
+    return Recording(pieces, tuple([kinds[segment.key] for segment in segments]))
 
 
 class NothingTrains(ValueError):
