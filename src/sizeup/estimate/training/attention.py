@@ -125,11 +125,11 @@ def flash_temporaries(h: Heads, dim: int, item: int) -> list[int]:
 
     Source: torch 2.13, `aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp` (mha_bwd).
     """
-    rows = -(-h.queries // 128) * 128
+    rows, batch = -(-h.queries // 128) * 128, 1 if h.apart else h.batch
     width = -(-dim // 32) * 32 if dim <= 192 else 256
-    sizes = [4 * h.batch * h.heads * rows, 4 * h.batch * rows * h.heads * width]
+    sizes = [4 * batch * h.heads * rows, 4 * batch * rows * h.heads * width]
     if h.groups > 1:
-        sizes += [h.batch * h.keys * h.heads * dim * item] * 2
+        sizes += [batch * h.keys * h.heads * dim * item] * 2
     return sizes
 
 
@@ -155,9 +155,10 @@ def _efficient(tape: Tape, q: Value, k: Value, v: Value, h: Heads, mask: Value |
     seed, offset = tape.computed(1, 8), tape.computed(1, 8)
     keep = [q.storage, k.storage, v.storage, output.storage, rows.storage, seed.storage, offset.storage]
     keep.append(None if additive is None else additive.storage)
-    hidden = [4 * h.batch * h.heads * h.queries]
+    apart = h.batch if h.apart else 1
+    hidden = [4 * h.batch * h.heads * h.queries // apart]
     if item == 2:
-        hidden.append(4 * q.n)
+        hidden.append(4 * q.n // apart)
     bias_gradient = additive is not None and additive.needs
 
     def backward(_g: Value, _keep: list[Storage | None] = keep) -> Sequence[Value | None]:
@@ -198,7 +199,8 @@ def _math(tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Va
     if grouped:
         k, v = repeat_heads(tape, k, h), repeat_heads(tape, v, h)
     scaled = scale(tape, k)
-    left, right = (copy(tape, q), repeat_heads(tape, scaled, h)) if way.broadcast else (q, scaled)
+    left = copy(tape, q) if way.broadcast or (h.batch > 1 and not q.headed) else q
+    right = repeat_heads(tape, scaled, h) if way.broadcast else scaled
     weights = product(tape, left, right, h.scores, h)
     weights = softmax(tape, weights, safe=True)
     weights = dropout(tape, weights, way.p)

@@ -35,7 +35,7 @@ from sizeup.estimate.training.basic import (
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.checkpointing import Made, checkpointed
 from sizeup.estimate.training.norms import rms_norm
-from sizeup.estimate.training.positions import rotate, rotate_halves, rotate_part
+from sizeup.estimate.training.positions import Rotary, rotate, rotate_halves, rotate_part
 from sizeup.estimate.training.program import State
 from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.tape import ATTENTION, COMMUNICATION, MLP, Parameter, Value
@@ -49,6 +49,7 @@ def layer_runner(
     def forward(build: Build, state: State) -> None:
         build.scope = f"{sparse}{window}{recomputed}{len(build.made)}/"
         layer = Layer(build, state, shape, run, sparse=sparse, window=window)
+        layer.recomputed = recomputed
         if still:
             layer.rotary = None
         if recomputed:
@@ -65,6 +66,13 @@ def layer_runner(
     return forward
 
 
+def mask_and_table(state: State, window: int | None) -> tuple[Value | None, Rotary | None]:
+    """The mask and the table of positions that a layer of that window gets."""
+    mask, tables = state.held.get(f"mask {window}"), state.held.get("rotary")
+    table = tables[-1 if window is None else 0] if isinstance(tables, list) else None
+    return mask if isinstance(mask, Value) else None, table
+
+
 class Layer:
     """One decoder layer; called, it takes the stream and returns the next."""
 
@@ -73,12 +81,12 @@ class Layer:
     ) -> None:
         self.build, self.shape, self.run, self.sparse = build, shape, run, sparse
         self.scope = build.scope
-        mask = state.held.get(f"mask {window}")
-        self.mask = mask if isinstance(mask, Value) else None
-        tables = state.held.get("rotary")
-        self.rotary = tables[-1 if window is None else 0] if isinstance(tables, list) else None
+        self.mask, self.rotary = mask_and_table(state, window)
         alibi = state.held.get("alibi")
         self.names: list[Value] = []
+        original = state.held.get("original")
+        self.original = original if isinstance(original, Value) else None
+        self.recomputed = False
         self.alibi = alibi if isinstance(alibi, Value) else None
         kept = state.held.setdefault("kept", [])
         self.made = Made(kept if isinstance(kept, list) else [])
@@ -196,7 +204,7 @@ class Layer:
     def activated_gate(self, gate: Value, item: int) -> Value:
         """Its sigmoid, or its softplus in fp32."""
         tape = self.build.tape
-        if self.shape.output_gate == "sigmoid":
+        if self.shape.output_gate.startswith("sigmoid"):
             return pointwise(tape, gate, keeps_output=True)
         return cast(tape, pointwise(tape, cast(tape, gate, 4)), item)
 
@@ -214,6 +222,8 @@ class Layer:
 
     def all_turned(self, q: Value, k: Value) -> tuple[Value, Value]:
         """Queries and keys with their positions, and normed after that where the model does."""
+        if self.shape.rotary_cast:
+            return self.turned_in_fp32(q, k)
         shared, repeats = self.rotary, self.shape.rotary_repeats
         if repeats and shared is not None:
             self.rotary = shared.repeated(self.build.tape)
@@ -228,6 +238,14 @@ class Layer:
             q = self.norm("query_layernorm", q, self.shape.head_dim)
             k = self.norm("key_layernorm", k, self.shape.head_dim)
         return q, k
+
+    def turned_in_fp32(self, q: Value, k: Value) -> tuple[Value, Value]:
+        """Queries and keys cast first, both turned, both cast back; all of them have names until then."""
+        tape, item = self.build.tape, q.item
+        wide_q, wide_k = cast(tape, q, 4), cast(tape, k, 4)
+        turned_q = self.turned(wide_q)
+        turned_k = self.turned(wide_k)
+        return cast(tape, turned_q, item), cast(tape, turned_k, item)
 
     def turned(self, x: Value) -> Value:
         """Queries or keys with their positions."""

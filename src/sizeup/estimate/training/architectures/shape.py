@@ -13,6 +13,8 @@ from sizeup.estimate.training.architectures.indexer import Index
 from sizeup.estimate.training.architectures.latent import Latent
 from sizeup.estimate.training.architectures.state_space import Scan
 from sizeup.estimate.training.architectures.streams import Streams
+from sizeup.estimate.training.architectures.vision_tower import Tower
+from sizeup.estimate.training.architectures.task_heads import TaskHead
 from sizeup.estimate.training.attention import Way
 from sizeup.estimate.training.idle import Idle
 from sizeup.estimate.training.tape import Value
@@ -55,7 +57,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     weights that no part here has (of a model that isn't known). varied: of each layer, the fields in which it
     differs. layer_width, layer_rows: of the table with an embedding for every layer (Gemma 4). sequence_ways: ranks
     that split the stream. scan: what a
-    state-space half keeps. idle: weights that take no part in a step of text alone. axes: positions have an axis for
+    state-space half keeps. idle: weights that take no part in a step of text alone. tower: what
+    turns images into tokens; masks_images: their tokens see each other, so that masks are made. axes: positions have an axis for
     time, height and width each, and tables a row for each sequence's token.
     embedding_rows: of the embedding, where it has more than the head. own_loss: logits are shifted, not labels, and the
     loss takes them in their own type (Qwen2-Audio). transposed: linear modules are `Conv1D`, whose weight
@@ -154,7 +157,10 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     gathers_logits: bool = False
     head: str = "lm"
     labels: int = 2
+    task: TaskHead = TaskHead(scores_all=True, bias=False)
     idle: tuple[Idle, ...] = ()
+    tower: Tower | None = None
+    masks_images: bool = False
     embedding_rows: int = 0
     own_loss: bool = False
     axes: bool = False

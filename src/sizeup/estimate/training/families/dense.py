@@ -192,17 +192,18 @@ def cohere(cfg: Config) -> DecoderShape:
     """One layer norm for both halves, side by side, turned in pairs."""
     b = bias(cfg)
     return base(
-        cfg, qkv_bias=b, output_bias=b, norm="wide", order="parallel", rotary_back=True,
+        cfg, qkv_bias=b, output_bias=b, norm="wide", order="parallel", rotary_cast=True,
         qk_norm="per_head" if cfg.bool("use_qk_norm", default=False) else "", logit_scale=True,
         tied=cfg.bool("tie_word_embeddings", default=True),
     )  # fmt: skip
 
 
 def cohere2(cfg: Config) -> DecoderShape:
-    """Cohere with windows in three of four layers."""
+    """Cohere with windows in three of four layers, whose heads alone turn."""
     b = bias(cfg)
+    found = windows(cfg, sizes(cfg).layers, (SLIDING, SLIDING, SLIDING, FULL))
     return base(
-        cfg, qkv_bias=b, output_bias=b, norm="wide", order="parallel", rotary_back=True,
-        logit_scale=True, tied=cfg.bool("tie_word_embeddings", default=True),
-        windows=windows(cfg, sizes(cfg).layers, (SLIDING, SLIDING, SLIDING, FULL)),
+        cfg, qkv_bias=b, output_bias=b, norm="wide", order="parallel", rotary_cast=True,
+        logit_scale=True, tied=cfg.bool("tie_word_embeddings", default=True), windows=found,
+        still=tuple(window is None for window in found),
     )  # fmt: skip
