@@ -66,9 +66,9 @@ def _mixed(build: Build, x: Value, hidden: int, m: Mamba, *, padding: bool) -> V
         mixed = without_padding(tape, mixed)
     parts = build.linear("x_proj", in_rows(build, mixed), m.inner, m.rank + 2 * m.state)
     dt, b, c = split(tape, parts, (tokens * m.rank, tokens * m.state, tokens * m.state))
-    dt, b, c = (
-        _normed(build, m.norms, *part) for part in (("dt", dt, m.rank, m.inner), ("b", b, m.state), ("c", c, m.state))
-    )
+    dt = _normed(build, m.norms, "dt", dt, m.rank, m.inner)
+    b = _normed(build, m.norms, "b", b, m.state)
+    c = _normed(build, m.norms, "c", c, m.state)
     weight = build.weight("dt_proj", m.rank * m.inner, m.inner, "matrix")
     build.unused_adapter("dt_proj", m.rank, m.inner)
     dt = copy(tape, seen(tape, linear(tape, dt, weight), copied_back=build.batch > 1))
@@ -79,8 +79,9 @@ def _mixed(build: Build, x: Value, hidden: int, m: Mamba, *, padding: bool) -> V
 
 def in_rows(build: Build, x: Value) -> Value:
     """Channels of each token side by side, as a product wants them: a copy if there are several sequences."""
-    x = seen(build.tape, x)
-    return copy(build.tape, x) if build.batch > 1 else x
+    tape = build.tape
+    x = seen(tape, cast(tape, x, tape.autocast) if tape.autocast else x)
+    return copy(tape, x) if build.batch > 1 else x
 
 
 def _normed(build: Build, norms: str, name: str, x: Value, width: int, full: int = 0) -> Value:

@@ -112,9 +112,9 @@ def without_padding(tape: Tape, x: Value) -> Value:
     return scale(tape, x)
 
 
-def decays(build: Build, n: int) -> Value:
-    """-exp(A) of n logarithms, in fp32."""
-    return scale(build.tape, exponential(build.tape, cast(build.tape, build.weight("A_log", n), 4)))
+def decays(build: Build, n: int, *, item: int = 0) -> Value:
+    """-exp(A) of n logarithms, in fp32. item: bytes of a logarithm, where the model keeps them in a type of their own."""
+    return scale(build.tape, exponential(build.tape, cast(build.tape, build.weight("A_log", n, item=item), 4)))
 
 
 def gated_norm(build: Build, x: Value, gate: Value, width: int, group: int) -> Value:

@@ -10,6 +10,7 @@ from sizeup.estimate.training.architectures.gemma3n import gemma3n_order
 from sizeup.estimate.training.architectures.falcon_h1 import falcon_h1
 from sizeup.estimate.training.architectures.gemma4 import gemma4_order
 from sizeup.estimate.training.architectures.scan_orders import single
+from sizeup.estimate.training.architectures.zamba import zamba
 from sizeup.estimate.training.basic import add, dropout, multiply
 from sizeup.estimate.training.tape import Value
 
@@ -168,5 +169,5 @@ ORDERS: dict[str, Callable[[Layer, Value], Value]] = {
     "parallel": _parallel,
     "parallel2": _parallel2, "parallel_sum": _parallel_sum, "gemma4": gemma4_order, "gemma3n": gemma3n_order, "weighed": _weighed,
     "after": _after, "gated": _gated, "double": _double, "falcon": _falcon,
-    "falcon2": _falcon, "single": single, "falcon_h1": falcon_h1,
+    "falcon2": _falcon, "single": single, "falcon_h1": falcon_h1, "zamba": zamba,
 }  # fmt: skip

@@ -20,7 +20,7 @@ FAMILIES = {
     "newer": "mimo_v2_flash cohere2_moe axk1 axk2 longcat_flash granitemoe_swa kolibri1 flint minimax_m3_vl_text doge "
     "dots3_note_text",
     "early": "gpt_bigcode gptj codegen gpt_neo biogpt persimmon bloom mpt falcon xglm openai-gpt:openai_gpt ctrl",
-    "scans": "mamba falcon_mamba mamba2 bamba granitemoehybrid jamba falcon_h1 nemotron_h",
+    "scans": "mamba falcon_mamba mamba2 bamba granitemoehybrid jamba falcon_h1 nemotron_h zamba zamba2",
     "mixtures": (
         "deepseek_v3 mixtral qwen3_moe qwen2_moe olmoe glm4_moe dots1 minimax_m2 granitemoe deepseek_v2 "
         "kimi_k2:deepseek_v3 granitemoeshared gpt_oss flex_olmo ernie4_5_moe hunyuan_v1_moe exaone_moe glm4_moe_lite "
@@ -30,7 +30,7 @@ FAMILIES = {
         "qwen2_vl_text qwen2_5_vl_text:qwen2_vl_text qwen3_vl_text qwen3_vl_moe_text glm4v_text glm4v_moe_text "
         "mllama_text_model"
     ),
-    "linear_attention": "qwen3_5_text qwen3_5_moe_text qwen3_next",
+    "linear_attention": "qwen3_5_text qwen3_5_moe_text qwen3_next olmo_hybrid lfm2 lfm2_moe lfm3",
     "encoders": "bert roberta xlm-roberta:roberta camembert:roberta electra distilbert albert mpnet deberta-v2:deberta_v2",
     "seq2seq": (
         "t5 mt5 umt5 bart mbart pegasus marian plbart:bart blenderbot blenderbot-small:blenderbot_small m2m_100 whisper"

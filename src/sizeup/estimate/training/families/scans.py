@@ -5,7 +5,7 @@ Source: transformers 5.23, `models/<model type>/modeling_*.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,9 +15,12 @@ from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.architectures.mamba import Mamba
 from sizeup.estimate.training.architectures.mamba2 import Mamba2
 from sizeup.estimate.training.architectures.scan_orders import FeedForward
+from sizeup.estimate.training.architectures.zamba import Hybrid, Shared
+from sizeup.estimate.training.architectures.zamba_mamba import ZambaMamba
 from sizeup.estimate.training.families.common import base, bias
 from sizeup.estimate.training.families.dense import granite
 from sizeup.estimate.training.families.mixtures import granitemoeshared
+from sizeup.estimate.training.tape import Value
 from sizeup.models.anatomy.family import FULL, LINEAR, layer_kinds, sizes
 from sizeup.models.anatomy.mamba import time_rank
 from sizeup.models.config import Config
@@ -179,4 +182,74 @@ def nemotron_h(cfg: Config) -> DecoderShape:
         mlp_bias=cfg.bool("mlp_bias", default=False), activation=cfg.str("mlp_hidden_act", default="relu2"),
         mixture=m, sparse=tuple(kind == "moe" for kind in kinds), varied=tuple(halves[kind] for kind in kinds),
         logits_wide=True, unadapted=REFUSED,
+    )  # fmt: skip
+
+
+def zamba(cfg: Config) -> DecoderShape:
+    """Mamba in every layer, and one transformer that some layers share."""
+    hidden = cfg.int("hidden_size")
+    mixer = ZambaMamba(
+        inner=cfg.int("mamba_expand", default=2) * hidden, heads=cfg.int("n_mamba_heads", default=2),
+        state=cfg.int("mamba_d_state", default=16), rank=time_rank(cfg, "mamba_dt_rank", hidden),
+        kernel=cfg.int("mamba_d_conv", default=4), bias=cfg.bool("mamba_proj_bias", default=False),
+        conv_bias=cfg.bool("mamba_conv_bias", default=True), activation=cfg.str("hidden_mamba_act", default="silu"),
+    )  # fmt: skip
+    return sharing(cfg, mixer, _zamba_kinds(cfg), 1, rank=0)
+
+
+def zamba2(cfg: Config) -> DecoderShape:
+    """Mamba 2 in every layer, and a few transformers that layers share in turns, with pairs of their own."""
+    hidden, heads = cfg.int("hidden_size"), cfg.int("n_mamba_heads", default=8)
+    b = cfg.bool("add_bias_linear", default=False)
+    mixer = Mamba2(
+        heads=heads, head_dim=cfg.int("mamba_expand", default=2) * hidden // heads,
+        state=cfg.int("mamba_d_state", default=64), groups=cfg.int("mamba_ngroups", default=1),
+        kernel=cfg.int("mamba_d_conv", default=4), chunk=cfg.int("chunk_size", default=256), bias=b, out_bias=b,
+    )  # fmt: skip
+    shape = sharing(
+        cfg, mixer, tuple(cfg.strs("layers_block_type", "layer_types") or ()), cfg.int("num_mem_blocks", default=1),
+        rank=cfg.int("adapter_rank", default=128), everywhere=cfg.bool("use_shared_attention_adapter", default=False),
+    )  # fmt: skip
+    turns = cfg.bool("use_mem_rope", default=False)
+    return msgspec.structs.replace(shape, rotary=1.0 if turns else 0.0, mlp_bias=b)
+
+
+def _zamba_kinds(cfg: Config) -> tuple[str, ...]:
+    """`layers_block_type`, or one layer of six after the first three."""
+    listed = cfg.strs("layers_block_type", "layer_types")
+    if listed:
+        return tuple(listed)
+    period, offset = cfg.int("attn_layer_period", default=6), cfg.int("attn_layer_offset", min=0, default=4)
+    rest = range(max(0, cfg.int("num_hidden_layers") - 3))
+    return (LINEAR, LINEAR, "hybrid", *("hybrid" if number % period == offset else LINEAR for number in rest))
+
+
+def sharing(
+    cfg: Config, mixer: Callable[[Any, Value], Value], kinds: tuple[str, ...], blocks: int, *, rank: int,
+    everywhere: bool = False,
+) -> DecoderShape:  # fmt: skip
+    """Layers with that mixer, of which the hybrid ones share transformers in turns. Raises BadConfig without layers."""
+    layers = cfg.int("num_hidden_layers")
+    if len(kinds) < layers:
+        raise cfg.bad("layers_block_type", f"{len(kinds)} kinds", f"one for each of {layers} layers")
+    total = sum(kind == "hybrid" for kind in kinds[:layers])
+    heads = cfg.int("num_attention_heads")
+    width = 2 * cfg.int("hidden_size")
+    found: list[Callable[[Any, Value], Value]] = []
+    number = 0
+    for kind in kinds[:layers]:
+        if kind != "hybrid":
+            found.append(mixer)
+            continue
+        shared = Shared(
+            block=number % blocks, first=number < blocks, last=number >= total - blocks, rank=rank,
+            after=min(2, total - 1 - number), pairs_everywhere=everywhere,
+            others=len(range(number % blocks, total, blocks)) - 1,
+        )  # fmt: skip
+        found.append(Hybrid(mixer, shared))
+        number += 1
+    return base(
+        cfg, order="zamba", rotary=0, head_dim=cfg.optional_int("attention_head_dim") or width // heads,
+        tied=cfg.bool("tie_word_embeddings", default=True), activation=cfg.str("hidden_act", default="gelu"),
+        varied=tuple({"mixer": each} for each in found),
     )  # fmt: skip
