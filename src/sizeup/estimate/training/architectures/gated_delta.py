@@ -49,16 +49,24 @@ if TYPE_CHECKING:
 CHUNK = 64
 NAME = "linear_attn"
 
+#: What goes through the convolution; gate, write strength and decay, or None where they are projected later.
+Parts = tuple[Value, Value | None, Value | None, Value | None]
+
 
 class GatedDelta(msgspec.Struct, frozen=True):
-    """Heads and their sizes; kernel: taps of the convolution. fused: Qwen3-Next's two projections for all, not four."""
+    """Heads and their sizes; kernel: taps of the convolution.
+
+    projections: `two` for all that the rule needs (Qwen3-Next), `four` (Qwen3.5) or `six` (OLMo hybrid). doubled: the
+    write strength reaches to 2.
+    """
 
     key_heads: int
     value_heads: int
     key_dim: int
     value_dim: int
     kernel: int
-    fused: bool = False
+    projections: str = "four"
+    doubled: bool = False
 
     @property
     def keys(self) -> int:
@@ -89,25 +97,37 @@ def _mixed(build: Build, x: Value, hidden: int, d: GatedDelta, *, padding: bool)
     tape, tokens = build.tape, build.tokens
     x = without_padding(tape, x, padding=padding)
     names: list[Value] = []
-    parts = (_fused_projections if d.fused else _projections)(build, x, hidden, d, names)
-    mixed, z, b, a = parts
-    del parts
+    mixed, z, b, a = PROJECTIONS[d.projections](build, x, hidden, d, names)
     mixed = causal_convolution(build, f"{NAME}.conv1d", mixed, 2 * d.keys + d.values, d.kernel, activation="silu")
+    if d.projections == "six":
+        mixed = cut(tape, mixed, mixed.n)
     query, key, value = split(tape, mixed, (tokens * d.keys, tokens * d.keys, tokens * d.values))
     del names[2:]
     query, key, value = heads(tape, query), heads(tape, key), heads(tape, value)
+    if b is None:
+        b = _narrow(build, "b_proj", x, hidden, d)
     beta = pointwise(tape, b, keeps_output=True)
-    g = _decay(build, a, d)
+    if d.doubled:
+        beta = scale(tape, beta)
+    g = _decay(build, _narrow(build, "a_proj", x, hidden, d) if a is None else a, d)
     output = chunk_gated_delta_rule(build, query, key, value, g, beta, d)
     if output.strided:
         output = copy(tape, output)
-    output = gated_norm(build, f"{NAME}.norm", output, z, d.value_dim)
-    return build.linear(f"{NAME}.out_proj", output, d.values, hidden)
+    norm, last = ("norm", "out_proj") if z is not None else ("o_norm", "o_proj")
+    if z is None:
+        z = build.linear(f"{NAME}.g_proj", x, hidden, d.values)
+    output = gated_norm(build, f"{NAME}.{norm}", output, z, d.value_dim)
+    return build.linear(f"{NAME}.{last}", output, d.values, hidden)
 
 
-def _projections(
-    build: Build, x: Value, hidden: int, d: GatedDelta, _names: list[Value]
-) -> tuple[Value, Value, Value, Value]:
+def _narrow(build: Build, name: str, x: Value, hidden: int, d: GatedDelta) -> Value:
+    """A number for each value head; its gradient lies head by head."""
+    return seen(
+        build.tape, build.linear(f"{NAME}.{name}", x, hidden, d.value_heads), copied_back=name.endswith("b_proj")
+    )
+
+
+def _four(build: Build, x: Value, hidden: int, d: GatedDelta, _names: list[Value]) -> Parts:
     """Of queries, keys and values, of the gate, and of write strength and decay."""
     tape = build.tape
     mixed = heads(tape, build.linear(f"{NAME}.in_proj_qkv", x, hidden, 2 * d.keys + d.values))
@@ -117,9 +137,15 @@ def _projections(
     return turned(tape, mixed), z, b, a
 
 
-def _fused_projections(
-    build: Build, x: Value, hidden: int, d: GatedDelta, names: list[Value]
-) -> tuple[Value, Value, Value, Value]:
+def _six(build: Build, x: Value, hidden: int, d: GatedDelta, _names: list[Value]) -> Parts:
+    """Queries, keys and values joined; the others come when they are needed."""
+    query = build.linear(f"{NAME}.q_proj", x, hidden, d.keys)
+    key = build.linear(f"{NAME}.k_proj", x, hidden, d.keys)
+    value = build.linear(f"{NAME}.v_proj", x, hidden, d.values)
+    return turned(build.tape, join(build.tape, (query, key, value))), None, None, None
+
+
+def _two(build: Build, x: Value, hidden: int, d: GatedDelta, names: list[Value]) -> Parts:
     """The same cut out of two projections, whose parts lie key head by key head (`fix_query_key_value_ordering`)."""
     tape, tokens = build.tape, build.tokens
     keys, values, each = tokens * d.keys, tokens * d.values, tokens * d.value_heads
@@ -133,6 +159,9 @@ def _fused_projections(
     value = copy(tape, value) if d.groups == 1 else value
     names += (qkvz, ba, query, key, value)
     return turned(tape, join(tape, (query, key, value))), z, b, a
+
+
+PROJECTIONS = {"two": _two, "four": _four, "six": _six}
 
 
 def _decay(build: Build, a: Value, d: GatedDelta) -> Value:

@@ -5,6 +5,7 @@ Source: transformers 5.23, `models/<model type>/modeling_*.py`, where no kernel 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,14 +14,23 @@ from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.architectures.gated_attention import GatedAttention
 from sizeup.estimate.training.architectures.gated_delta import GatedDelta
+from sizeup.estimate.training.architectures.short_convolution import ShortConvolution
 from sizeup.estimate.training.families.common import base, bias
-from sizeup.models.anatomy.family import FULL, LINEAR, layer_kinds, sizes
+from sizeup.models.anatomy.family import FULL, LINEAR, SLIDING, layer_kinds, sizes
+from sizeup.models.anatomy.lfm import lfm2_width
 from sizeup.models.config import Config
+
+CONVOLUTION = "conv"
+#: LFM2's names of what other models call otherwise.
+LFM = {
+    "self_attn.o_proj": "self_attn.out_proj", "mlp.gate_proj": "feed_forward.w1", "mlp.up_proj": "feed_forward.w3",
+    "mlp.down_proj": "feed_forward.w2",
+}  # fmt: skip
 
 
 def qwen3_5_text(cfg: Config) -> DecoderShape:
     """Gated delta nets, with gated attention in every fourth layer; positions of three axes."""
-    return _gated_delta(cfg, fused=False, axes=True)
+    return _gated_delta(cfg, projections="four", axes=True)
 
 
 def qwen3_5_moe_text(cfg: Config) -> DecoderShape:
@@ -35,14 +45,89 @@ def qwen3_next(cfg: Config) -> DecoderShape:
     step, dense = cfg.int("decoder_sparse_step", default=1), cfg.ints("mlp_only_layers", min=0) or ()
     sparse = tuple(number not in dense and (number + 1) % step == 0 for number in range(layers))
     mixture = msgspec.structs.replace(_mixture(cfg), adapted=True)
-    return msgspec.structs.replace(_gated_delta(cfg, fused=True), mixture=mixture, sparse=sparse)
+    return msgspec.structs.replace(_gated_delta(cfg, projections="two"), mixture=mixture, sparse=sparse)
 
 
-def _gated_delta(cfg: Config, *, fused: bool, axes: bool = False) -> DecoderShape:
+def olmo_hybrid(cfg: Config) -> DecoderShape:
+    """Gated delta nets with norms before the halves; OLMo 2's attention, without positions, in every fourth layer."""
+    s = sizes(cfg)
+    heads = cfg.int("linear_num_value_heads", default=s.heads)
+    key_heads = cfg.int("linear_num_key_heads", default=s.heads)
+    key_dim = cfg.int("linear_key_head_dim", default=max(1, 3 * s.hidden // (4 * key_heads)))
+    delta = GatedDelta(
+        key_heads=key_heads, value_heads=heads, key_dim=key_dim,
+        value_dim=cfg.int("linear_value_head_dim", default=2 * key_dim),
+        kernel=cfg.int("linear_conv_kernel_dim", default=4), projections="six",
+        doubled=cfg.bool("linear_allow_neg_eigval", default=True),
+    )  # fmt: skip
+    default = [FULL if number % 4 == 3 else LINEAR for number in range(s.layers)]
+    if FULL not in default:
+        default[-1] = FULL
+    kinds = layer_kinds(cfg, s.layers, default)
+    rope = cfg.optional_sub("rope_parameters")
+    turns = rope is None or "rope_theta" not in rope.data or rope.has("rope_theta")
+    varied: tuple[dict[str, Any], ...] = tuple(
+        {"order": "post"} if kind == FULL else {"mixer": delta} for kind in kinds
+    )
+    b = bias(cfg)
+    return base(
+        cfg, norm="rms_fp32", qk_norm="whole", qkv_bias=b, output_bias=b, rotary=1.0 if turns else 0.0,
+        still=tuple(kind != FULL for kind in kinds), rotary_wide=True, rotary_back=True, varied=varied,
+    )  # fmt: skip
+
+
+def lfm2(cfg: Config) -> DecoderShape:
+    """Short convolutions, with attention in some layers."""
+    return msgspec.structs.replace(_short_convolutions(cfg), ffn=lfm2_width(cfg))
+
+
+def lfm2_moe(cfg: Config) -> DecoderShape:
+    """LFM2 with mixtures after the first layers."""
+    dense = cfg.int("num_dense_layers", min=0, default=2)
+    mixture = Mixture(
+        experts=cfg.int("num_experts", "num_local_experts"), chosen=cfg.int("num_experts_per_tok"),
+        width=cfg.int("moe_intermediate_size"), scoring="low sigmoid",
+        normalised=cfg.bool("norm_topk_prob", default=True),
+    )  # fmt: skip
+    shape = _short_convolutions(cfg)
+    sparse = tuple(number >= dense for number in range(shape.layers))
+    return msgspec.structs.replace(shape, mixture=mixture, sparse=sparse)
+
+
+def lfm3(cfg: Config) -> DecoderShape:
+    """LFM2 with windows, norms after the halves, and a gate for each head."""
+    s, b = sizes(cfg), bias(cfg)
+    default = [FULL if n % 4 == 2 else SLIDING if n % 4 == 0 and n else CONVOLUTION for n in range(s.layers)]
+    kinds = layer_kinds(cfg, s.layers, default)
+    window = cfg.optional_int("sliding_window", min=0) or None
+    sandwich = cfg.bool("use_sandwich_norm", default=True)
+    return msgspec.structs.replace(
+        _short_convolutions(cfg, kinds), qkv_bias=b, output_bias=b, rotary_wide=True, rotary_back=True,
+        windows=tuple(window if kind == SLIDING else None for kind in kinds), rotary_tables=2,
+        still=tuple(kind == CONVOLUTION for kind in kinds), order="sandwich" if sandwich else "pre",
+        output_gate="sigmoid of heads" if cfg.bool("use_attention_gate", default=True) else "",
+        names=LFM | {"self_attn.gate_proj": "self_attn.g_proj", "self_attn.o_proj": "self_attn.o_proj"},
+        attention_dropout=cfg.float("attention_dropout", default=0.0),
+    )  # fmt: skip
+
+
+def _short_convolutions(cfg: Config, kinds: Sequence[str] | None = None) -> DecoderShape:
+    s = sizes(cfg)
+    chosen = cfg.ints("full_attn_idxs", min=0)
+    default = [FULL if chosen is None or number in chosen else CONVOLUTION for number in range(s.layers)]
+    operator = ShortConvolution(kernel=cfg.int("conv_L_cache", default=3), bias=cfg.bool("conv_bias", default=False))
+    varied: tuple[dict[str, Any], ...] = tuple(
+        {"mixer": operator} if kind == CONVOLUTION else {} for kind in kinds or layer_kinds(cfg, s.layers, default)
+    )
+    tied = cfg.bool("tie_word_embeddings", "tie_embedding", default=True)
+    return base(cfg, qk_norm="head", tied=tied, activation="silu", names=LFM, varied=varied)
+
+
+def _gated_delta(cfg: Config, *, projections: str, axes: bool = False) -> DecoderShape:
     delta = GatedDelta(
         key_heads=cfg.int("linear_num_key_heads"), value_heads=cfg.int("linear_num_value_heads"),
         key_dim=cfg.int("linear_key_head_dim"), value_dim=cfg.int("linear_value_head_dim"),
-        kernel=cfg.int("linear_conv_kernel_dim", default=4), fused=fused,
+        kernel=cfg.int("linear_conv_kernel_dim", default=4), projections=projections,
     )  # fmt: skip
     period = cfg.int("full_attention_interval", max=10_000, default=4)
     kinds = layer_kinds(cfg, sizes(cfg).layers, [LINEAR] * (period - 1) + [FULL])
