@@ -177,6 +177,9 @@ def run_of(shape: Shape, setting: TrainSetting) -> Run:
         input_gradients=setting.adapters and bool(again),
         divided=setting.accumulating,
         loss=setting.loss,
+        images=setting.images,
+        image_size=setting.image_size,
+        train_vision=setting.train_vision,
         head=setting.head or getattr(shape, "head", "lm"),
         labels=setting.labels or getattr(shape, "labels", 2),
     )

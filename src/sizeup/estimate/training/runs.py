@@ -6,14 +6,15 @@ import msgspec
 
 
 class Run(msgspec.Struct, frozen=True):
-    """images: in each sequence; image_size: pixels on a side, 0 for the tower's own; train_vision: it isn't frozen. eager: attention by the model's own Python. checkpoint: of each layer, whether it is recomputed (empty: none).
+    """eager: attention by the model's own Python. checkpoint: of each layer, whether it is recomputed (empty: none).
 
     input_gradients: the embeddings' output needs a gradient although they are frozen (checkpointing with adapters).
     divided: the loss is divided by the items of all micro-batches. flash: the flash-attention package, which takes
     grouped heads, windows and packed sequences without a mask. selective: recomputation keeps matrix products.
     offload: what a recomputed layer keeps lies on the host. loss: `standard`, `chunked`, `fused`.
     split_vocabulary: each rank has a part of the head's rows, and the loss is made of all ranks' parts. head, labels:
-    what is trained, and how many labels it tells apart.
+    what is trained, and how many labels it tells apart. images: in each sequence; image_size: pixels on a side, 0 for
+    what the tower is made for; train_vision: it isn't frozen.
     """
 
     eager: bool = False

@@ -11,7 +11,10 @@ from sizeup.estimate.training.tape import Tape, Value, rounded
 
 
 class Heads(msgspec.Struct, frozen=True):
-    """Sizes of one attention: batch, rows of queries and keys, heads, and the length of a key and of a value."""
+    """Sizes of one attention: batch, rows of queries and keys, heads, and the length of a key and of a value.
+
+    apart: each of the batch is an attention of its own: only one's temporaries are there at once.
+    """
 
     batch: int
     queries: int
@@ -20,6 +23,7 @@ class Heads(msgspec.Struct, frozen=True):
     kv_heads: int
     head_dim: int
     value_dim: int
+    apart: bool = False
 
     @property
     def groups(self) -> int:
@@ -46,7 +50,8 @@ class Way(msgspec.Struct, frozen=True):
     begin as the bias that they are added to (Bloom). chosen: scores are chosen by a buffer of booleans (GPT-Neo).
     filled: by the mask (MPT). floored: masked scores are compared with the least number once more (XGLM). cast_late: weights
     are cast after the dropout. triangle: scores are multiplied by a buffer of ones and zeros and get a least number
-    where it is zero (GPT). lingers: the `masked` scores, or `all`, have names that live as long as the
+    where it is zero (GPT). raised: scores are cast to fp32, get their bias and number there, and are cast back for the
+    softmax; all of them keep names (falcon-rw). lingers: the `masked` scores, or `all`, have names that live as long as the
     module's function. contiguous: the output is copied to rows.
     """
 
@@ -69,6 +74,7 @@ class Way(msgspec.Struct, frozen=True):
     sinks_wide: bool = False
     cast_late: bool = False
     triangle: bool = False
+    raised: bool = False
     broadcast: bool = False
     copied: bool = False
     contiguous: bool = True
@@ -104,7 +110,7 @@ def product(tape: Tape, a: Value, b: Value, n: int, h: Heads, *, as_it_is: bool 
     Parts of larger tensors are copied first, unless there is one sequence, whose heads can be seen as a batch.
     as_it_is: the first needs no copy in any case.
     """
-    if h.batch > 1:
+    if h.batch > 1 and not h.apart:
         a, b = a if as_it_is else _dense(tape, a), _dense(tape, b)
     item = max(a.item, b.item)
     keep = (a.storage if b.needs else None, b.storage if a.needs else None)

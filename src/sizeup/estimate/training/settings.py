@@ -19,7 +19,9 @@ SCHEDULES = ("1f1b", "gpipe", "interleaved")
 class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     """One training step.
 
-    batch, sequence: of a micro-batch on one device. target_sequence: tokens that a decoder writes, where an encoder reads
+    batch, sequence: of a micro-batch on one device. images: in each sequence, whose tokens are among its tokens (0: text
+    alone); image_size: their sides in pixels (0: what the tower is made for); train_vision: the tower isn't frozen.
+    target_sequence: tokens that a decoder writes, where an encoder reads
     others (0: as many as it reads). head: what is trained on top (`heads.HEADS`; empty: what the model's configuration
     says), with so many labels (0: the configuration's). An embedding's batch is of pairs. checkpointing: `none`, `full`, `selective` (matrix products are
     kept), or a number n: every n-th layer is recomputed. padding: the batch carries a mask with padded tokens, or
@@ -45,6 +47,9 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     lora_rank: int = 16
     lora_targets: tuple[str, ...] = ()
     lora_dropout: float = 0.0
+    images: int = 0
+    image_size: int = 0
+    train_vision: bool = True
     adapter_precision: str = "fp32"
     double_quantization: bool = True
     train_embeddings: bool = True
@@ -114,7 +119,7 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def adapter_item(self) -> int:
         """Bytes of an adapter's weight. DeepSpeed casts the whole model to the 16 bits that it is trained in."""
-        cast = self.sharding.startswith("zero") and self.weight_item < 4  # noqa: PLR2004
+        cast = self.sharding.startswith("zero") and self.weight_item < 4
         return 4 if self.adapter_precision == "fp32" and not cast else 2
 
     @property

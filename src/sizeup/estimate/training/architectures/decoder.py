@@ -6,18 +6,21 @@ embedding → layers (norm, attention, norm, feed-forward, with residuals) → n
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from sizeup.estimate.training.architectures.experts import STACKED_NAMES
 from sizeup.estimate.training.architectures.gemma3n import merged, widened
 from sizeup.estimate.training.architectures.gemma4 import layer_embeddings
 from sizeup.estimate.training.architectures.head import head_and_loss
-from sizeup.estimate.training.architectures.layer import layer_runner
+from sizeup.estimate.training.architectures.image_features import deepened, with_features
+from sizeup.estimate.training.architectures.layer import layer_runner, mask_and_table
 from sizeup.estimate.training.architectures.layer_norms import norm
 from sizeup.estimate.training.architectures.shape import DecoderShape
-from sizeup.estimate.training.basic import add, dropout, scale, scale_in_place, shift, whole_size
+from sizeup.estimate.training.architectures.vision_tower import segments as tower_segments
+from sizeup.estimate.training.basic import add, copy, dropout, scale, scale_in_place, shift, whole_size
 from sizeup.estimate.training.build import Build, wants_gradient
 from sizeup.estimate.training.idle import lay_idle
-from sizeup.estimate.training.masks import make_mask
+from sizeup.estimate.training.masks import bidirectional_mask, make_mask
 from sizeup.estimate.training.positions import Rotary
 from sizeup.estimate.training.program import Segment, State
 from sizeup.estimate.training.runs import Run
@@ -27,33 +30,61 @@ __all__ = ["DecoderShape", "segments"]
 
 
 def segments(shape: DecoderShape, run: Run) -> list[Segment]:
-    """The step of a decoder.
-
-    The first layer of each window has a kind of its own when it is recomputed: its mask goes with it.
-    """
-    parts = [Segment("start", lambda build, state: _start(build, state, shape, run), "embedding")]
-    kinds: dict[str, Callable[[Build, State], None]] = {}
+    """The step of a decoder: a layer is of the same kind as another if its parts are and what it is given."""
+    parts = _beginning(shape, run)
+    layers: dict[tuple[object, ...], Segment] = {}
     seen: set[int | None] = set()
+    handed: set[int] = set()
+    varied: list[dict[str, Any]] = []
+    shared = any(fields.get("caches") or "index" in fields for fields in shape.varied)
+    ends = ends_of(shape) if shared else set()
     for number in range(shape.layers):
         sparse = bool(shape.sparse) and shape.sparse[number]
         window = shape.windows[number] if shape.windows else None
         recomputed = bool(run.checkpoint) and run.checkpoint[number]
         still = bool(shape.still) and shape.still[number]
-        own = shape.of(number)
-        ends = own is not shape and number in ends_of(shape)
+        if shape.varied and shape.varied[number] not in varied:
+            varied.append(shape.varied[number])
         words = (
-            "first" * (number == 0), "mixture" if sparse else "dense", str(window or ""), "again" * recomputed,
-            "opens" * (recomputed and window not in seen), "still" * still,
-            str(shape.varied[number]) if shape.varied else "", "ends" * ends,
+            "first" * (number == 0), "mixture" if sparse else "dense", "again" * recomputed, "still" * still,
+            f"variant {varied.index(shape.varied[number])}" if shape.varied else "", "ends" * (number in ends),
+            f"shares {window}" * shared,
         )  # fmt: skip
+        key = (*words, window, window in seen)
         seen.add(window)
-        key = " ".join(words)
-        if key not in kinds:
-            kinds[key] = layer_runner(own, run, sparse=sparse, window=window, recomputed=recomputed, still=still)
-        parts.append(Segment(key, kinds[key], "mixture layer" if sparse else "layer", layer=True))
+        if key not in layers:
+            runner = layer_runner(
+                shape.of(number), run, sparse=sparse, window=window, recomputed=recomputed, still=still
+            )
+            kind = _kind(shape, words, window, handed, recomputed=recomputed)
+            name = "mixture layer" if sparse else "layer"
+            layers[key] = Segment(" ".join(map(str, key)), runner, name, layer=True, kind=kind)
+        parts.append(layers[key])
+        if run.images and shape.tower is not None and number < len(shape.tower.deep):
+            parts.append(Segment(f"deep {number}", deepened(number), "image features"))
     parts.append(Segment("norm", lambda build, state: _last_norm(build, state, shape), "final norm"))
     parts.append(Segment("loss", lambda build, state: head_and_loss(build, state, shape, run), "head and loss"))
     return parts
+
+
+def _kind(
+    shape: DecoderShape, words: tuple[str, ...], window: int | None, handed: set[int], *, recomputed: bool
+) -> Callable[[State], str]:
+    """The kind of a layer by its parts, whether it has a mask, the length of its table, and whether it opens them.
+
+    The first layer that is given a table lets it go in the backward pass; a mask, if it is recomputed. handed: what
+    layers have been given so far.
+    """
+
+    def kind(state: State) -> str:
+        mask, table = mask_and_table(state, window)
+        length = shape.rotary_dims[-1 if window is None else 0] if shape.rotary_dims and table is not None else ""
+        kept = {id(thing) for thing in (table, mask if recomputed else None) if thing is not None}
+        opens = bool(kept - handed)
+        handed.update(kept)
+        return " ".join(filter(None, (*words, "masked" * (mask is not None), f"{length}", "opens" * opens)))
+
+    return kind
 
 
 def ends_of(shape: DecoderShape) -> set[int]:
@@ -62,8 +93,30 @@ def ends_of(shape: DecoderShape) -> set[int]:
     return {max(number for number in range(shape.layers) if windows[number] == window) for window in set(windows)}
 
 
+def _beginning(shape: DecoderShape, run: Run) -> list[Segment]:
+    """What comes before the layers: the embedding, and with images the tower, its features put among the embeddings."""
+    tower = shape.tower
+    if not run.images or tower is None:
+        return [Segment("start", lambda build, state: _start(build, state, shape, run), "embedding")]
+
+    def words(build: Build, state: State) -> None:
+        state.held["words"] = _embedded(build, shape, run)
+
+    def start(build: Build, state: State) -> None:
+        _prepared(build, state, shape, run, with_features(build, state, shape, tower))
+
+    return [Segment("words", words, "embedding"), *tower_segments(tower, run), Segment("start", start, "image features")]
+
+
 def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     """Embedding, masks, and the tables of the rotation; the embeddings stay in a name until the model returns."""
+    x = _embedded(build, shape, run)
+    lay_idle(build, shape.idle)
+    _prepared(build, state, shape, run, x)
+
+
+def _embedded(build: Build, shape: DecoderShape, run: Run) -> Value:
+    """The embeddings of the tokens."""
     tape = build.tape
     if shape.mixture is not None and shape.mixture.adapted:
         build.unadapted = STACKED_NAMES
@@ -80,8 +133,15 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
         x = scale(tape, x)
     if shape.embedding_scale == "in place":
         x = scale_in_place(tape, x)
+    return x
+
+
+def _prepared(build: Build, state: State, shape: DecoderShape, run: Run, x: Value) -> None:
+    """Positions, masks, and the tables of the rotation; the embeddings stay in a name until the model returns."""
+    tape = build.tape
     state.held["embeddings"] = x
-    lay_idle(build, shape.idle)
+    if shape.order == "zamba":
+        state.held["original"] = copy(tape, x)
     if shape.layer_width:
         state.held["layers"] = layer_embeddings(build, shape, x)
     tape.label = OTHER
@@ -107,6 +167,9 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     if shape.alibi in {"cast", "wide"}:
         state.held["alibi"] = alibi(build, shape)
     for window in set(shape.windows or (None,)) if not shape.triangle else ():
+        if not shape.way.causal:
+            state.held[f"mask {window}"] = bidirectional_mask(build, build.sequence, build.sequence, run, window)
+            continue
         state.held[f"mask {window}"] = make_mask(
             build,
             window,
@@ -114,7 +177,7 @@ def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
             eager=run.eager or shape.eager_only,
             flash=run.flash,
             filled=shape.way.filled,
-            always=shape.always_masked,
+            always=shape.always_masked or (bool(run.images) and shape.masks_images),
         )
     if shape.triangle and run.padding:
         state.held["mask None"] = tape.value(build.tokens, build.method.item)

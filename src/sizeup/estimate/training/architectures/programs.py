@@ -55,4 +55,6 @@ def input_sizes(shape: Shape, setting: TrainSetting) -> list[int]:
     }.get(setting.head or getattr(shape, "head", "lm"))  # fmt: skip
     if labels is None:
         labels = [ID * setting.sequences * (setting.target_sequence or setting.sequence)]
-    return [tokens, *labels, *([tokens] if setting.padding else [])]
+    tower = getattr(shape, "tower", None) if setting.images else None
+    seen = [] if tower is None else tower.input_sizes(setting)
+    return [tokens, *labels, *seen, *([tokens] if setting.padding else [])]

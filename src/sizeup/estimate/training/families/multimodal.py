@@ -11,6 +11,7 @@ from sizeup.errors import SizeupError
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.families import TEXTS, dense, mixtures
 from sizeup.estimate.training.families.common import base
+from sizeup.estimate.training.families.towers import TOWERS as TOWERS_READ
 from sizeup.estimate.training.idle import Idle
 from sizeup.models.anatomy.defaults import filled
 from sizeup.models.anatomy.family import sizes
@@ -22,6 +23,8 @@ from sizeup.models.model import Model
 
 #: Wrappers whose stacked experts peft adapts (transformers 5.23, `conversion_mapping.py`): it asks the outer model type.
 ADAPTED_EXPERTS = frozenset({"glm4v_moe"})
+#: Wrappers whose images' tokens see each other.
+MASKING = frozenset({"gemma3", "paligemma"})
 #: Rows of Mllama's embedding beyond the vocabulary of its head.
 MLLAMA_ROWS = 8
 TOWERS = frozenset({"vision", "audio", "projector"})
@@ -79,6 +82,9 @@ def with_towers(whole: Config, family: str, shape: DecoderShape) -> tuple[Decode
     idle = idle_towers(whole)
     if not idle:
         return shape, f"the towers of {family} aren't described: only its text decoder is counted"
+    read = TOWERS_READ.get(family)
+    if read is not None:
+        shape = msgspec.structs.replace(shape, tower=read(whole, shape.hidden), masks_images=family in MASKING)
     note = f"given text alone, the towers of {family} lie idle: weights without gradients or optimizer states"
     return msgspec.structs.replace(shape, idle=idle), note
 
