@@ -15,6 +15,8 @@ from sizeup.estimate.training.basic import (
     pointwise,
     same_size,
     scale,
+    scale_in_place,
+    shift,
     whole_size,
 )
 from sizeup.estimate.training.scores import Heads, Way, product, softmax, spread_heads
@@ -33,11 +35,15 @@ def eager(
         q, keys = cast(tape, q, 4), cast(tape, keys, 4)
     if tape.autocast and not way.in_fp32:
         q, keys, values = (cast(tape, x, tape.autocast) for x in (q, keys, values))
-    weights = _masked(tape, _scores(tape, q, keys, h, way, bias, names), h, way, mask)
+    if way.raised:
+        weights = _raised(tape, product(tape, q, keys, h.scores, h), q.item, names)
+    else:
+        weights = _masked(tape, _scores(tape, q, keys, h, way, bias, names), h, way, mask)
     if way.lingers:
         names.append(weights)
     factor = sink_factor(tape, weights, h, sinks) if way.sinks_scale and sinks is not None else None
-    weights = _probabilities(tape, weights, h, way, None if way.sinks_scale else sinks)
+    if not way.raised:
+        weights = _probabilities(tape, weights, h, way, None if way.sinks_scale else sinks)
     if way.cast_late:
         weights = dropout(tape, weights, way.p)
     weights = cast(tape, weights, values.item)
@@ -85,6 +91,19 @@ def under_triangle(tape: Tape, x: Value, h: Heads) -> Value:
     least = tape.value(square, item)
     del less
     return add(tape, product, least)
+
+
+def _raised(tape: Tape, scores: Value, item: int, names: list[Value]) -> Value:
+    """softmax(number · (scores in fp32 + bias) + mask), the softmax in the stream's type."""
+    names.append(scores)
+    wide = cast(tape, scores, 4)
+    names.append(wide)
+    logits = shift(tape, wide)
+    names.append(logits)
+    masked = shift(tape, scale_in_place(tape, logits))
+    found = softmax(tape, cast(tape, masked, 4 if tape.autocast else item))
+    del masked
+    return found
 
 
 def floored(tape: Tape, x: Value) -> Value:

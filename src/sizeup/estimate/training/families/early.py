@@ -192,7 +192,7 @@ def falcon(cfg: Config) -> DecoderShape:
         activation=cfg.str("activation", default="gelu"), rotary=0.0 if linear else 1.0,
         always_masked=True, alibi="mask" if linear else "",
         way=Way(
-            softmax_in_fp32=linear, scaled=linear, copied=True, broadcast=several and not new and heads > 1
+            softmax_in_fp32=linear, scaled=linear, raised=linear, cast_late=linear, copied=True, broadcast=several and not new and heads > 1
         ), residual_dropout=p, attention_dropout=0.0,
         tied=cfg.bool("tie_word_embeddings", default=True), names=BLOOM_NAMES,
     )  # fmt: skip
