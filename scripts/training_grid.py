@@ -102,6 +102,36 @@ MORE: dict[str, dict] = {
     },
 }  # fmt: skip
 FEW = ("bf16", "autocast checkpointed", "fp32", "lora", "eager")
+ALONE = dict.fromkeys((*OLD, "num_attention_heads", "max_position_embeddings"))
+MAMBA2 = {
+    "mamba_n_heads": 16, "mamba_d_head": 64, "mamba_d_state": 48, "mamba_n_groups": 2, "mamba_chunk_size": 128,
+}  # fmt: skip
+BLOCKS = ["linear_attention", "hybrid", "linear_attention", "hybrid", "hybrid"]
+#: Models that scan. Those that scan token by token run few tokens: their simulation takes a second for a hundred.
+SCANS: dict[str, dict] = {
+    "mamba": ALONE | {"num_hidden_layers": 2}, "falcon_mamba": ALONE | {"num_hidden_layers": 2},
+    "jamba": {"num_experts": 8, "num_experts_per_tok": 2, "attn_layer_period": 4, "attn_layer_offset": 2},
+    "zamba": {
+        "num_hidden_layers": 5, "n_mamba_heads": 2, "num_key_value_heads": 8, "layers_block_type": BLOCKS,
+    },
+    "mamba2": ALONE | {"num_heads": 16, "head_dim": 64, "state_size": 48, "n_groups": 2, "chunk_size": 128},
+    "falcon_h1": MAMBA2 | {"mamba_d_ssm": 1024}, "bamba": MAMBA2 | {"attn_layer_indices": [1]},
+    "granitemoehybrid": SMALL_EXPERTS | MAMBA2 | {
+        "shared_intermediate_size": 768, "layer_types": ["linear_attention", "full_attention"] * 2,
+    },
+    "zamba2": {
+        "num_hidden_layers": 5, "n_mamba_heads": 16, "num_key_value_heads": 8, "mamba_d_state": 48, "mamba_ngroups": 2,
+        "chunk_size": 128, "layers_block_type": BLOCKS, "num_mem_blocks": 2, "adapter_rank": 64,
+        "use_shared_attention_adapter": True, "use_mem_rope": True,
+    },
+    "nemotron_h": {
+        "num_hidden_layers": None, "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"],
+        "mamba_num_heads": 16, "mamba_head_dim": 64, "ssm_state_size": 48, "n_groups": 2, "chunk_size": 128,
+        "head_dim": 64, "n_routed_experts": 8, "moe_intermediate_size": 384, "num_experts_per_tok": 2,
+        "moe_shared_expert_intermediate_size": 768,
+    },
+}  # fmt: skip
+BY_TOKEN = ("mamba", "falcon_mamba", "jamba", "zamba")
 AUTOCAST = "bf16-autocast-fp32-weights"
 #: What each case sets; the rest is the default.
 SETTINGS: dict[str, dict] = {
@@ -138,8 +168,32 @@ SHARDED: list[tuple[str, dict]] = [
 ]  # fmt: skip
 
 
+#: By which ARCHITECTURES are judged; the others only judge models that scan, in chunks or token by token.
+EVERY = tuple(SETTINGS)
+SHORT = {"sequence": 48}
+SETTINGS |= {
+    "uneven": {"batch": 3, "sequence": 200}, "one chunk": {"batch": 2, "sequence": 100},
+    "lora of inputs": {"method": "lora", "lora_rank": 16, "lora_targets": ["in_proj", "x_proj", "q_proj", "up_proj"]},
+}  # fmt: skip
+SETTINGS |= {
+    "short": SHORT, "short autocast checkpointed": SETTINGS["autocast checkpointed"] | SHORT,
+    "short fp32": SETTINGS["fp32"] | SHORT, "short padded": SETTINGS["padded"] | SHORT,
+    "short lora": SETTINGS["lora of inputs"] | SHORT, "short long": {"batch": 1, "sequence": 300},
+}  # fmt: skip
+BY_CHUNK = (
+    "bf16", "autocast checkpointed", "fp32", "lora of inputs", "eager", "padded", "long", "uneven", "one chunk",
+)  # fmt: skip
+
+
+def labels_of(name: str) -> tuple[str, ...]:
+    """The settings by which an architecture is judged."""
+    if name in SCANS:
+        return tuple(label for label in SETTINGS if label.startswith("short")) if name in BY_TOKEN else BY_CHUNK
+    return FEW if name in MORE else EVERY
+
+
 def config_of(name: str) -> dict:
-    twists = (ARCHITECTURES | MORE)[name]
+    twists = (ARCHITECTURES | MORE | SCANS)[name]
     fields = COMMON | twists
     removed = {key for key, value in twists.items() if value is None and key != "sliding_window"}
     return {"model_type": name} | {key: value for key, value in fields.items() if key not in removed}
@@ -167,13 +221,11 @@ def load(folder: Path) -> dict:
 
 
 def main(folder: Path, names: list[str]) -> None:
-    for name in [name for name in names if name != "sharded"] or ([] if names else list(ARCHITECTURES | MORE)):
+    for name in [name for name in names if name != "sharded"] or ([] if names else list(ARCHITECTURES | MORE | SCANS)):
         config, peaks, versions = config_of(name), {}, {}
-        for label, changes in SETTINGS.items():
-            if name in MORE and label not in FEW:
-                continue
+        for label in labels_of(name):
             try:
-                result = simulated({"config": config}, DEFAULT | changes)
+                result = simulated({"config": config}, DEFAULT | SETTINGS[label])
             except Exception as error:
                 print(name, label, repr(error)[:200], file=sys.stderr)
                 continue

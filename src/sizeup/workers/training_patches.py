@@ -61,9 +61,15 @@ def _masks() -> None:
     masks.is_tracing = lambda *_args, **_kwargs: False  # type: ignore[attr-defined]
     masks.find_packed_sequence_indices = lambda _positions: None  # type: ignore[attr-defined]
     masks.fast_all = lambda _tensor: not _state["padding"]  # type: ignore[attr-defined]
+    masks.create_recurrent_attention_mask = _recurrent_mask  # type: ignore[attr-defined]
     experts = importlib.import_module("transformers.integrations.moe")
     torch = importlib.import_module("torch")
     experts._can_use_grouped_mm = lambda _x, weight, _offsets: weight.dtype == torch.bfloat16  # type: ignore[attr-defined]
+
+
+def _recurrent_mask(config: Any, inputs_embeds: Any, attention_mask: Any, **_others: Any) -> Any:
+    """The mask of layers that scan, which is none unless something is padded."""
+    return attention_mask if _state["padding"] else None
 
 
 def _optimizers(torch: Any) -> None:
