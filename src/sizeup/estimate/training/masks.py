@@ -48,14 +48,16 @@ def make_mask(
     return mask
 
 
-def bidirectional_mask(build: Build, queries: int, keys: int, run: Run) -> Value | None:
-    """The mask of an encoder, or of attention to one's output: only where something is padded (5.23)."""
-    if run.flash or not run.padding:
+def bidirectional_mask(build: Build, queries: int, keys: int, run: Run, window: int | None = None) -> Value | None:
+    """The mask of an encoder, or of attention to one's output: only where something is padded, or beyond a window."""
+    if run.flash or not (run.padding or (window is not None and keys >= window)):
         return None
     tape = build.tape
     before, tape.label = tape.label, ATTENTION
     n = build.batch * queries * keys
-    mask = tape.value(n, 1)
+    mask = Value(n, 1, tape.value(n if run.padding else queries * keys, 1).storage)
+    if window is not None:
+        tape.transient(queries * keys)
     if run.eager:
         mask = tape.value(n, build.method.item)
     tape.label = before

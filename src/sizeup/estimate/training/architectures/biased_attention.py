@@ -29,7 +29,7 @@ def biased_attention(
     """The attention's output before its projection; the bias is added to the scores in place."""
     if tape.autocast:
         q, k, v = (cast(tape, x, tape.autocast) for x in (q, k, v))
-    raw = scale(tape, product(tape, q, k, h.scores, h))
+    raw = scale(tape, product(tape, _batched(tape, q, h), _batched(tape, k, h), h.scores, h))
     scores = Value(raw.n, raw.item, raw.storage)
     tape.record((raw, bias), (scores,), lambda g: (g, g))
     del raw
@@ -37,4 +37,10 @@ def biased_attention(
         scores = add(tape, scores, mask)
     weights = dropout(tape, softmax(tape, cast(tape, scores, 4) if tape.autocast else scores), p)
     weights = cast(tape, weights, v.item)
-    return copy(tape, product(tape, weights, v, h.batch * h.queries * h.heads * h.value_dim, h))
+    output = product(tape, weights, _batched(tape, v, h), h.batch * h.queries * h.heads * h.value_dim, h)
+    return copy(tape, output)
+
+
+def _batched(tape: Tape, x: Value, h: Heads) -> Value:
+    """Heads of several sequences are copied before they are multiplied; those of one can be seen as a batch."""
+    return copy(tape, x) if h.batch > 1 else x

@@ -101,15 +101,19 @@ def _start(build: Build, state: State, shape: EncoderShape, run: Run) -> None:
     if shape.kinds:
         x = add(tape, x, build.embedding("token_type_embeddings", shape.kinds, shape.narrow, build.tokens))
     if shape.positions:
-        rows = build.tokens if shape.counted else build.sequence
-        x = add(tape, x, build.embedding("position_embeddings", shape.positions, shape.narrow, rows))
+        rows, ids = (build.tokens, tape.value(build.tokens, 8)) if shape.counted else (build.sequence, None)
+        x = add(tape, x, build.embedding("position_embeddings", shape.positions, shape.narrow, rows, ids=ids))
+        del ids
     x = build.layer_norm("LayerNorm", x, shape.narrow)
     if shape.disentangled is not None:
         x = multiply(tape, x, tape.value(build.tokens, x.item))
     x = dropout(tape, x, shape.dropout)
     del zeros
+    words = x
     if shape.narrow != shape.hidden:
         x = build.linear("embeddings_project", x, shape.narrow, shape.hidden, bias=True)
+    state.held["embeddings"] = words if shape.shares else x
+    del words
     tape.label = OTHER
     _shared(build, state, shape, run)
     state.x = x

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sizeup.estimate.training.activations import activate
 from sizeup.estimate.training.architectures.shape import DecoderShape
-from sizeup.estimate.training.architectures.task_heads import TaskHead, task_loss
+from sizeup.estimate.training.architectures.task_heads import task_loss
 from sizeup.estimate.training.basic import cast, copy, cut, scale, whole_size
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.linear import linear
@@ -12,10 +12,6 @@ from sizeup.estimate.training.loss import chunked_cross_entropy, cross_entropy, 
 from sizeup.estimate.training.program import State
 from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.tape import LOSS, Tape, Value
-
-#: How transformers puts other heads on a decoder (5.23, `modeling_layers.py`).
-TASK = TaskHead(scores_all=True, bias=False)
-
 
 def head_and_loss(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     """The last segment of the step."""
@@ -30,7 +26,7 @@ def head_and_loss(build: Build, state: State, shape: DecoderShape, run: Run) -> 
     if shape.logits_wide:
         x = cast(tape, x, build.method.item)
     if run.head != "lm":
-        state.loss = task_loss(build, x, shape.hidden, TASK, run)
+        state.loss = task_loss(build, x, shape.hidden, shape.task, run)
         return
     if run.loss != "standard":
         state.loss = split_loss(build, shape, run.loss, x)
@@ -51,7 +47,9 @@ def head_and_loss(build: Build, state: State, shape: DecoderShape, run: Run) -> 
     if shape.own_loss:
         state.loss = shifted_loss(build, state.logits, shape.vocabulary)
         return
-    state.loss = cross_entropy(tape, state.logits, build.tokens, divided=run.divided, split=run.split_vocabulary)
+    state.loss = cross_entropy(
+        tape, state.logits, build.tokens, shifted=shape.way.causal, divided=run.divided, split=run.split_vocabulary
+    )
 
 
 def shifted_loss(build: Build, logits: Value, vocabulary: int) -> Value:

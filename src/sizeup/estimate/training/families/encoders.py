@@ -7,7 +7,12 @@ from typing import Any
 from sizeup.estimate.training.architectures.biased_attention import Biased
 from sizeup.estimate.training.architectures.disentangled import Disentangled
 from sizeup.estimate.training.architectures.encoder import EncoderShape
+from sizeup.estimate.training.architectures.modern_encoder import ModernShape
+from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.architectures.task_heads import TaskHead
+from sizeup.estimate.training.attention import Way
+from sizeup.estimate.training.families.common import base
+from sizeup.models.anatomy.family import FULL, SLIDING
 from sizeup.models.config import Config
 
 
@@ -82,4 +87,33 @@ def distilbert(cfg: Config) -> EncoderShape:
         dropout=cfg.float("dropout", default=0.1), attention_dropout=cfg.float("attention_dropout", default=0.1),
         narrow=cfg.int("dim"), counted=False, tied=cfg.bool("tie_word_embeddings", default=True), buffers=(8 * rows,),
         drops_attention=False,
+    )  # fmt: skip
+
+
+def eurobert(cfg: Config) -> DecoderShape:
+    """Llama that looks both ways."""
+    b, m = cfg.bool("attention_bias", default=False), cfg.bool("mlp_bias", default=False)
+    task = TaskHead(activation="gelu", dropout=0.0)
+    return base(cfg, qkv_bias=b, output_bias=b, mlp_bias=m, head_bias=m, way=Way(causal=False), task=task)
+
+
+def modernbert(cfg: Config) -> ModernShape:
+    """ModernBERT; every third layer sees all tokens unless the configuration says so."""
+    layers, hidden = cfg.int("num_hidden_layers"), cfg.int("hidden_size")
+    every = cfg.int("global_attn_every_n_layers", default=3)
+    kinds = cfg.strs("layer_types") or [SLIDING if number % every else FULL for number in range(layers)]
+    window = cfg.int("local_attention", default=128) // 2
+    dim, types = hidden // cfg.int("num_attention_heads"), len(set(kinds))
+    return ModernShape(
+        hidden=hidden, layers=layers, head_count=cfg.int("num_attention_heads"), ffn=cfg.int("intermediate_size"),
+        vocabulary=cfg.int("vocab_size"), windows=tuple(window if kind == SLIDING else None for kind in kinds),
+        activation=cfg.str("hidden_activation", default="gelu"),
+        head_activation=cfg.str("classifier_activation", default="gelu"),
+        embedding_dropout=cfg.float("embedding_dropout", default=0.0),
+        attention_dropout=cfg.float("attention_dropout", default=0.0),
+        mlp_dropout=cfg.float("mlp_dropout", default=0.0), attention_bias=cfg.bool("attention_bias", default=False),
+        mlp_bias=cfg.bool("mlp_bias", default=False), norm_bias=cfg.bool("norm_bias", default=False),
+        classifier_bias=cfg.bool("classifier_bias", default=False),
+        decoder_bias=cfg.bool("decoder_bias", default=True), tied=cfg.bool("tie_word_embeddings", default=True),
+        buffers=(2 * dim,) * 2 * types, task=TaskHead(activation="gelu", dropout=0.0),
     )  # fmt: skip
