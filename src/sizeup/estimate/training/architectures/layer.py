@@ -87,6 +87,8 @@ class Layer:
         original = state.held.get("original")
         self.original = original if isinstance(original, Value) else None
         self.recomputed = False
+        casts = state.held.setdefault("casts", {})
+        self.casts: dict[str, list[tuple[Parameter, Value]]] = casts if isinstance(casts, dict) else {}
         self.alibi = alibi if isinstance(alibi, Value) else None
         kept = state.held.setdefault("kept", [])
         self.made = Made(kept if isinstance(kept, list) else [])

@@ -17,7 +17,7 @@ from sizeup.estimate.training.attention import Heads, attend
 from sizeup.estimate.training.basic import add, heads, join, multiply, split
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.checkpointing import checkpointed
-from sizeup.estimate.training.tape import ATTENTION, MLP, Value
+from sizeup.estimate.training.tape import ATTENTION, MLP, WEIGHT_COPIES, Parameter, Tape, Value
 
 if TYPE_CHECKING:
     from sizeup.estimate.training.architectures.layer import Layer
@@ -89,13 +89,44 @@ def _transformed(layer: Layer, x: Value, s: Shared) -> Value:
         raise ValueError("the model keeps no embeddings for its shared transformer")
     block = f"shared {s.block}/"
     _lent(build, block, own)
+    casts = layer.casts.setdefault(block, [])
+    if build.tape.grad:
+        _copied(build.tape, casts)
     x = join(build.tape, (x, layer.original))
     x = layer.norm("shared_transf.input_layernorm", x, 2 * layer.shape.hidden)
     x = _attended(layer, x, s)
     x = layer.norm("shared_transf.pre_ff_layernorm", x)
     x = _fed(layer, x, s) if s.rank else layer.dense(x)
     _lent(build, own, block)
+    if build.tape.autocast and layer.recomputed and s.first and not build.tape.grad:
+        casts += _casts(build, block)
     return x
+
+
+def _casts(build: Build, block: str) -> list[tuple[Parameter, Value]]:
+    """Autocast casts a shared weight once for all layers, before any of them is recomputed: weights and what they become.
+
+    So its gradients meet in 16 bits, and are cast when those of all layers are there.
+    """
+    tape, found = build.tape, []
+    tape.grad = True
+    for key, parameter in build.made.items():
+        if key.startswith(block) and parameter.rows and parameter.needs:
+            copy = Value(parameter.n, tape.autocast, None)
+            tape.record((parameter,), (copy,), lambda g: (g,))
+            found.append((parameter, copy))
+    tape.grad = False
+    return found
+
+
+def _copied(tape: Tape, casts: list[tuple[Parameter, Value]]) -> None:
+    """The casts made again for a layer that is recomputed, whose gradients go to the first ones."""
+    before, tape.label = tape.label, WEIGHT_COPIES
+    for parameter, copy in casts:
+        parameter.copy = tape.value(copy.n, copy.item)
+        parameter.copy.node, parameter.copy.needs = copy.node, True
+        tape.cached.append(parameter)
+    tape.label = before
 
 
 def _lent(build: Build, source: str, target: str) -> None:
