@@ -11,7 +11,7 @@ from sizeup.estimate.training.architectures.falcon_h1 import falcon_h1
 from sizeup.estimate.training.architectures.gemma4 import gemma4_order
 from sizeup.estimate.training.architectures.scan_orders import single
 from sizeup.estimate.training.architectures.zamba import zamba
-from sizeup.estimate.training.basic import add, dropout, multiply
+from sizeup.estimate.training.basic import add, dropout, multiply, scale
 from sizeup.estimate.training.tape import Value
 
 if TYPE_CHECKING:
@@ -154,6 +154,17 @@ def _falcon(layer: Layer, x: Value) -> Value:
     return layer.residual(x, both)
 
 
+def _scaled(layer: Layer, x: Value) -> Value:
+    """The stream goes on from the norms; it and each half are multiplied before they are added (MiniMax)."""
+    tape = layer.build.tape
+    x = residual = layer.norm("input_layernorm", x)
+    x = layer.attention(x)
+    x = add(tape, scale(tape, residual), scale(tape, x))
+    x = residual = layer.norm("post_attention_layernorm", x)
+    x = layer.feed_forward(x)
+    return add(tape, scale(tape, residual), scale(tape, x))
+
+
 def _parallel2(layer: Layer, x: Value) -> Value:
     attended = layer.attention(layer.norm("input_layernorm", x))
     tape, p = layer.build.tape, layer.shape.residual_dropout
@@ -168,6 +179,6 @@ ORDERS: dict[str, Callable[[Layer, Value], Value]] = {
     "pre": _pre, "post": _post, "sandwich": _sandwich, "named": _named, "kept": _kept, "bloom": _bloom,
     "parallel": _parallel,
     "parallel2": _parallel2, "parallel_sum": _parallel_sum, "gemma4": gemma4_order, "gemma3n": gemma3n_order, "weighed": _weighed,
-    "after": _after, "gated": _gated, "double": _double, "falcon": _falcon,
+    "after": _after, "scaled": _scaled, "gated": _gated, "double": _double, "falcon": _falcon,
     "falcon2": _falcon, "single": single, "falcon_h1": falcon_h1, "zamba": zamba,
 }  # fmt: skip
