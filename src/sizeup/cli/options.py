@@ -34,6 +34,12 @@ def _option(field: msgspec.structs.FieldInfo, hint: Any) -> click.Option:
     if kind is bool:
         both = flag if default is False else f"{flag}/--no-{flag.removeprefix('--')}"
         return click.Option([both, field.name], is_flag=True, default=default, help=help_)
+    if get_origin(kind) is Literal and default is False:
+        choices = list(get_args(kind))
+        return click.Option(
+            [flag, field.name], type=click.Choice(choices), is_flag=False, flag_value=choices[0], default=None,
+            help=help_, callback=lambda _ctx, _option, value: value or False,
+        )  # fmt: skip
     if get_origin(kind) is Literal:
         return click.Option([flag, field.name], type=click.Choice(list(get_args(kind))), default=default, help=help_)
     if get_origin(kind) is tuple:

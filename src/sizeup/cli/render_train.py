@@ -87,6 +87,8 @@ def _rank(rank: Rank) -> Iterator[str]:
     yield from text.table(rows, align="<<><")
     if rank.host_bytes:
         yield f"on the host: {format_bytes(rank.host_bytes)}"
+    if rank.disk_bytes:
+        yield f"on NVMe: {format_bytes(rank.disk_bytes)}"
     yield ""
     phases = [
         (phase.name, format_bytes(phase.peak_bytes), text.bar(phase.peak_bytes / rank.peak_bytes, 16))

@@ -56,6 +56,7 @@ def setting_of(request: TrainRequest) -> TrainSetting:
             if value not in fitting:
                 raise BadInput(f"fsdp is {request.fsdp}, but {name} is {value}", hint="give only one of the two")
         given["data_parallel"], given["sharding"] = request.fsdp, "fsdp"
+    given["offload_weights"] = request.offload_weights or request.offload_params
     given["reshard"] = request.fsdp_reshard is not False
     return TrainSetting(**given)
 

@@ -54,7 +54,7 @@ class Target(msgspec.Struct, frozen=True):
     """What the step is to fit: a device with all its memory, or a machine's GPUs with what is free on them.
 
     budget: bytes on each GPU. gpus: how many there are. host_bytes, host_bandwidth: the host's budget and the bytes/s
-    of its memory. None for a single device.
+    of its memory. disk_bytes: free on its disk. None for a single device.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Target(msgspec.Struct, frozen=True):
     gpus: int | None = None
     host_bytes: int | None = None
     host_bandwidth: int | None = None
+    disk_bytes: int | None = None
 
 
 def _target(request: TrainRequest, setting: TrainSetting) -> Target | None:
@@ -101,7 +102,8 @@ def _machine_target(machine: Machine, setting: TrainSetting) -> Target:
         raise BadInput(f"the memory of {machine.name}'s GPUs isn't known", hint="describe it: '2x RTX 4090 24 GB'")
     used = rooms[: setting.world]
     host = budget.host.usable_bytes
-    return Target(machine.name, machine.gpus[0], used[-1], len(rooms), host, machine.cpu.bandwidth)
+    disk = None if machine.disk is None else machine.disk.free_bytes
+    return Target(machine.name, machine.gpus[0], used[-1], len(rooms), host, machine.cpu.bandwidth, disk)
 
 
 def _unfit(target: Target, report: TrainReport) -> str:
@@ -114,6 +116,9 @@ def _unfit(target: Target, report: TrainReport) -> str:
     host = sum(rank.host_bytes for rank in report.footprint.devices) * (world // len(report.footprint.devices))
     if target.host_bytes is not None and host > target.host_bytes:
         return f"{format_bytes(host)} lie on the host, which has {format_bytes(target.host_bytes)}"
+    disk = sum(rank.disk_bytes for rank in report.footprint.devices) * (world // len(report.footprint.devices))
+    if target.disk_bytes is not None and disk > target.disk_bytes:
+        return f"{format_bytes(disk)} lie on NVMe, where {format_bytes(target.disk_bytes)} are free"
     return ""
 
 

@@ -11,6 +11,7 @@ from sizeup.estimate.training.footprint import ProcessBytes, TrainFootprint
 from sizeup.estimate.training.settings import TrainSetting
 
 Targets = str | tuple[str, ...] | None
+Offload = bool | Literal["cpu", "nvme"]
 
 
 class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +35,9 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     lora_dropout: Annotated[float, Meta(description="Dropout before an adapter.")] = 0.0
     adapter_precision: Annotated[str | None, Meta(description="fp32 (peft's default) or bf16.")] = None
     double_quantization: Annotated[bool, Meta(description="QLoRA: quantize the scales, too.")] = True
+    images: Annotated[int, Meta(description="Images in each sequence, their tokens among its own; 0: text alone.")] = 0
+    image_size: Annotated[int, Meta(description="Pixels on an image's side; 0: what the tower is made for.")] = 0
+    train_vision: Annotated[bool, Meta(description="Whether the vision tower trains, or is frozen.")] = True
     train_embeddings: Annotated[bool, Meta(description="Whether embeddings train.")] = True
     padding: Annotated[bool, Meta(description="The batch is padded, or packed without flash attention.")] = False
     accumulating: Annotated[bool, Meta(description="Gradients of earlier micro-batches are held.")] = False
@@ -55,8 +59,19 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     schedule: Annotated[str, Meta(description="1f1b, gpipe, interleaved.")] = "1f1b"
     expert_parallel: Annotated[int, Meta(description="Devices that deal out the experts.")] = 1
     context_parallel: Annotated[int, Meta(description="Devices that split a sequence.")] = 1
-    offload_optimizer: Annotated[bool, Meta(description="Optimizer states on the host.")] = False
-    offload_weights: Annotated[bool, Meta(description="Weights on the host.")] = False
+    reduce_bucket: Annotated[int, Meta(description="ZeRO: elements of the bucket (reduce_bucket_size).")] = 500_000_000
+    overlap_comm: Annotated[bool, Meta(description="ZeRO: two buckets (overlap_comm).")] = False
+    prefetch_bucket: Annotated[int, Meta(description="ZeRO-3: elements gathered ahead.")] = 50_000_000
+    live_parameters: Annotated[int, Meta(description="ZeRO-3: most elements gathered (max_live_parameters).")] = (
+        1_000_000_000
+    )
+    reuse_distance: Annotated[int, Meta(description="ZeRO-3: kept if used again so soon (max_reuse_distance).")] = (
+        1_000_000_000
+    )
+    persistence_threshold: Annotated[int, Meta(description="ZeRO-3: smaller weights stay whole.")] = 100_000
+    offload_optimizer: Annotated[Offload, Meta(description="Optimizer's masters and states to cpu or nvme.")] = False
+    offload_weights: Annotated[Offload, Meta(description="Weights to cpu or nvme.")] = False
+    offload_params: Annotated[Offload, Meta(description="DeepSpeed's name for --offload-weights.")] = False
     offload_activations: Annotated[bool, Meta(description="What checkpointing keeps on the host.")] = False
     device: Annotated[str, Meta(description="A device to fit: 'RTX 4090', 'H100 80 GB'.")] = ""
     machine: Annotated[str, Meta(description="A machine to fit: '4x H100 SXM', a TOML file; 'here': this machine.")] = (

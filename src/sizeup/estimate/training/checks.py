@@ -7,6 +7,7 @@ from sizeup.estimate.training.architectures.encoder import EncoderShape
 from sizeup.estimate.training.architectures.programs import Shape
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.heads import HEADS
+from sizeup.estimate.training.image_checks import check_images
 from sizeup.estimate.training.optimizers import OPTIMIZERS
 from sizeup.estimate.training.settings import (
     ADAPTER_PRECISIONS,
@@ -27,7 +28,7 @@ _CHOICES = {
 }  # fmt: skip
 _POSITIVE = (
     "batch", "sequence", "lora_rank", "data_parallel", "tensor_parallel", "pipeline_parallel", "micro_batches",
-    "expert_parallel", "context_parallel",
+    "expert_parallel", "context_parallel", "reduce_bucket",
 )  # fmt: skip
 MOST = 2**40
 #: Rotary positions run beyond the context, and fine-tuning for longer contexts does so; a learned table doesn't.
@@ -51,6 +52,7 @@ def check(setting: TrainSetting, shape: Shape, context: int | None) -> None:
     _check_checkpointing(setting)
     _check_method(setting, shape)
     _check_sequence(setting, shape, context)
+    check_images(setting, shape)
     _check_parallel(setting, shape)
 
 
@@ -155,6 +157,25 @@ def _check_parallel(setting: TrainSetting, shape: Shape) -> None:
             hint="set sharding=zero1 or fsdp, or pipeline_parallel=1",
         )
     _check_experts(setting, shape)
+    _check_offload(setting)
+
+
+def _check_offload(setting: TrainSetting) -> None:
+    """What only DeepSpeed's stage 3 can: weights away from the device in ZeRO, anything on NVMe."""
+    for name in ("offload_optimizer", "offload_weights"):
+        value = getattr(setting, name)
+        if value not in {False, True, "", "cpu", "nvme"}:
+            raise BadInput(f"{name} {value!r} isn't known", hint=f"set {name}=cpu or nvme, or leave it out")
+        if value == "nvme" and setting.sharding != "zero3":
+            raise BadInput(
+                f"{name} is nvme, which DeepSpeed does in stage 3, but sharding is {setting.sharding}",
+                hint=f"set sharding=zero3, or {name}=cpu",
+            )
+    if setting.offload_weights and setting.sharding in {"zero1", "zero2"}:
+        raise BadInput(
+            f"offload_weights needs parts of weights, but sharding {setting.sharding} keeps them whole",
+            hint="set sharding=zero3, or drop offload_weights",
+        )
 
 
 def _check_experts(setting: TrainSetting, shape: Shape) -> None:

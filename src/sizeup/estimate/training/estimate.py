@@ -54,7 +54,8 @@ _ITEMS = {
 class Step(msgspec.Struct, frozen=True):
     """A recorded step of one shape and setting, whatever its batch and sequence, before it is put together for a rank.
 
-    static: without inputs. host_bytes: moved to the host. clipping, stepping: temporaries of the optimizer.
+    static: without inputs. host_bytes, disk_bytes: moved to the host, to NVMe. clipping, stepping: temporaries of the
+    optimizer. rank: the one that it is of, if others hold less.
     """
 
     outline: Outline
@@ -64,6 +65,8 @@ class Step(msgspec.Struct, frozen=True):
     clipping: int
     stepping: int
     formula: str
+    disk_bytes: int = 0
+    rank: str = ""
 
 
 def training_footprint(shape: Shape, setting: TrainSetting) -> TrainFootprint:
@@ -111,6 +114,12 @@ def _made(made: OpenRecording, amounts: list[int], setting: TrainSetting, layers
     if layers is not None:
         recording = _stage(recording, layers, made.shape.layers)
     weights = counted_weights(recording)
+    optimizer = OPTIMIZERS[setting.optimizer]
+    asked = zero.zero_of(setting)
+    if asked is not None:
+        return _divided(
+            made.shape, zero.divided(asked, recording, weights, optimizer, made.blocks(amounts)), weights, setting
+        )
     whole = 0
     if setting.gathers:
         piped = setting.pipeline_parallel > 1 and setting.micro_batches > 1
@@ -124,12 +133,25 @@ def _made(made: OpenRecording, amounts: list[int], setting: TrainSetting, layers
         if piped:
             whole = gradient_bytes([(msgspec.structs.replace(w, item=policy.reduce_item), c) for w, c in weights])
         recording, weights = fsdp.sharded(recording, policy), fsdp.shards(weights, policy)
-    optimizer = OPTIMIZERS[setting.optimizer]
     static, host = _static(made.shape, setting, weights, optimizer, whole)
     trained = [(weight, count) for weight, count in weights if weight.trains]
     clipping = clip_bytes(trained) if setting.gradient_clip else 0
     stepping = _stepping(setting, optimizer, trained)
     return Step(Outline(recording), weights, static, host, clipping, stepping, _weights_formula(weights))
+
+
+def _divided(shape: Shape, made: zero.Divided, weights: list[tuple[Weight, int]], setting: TrainSetting) -> Step:
+    """The step of ZeRO's fullest rank; DeepSpeed clips the parts as they are."""
+    static = msgspec.structs.replace(
+        made.static,
+        buffers=sum(map(rounded, shape.buffers)),
+        reference=weight_bytes(weights) if setting.has_reference else 0,
+    )
+    rank = f"rank {made.rank + 1} of {setting.data_parallel}, the fullest" if setting.pipeline_parallel == 1 else ""
+    formula = _weights_formula(weights)
+    return Step(
+        Outline(made.recording), weights, static, made.host_bytes, 0, made.stepping, formula, made.disk_bytes, rank
+    )
 
 
 def _stage(made: Recording, layers: range, count: int) -> Recording:
@@ -162,16 +184,14 @@ def _rank(step: Step, setting: TrainSetting, blocks: Blocks, inputs: int, device
     for label, size in received.items():
         sums[label] = sums.get(label, 0) + size
     items = _items(setting, static, best, waiting, sums, step.formula)
-    return Rank(device, best.peak, best.phase, items, phases(found), step.host_bytes)
+    return Rank(step.rank or device, best.peak, best.phase, items, phases(found), step.host_bytes, step.disk_bytes)
 
 
 def _stepping(setting: TrainSetting, optimizer: Optimizer, trained: list[tuple[Weight, int]]) -> int:
     """What the optimizer's step takes while it runs."""
-    stepped = [(msgspec.structs.replace(w, item=4), c) for w, c in trained] if setting.master_item else trained
-    stepping = 0 if setting.offload_optimizer else optimizer.step(stepped)
+    stepping = 0 if setting.offload_optimizer else optimizer.step(trained)
     if setting.master_item:
-        wide = sum(count * rounded(4 * weight.n) for weight, count in trained)
-        stepping += zero.share(wide, setting.data_parallel) if setting.sharding in {"zero1", "zero2"} else wide
+        stepping += sum(count * rounded(4 * weight.n) for weight, count in trained)
     return stepping + (own_rows(trained) if setting.tensor_parallel > 1 else 0)
 
 
@@ -203,11 +223,10 @@ def _static(
     if setting.replicated:
         buckets = sum(count * weight.n * weight.item for weight, count in trained)
         gradients = 0 if setting.bucket_views else gradients
-    owners = setting.data_parallel if setting.sharding in {"zero1", "zero2"} else 1
-    host = zero.share(managed_bytes(as_master, optimizer), owners) + (held if setting.offload_weights else 0)
+    host = managed_bytes(as_master, optimizer) + (held if setting.offload_weights else 0)
     if setting.offload_optimizer:
-        host += zero.share(states + masters, owners)
-    static = Static(
+        host += states + masters
+    return Static(
         weights=0 if setting.offload_weights else held,
         buffers=sum(map(rounded, shape.buffers)),
         states=0 if setting.offload_optimizer else states,
@@ -216,12 +235,7 @@ def _static(
         masters=0 if setting.offload_optimizer else masters,
         reference=held if setting.has_reference else 0,
         buckets=buckets,
-    )
-    if setting.sharding in {"zero1", "zero2"}:
-        static = zero.partitioned(
-            static, gradient_bytes(trained), setting.weight_item, int(setting.sharding[-1]), setting.data_parallel
-        )
-    return static, host
+    ), host
 
 
 def _items(

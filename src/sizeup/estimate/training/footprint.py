@@ -31,7 +31,10 @@ class Phase(msgspec.Struct, frozen=True):
 
 
 class Rank(msgspec.Struct, frozen=True):
-    """One device, or several that hold the same. phase: the one that sets its peak. host_bytes: moved to the host."""
+    """One device, or several that hold the same. phase: the one that sets its peak.
+
+    host_bytes, disk_bytes: moved to the host's memory, to NVMe.
+    """
 
     device: str
     peak_bytes: int
@@ -39,6 +42,7 @@ class Rank(msgspec.Struct, frozen=True):
     items: tuple[TrainItem, ...]
     phases: tuple[Phase, ...]
     host_bytes: int = 0
+    disk_bytes: int = 0
 
     @property
     def term(self) -> Term:

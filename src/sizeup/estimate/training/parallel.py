@@ -13,6 +13,7 @@ import msgspec
 
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.settings import TrainSetting
+from sizeup.quantity.units import format_bytes
 
 #: Relative error of what is derived from a library's code or from papers and was never simulated.
 DERIVED, PARTED, FUSED = 0.15, 0.1, 0.2
@@ -70,14 +71,12 @@ def in_flight(setting: TrainSetting, stage: int) -> int:
 def derived(setting: TrainSetting, shape: object) -> tuple[float, tuple[str, ...]]:
     """How far off the parallelism may be beyond what was simulated (DDP, FSDP2, tensor parallel), and why."""
     found: list[tuple[float, str]] = []
-    if setting.sharding in {"zero1", "zero2", "zero3"}:
-        masters = (
-            "" if setting.master_item else "; it keeps master copies in fp32, which precision bf16-fp32-master counts"
-        )
-        size = "up to 4 GB of buffers and gathered weights" if setting.gathers else "up to 2 GB of buffers"
-        found.append(
-            (DERIVED, f"{setting.sharding} is derived from DeepSpeed's code; by default it takes {size}{masters}")
-        )
+    if setting.sharding.startswith("zero"):
+        bucket = format_bytes(setting.reduce_bucket * setting.weight_item)
+        kept = "fp32 master copies whatever the precision"
+        found.append((0.0, f"{setting.sharding} as DeepSpeed 0.19 runs it: {kept}, gradients in buckets of {bucket}"))
+    if "nvme" in {setting.offload_optimizer, setting.offload_weights}:
+        found.append((DERIVED, "what the host holds for NVMe is derived from DeepSpeed's code, not simulated"))
     parted = [
         name for name in ("pipeline_parallel", "expert_parallel", "context_parallel") if getattr(setting, name) > 1
     ]

@@ -61,8 +61,8 @@ class OpenRecording:
 
 
 def _sized(weight: Weight, amounts: list[int]) -> Weight:
-    """The weight of an adapter, whose sizes depend on the rank."""
-    if weight.kind != "adapter":
+    """The weight with plain sizes: those of an adapter depend on the rank."""
+    if type(weight.n) is int:
         return weight
     n, rows, *sizes = (_plain(size, amounts) for size in (weight.n, weight.rows, *weight.sizes))
     return msgspec.structs.replace(weight, n=n, rows=rows, sizes=tuple(sizes))

@@ -30,7 +30,9 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     forward pass. bucket_views: gradients lie in DDP's buckets (`gradient_as_bucket_view`) and not beside them.
     loss_parallel: with tensor parallelism, the loss is computed on parts of the vocabulary (Megatron, torchtitan);
     transformers gathers the logits. reduce_bucket: elements of ZeRO's bucket of gradients (`reduce_bucket_size`);
-    overlap_comm: it has two. offload_optimizer, offload_weights: to the host (`cpu`, or true) or to `nvme`.
+    overlap_comm: it has two. prefetch_bucket, live_parameters, reuse_distance, persistence_threshold: elements, of what
+    stage 3 gathers ahead, has whole at most, keeps for a use that is so near, and never gives back (DeepSpeed's
+    `stage3_` settings and their defaults). offload_optimizer, offload_weights: to the host (`cpu`, or true), to `nvme`.
     """
 
     method: str = "full"
@@ -72,6 +74,10 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     context_parallel: int = 1
     reduce_bucket: int = 500_000_000
     overlap_comm: bool = False
+    prefetch_bucket: int = 50_000_000
+    live_parameters: int = 1_000_000_000
+    reuse_distance: int = 1_000_000_000
+    persistence_threshold: int = 100_000
     offload_optimizer: bool | str = False
     offload_weights: bool | str = False
     offload_activations: bool = False
