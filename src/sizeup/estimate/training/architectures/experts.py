@@ -115,9 +115,16 @@ def _by_all(build: Build, x: Value, hidden: int, m: Mixture, activation: str) ->
     y = multiply(tape, other, activate(tape, one, activation))
     y = _by_expert(tape, y, outer, tokens * m.experts * hidden)
     beside = _shared(build, x, hidden, m, activation)
-    total = tape.result(tokens * hidden, y.item, (y,), lambda g: (_spread(g, tokens * m.experts * hidden),))
+    total = _sum_of_all(tape, y, tokens * hidden)
     del routed, y
-    return add(tape, beside, total)
+    output = Value(beside.n, beside.item, beside.storage)
+    tape.record((beside, total), (output,), lambda g: (g, g))
+    return output
+
+
+def _sum_of_all(tape: Tape, y: Value, n: int) -> Value:
+    """The sum over experts, which autocast makes in fp32; the gradient is copied for each."""
+    return tape.result(n, 4 if tape.autocast else y.item, (y,), whole_size(tape, y.n, y.item))
 
 
 def route(build: Build, x: Value, hidden: int, m: Mixture) -> tuple[Value, Value]:

@@ -258,7 +258,7 @@ def llama4_text(cfg: Config) -> DecoderShape:
     b = bias(cfg)
     return base(
         cfg, ffn=cfg.int("intermediate_size_mlp", default=s.ffn), qkv_bias=b, output_bias=b, mixture=m,
-        rotary_wide=True, rotary_back=True, qk_norm=norm, way=Way(softmax_in_fp32=False),
+        rotary_wide=True, rotary_back=True, qk_norm=norm, way=Way(softmax_in_fp32=False), order="named",
         sparse=tuple(number in set(numbers) for number in range(s.layers)),
         windows=tuple(chunk if kind == "chunked_attention" else None for kind in kinds),
         still=tuple(not turn for turn in turned),
