@@ -24,8 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from sizeup.workers.protocol import Refused, Say, answer
 
 REFUSED: dict[str, set[object]] = {
-    "objective": {"causal", "sft"},
-    "loss": {"standard"},
+    "loss": {"standard", "chunked", "linear", "tiled"},
     "attention": {"sdpa", "eager"},
     "sharding": {"none", "ddp", "fsdp"},
     "sequence_parallel": {False},
@@ -61,6 +60,7 @@ def simulated(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
 
     from sizeup.workers import training_device, training_patches, training_step
     from sizeup.workers.training_model import built, dtype_of, without_cache
+    from sizeup.workers.training_objective import prepared
     from sizeup.workers.training_optimizers import optimizer_of
     from sizeup.workers.training_task import head_of, inputs_of, with_labels
     from sizeup.workers.training_tracker import Ledger, tracker
@@ -91,13 +91,16 @@ def simulated(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
         optimizer = optimizer_of(torch, model, setting)
         inputs = inputs_of(torch, config, setting, head, dtype_of(torch, setting), kind, real=real)
         known = training_step.with_images(torch, config, setting, inputs, kind) if setting.get("images") else None
+        reference, known = prepared(torch, config, model, inputs, setting, kind, known)
         training_step.collected()
         ledger = Ledger(kind, exact=real, events=bool(job.get("replay")))
         training_step.watched(model, inputs, ledger, world.local if world else _itself)
+        if reference is not None:
+            training_step.watched(reference, {}, ledger, _itself)
         training_step.follow_layers(model, ledger)
         with tracker(torch, ledger, fake, world, known), _resizes(torch, ledger):
             for _ in range(2):
-                training_step.run_step(torch, model, optimizer, inputs, setting, ledger, kind)
+                training_step.run_step(torch, model, optimizer, inputs, setting, ledger, kind, reference)
     return {
         "peak_bytes": ledger.peak,
         "phases": ledger.peaks,

@@ -6,6 +6,7 @@ import contextlib
 import gc
 from typing import Any
 
+from sizeup.workers.training_objective import output_of
 from sizeup.workers.training_tracker import Ledger
 
 
@@ -80,14 +81,15 @@ def watched(model: Any, inputs: dict[str, Any], ledger: Ledger, local: Any) -> N
 
 
 def run_step(
-    torch: Any, model: Any, optimizer: Any, inputs: dict[str, Any], setting: dict[str, Any], ledger: Ledger, kind: str
-) -> None:
+    torch: Any, model: Any, optimizer: Any, inputs: dict[str, Any], setting: dict[str, Any], ledger: Ledger, kind: str,
+    reference: Any = None,
+) -> None:  # fmt: skip
     """One step; the second is the steady one, since the first has no optimizer states yet."""
     ledger.fresh()
     ledger.category, ledger.phase = "activations", "forward"
     autocast = "autocast" in setting["precision"] or setting["method"] == "qlora"
     with torch.autocast(kind, dtype=torch.bfloat16) if autocast else contextlib.nullcontext():
-        output = model(**inputs)
+        output = output_of(torch, model, inputs, setting, reference)
     loss = output.loss
     if not setting["keeps_outputs"]:
         del output

@@ -59,7 +59,7 @@ def inputs_of(
 ) -> dict[str, Any]:
     """What a step is given: tokens, sound or images; labels; a mask when padded; the items when accumulating."""
     batch, sequence = setting["batch"], setting["sequence"]
-    if head == "embedding":
+    if head == "embedding" or setting.get("objective") == "dpo":
         batch *= 2
 
     def ids(*shape: int) -> Any:
