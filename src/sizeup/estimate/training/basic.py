@@ -71,7 +71,12 @@ def heads(tape: Tape, x: Value) -> Value:
 def add(tape: Tape, a: Value, b: Value) -> Value:
     """A + b: keeps nothing; the gradient of both is the same tensor."""
     item = max(a.item, b.item)
-    return tape.result(max(a.n, b.n), item, (a, b), lambda g: (g, g))
+    return tape.result(larger(a.n, b.n), item, (a, b), lambda g: (g, g))
+
+
+def larger(n: int, m: int) -> int:
+    """The larger of two numbers of elements."""
+    return n if n is m else max(n, m)
 
 
 def scale(tape: Tape, x: Value) -> Value:
@@ -96,7 +101,7 @@ def multiply(tape: Tape, a: Value, b: Value, n: int = 0) -> Value:
 
     n: elements of the product, where both factors are broadcast.
     """
-    n, item = n or max(a.n, b.n), max(a.item, b.item)
+    n, item = n or larger(a.n, b.n), max(a.item, b.item)
     keep = (a.storage if b.needs else None, b.storage if a.needs else None)
     wanted = (a.needs, b.needs)
     tape.saved()

@@ -100,15 +100,17 @@ class OpenSize:
     divisor: a number that divides it in every case. number: its place on the sheet.
     """
 
-    __slots__ = ("_stored", "divisor", "generic", "number", "sheet", "value")
+    __slots__ = ("_products", "_quotients", "divisor", "entries", "generic", "number", "sheet", "value")
 
     def __init__(self, sheet: Sheet, number: int, value: int, generic: int, divisor: int) -> None:
         self.sheet, self.number, self.value, self.generic, self.divisor = sheet, number, value, generic, divisor
-        self._stored: dict[int, int] = {}
+        self.entries: dict[int, int] = {}
+        self._products: dict[Any, Any] = {}
+        self._quotients: dict[Any, Any] = {}
 
     def stored(self, item: int) -> int:
         """What stands in the log for the rounded bytes of so many elements of `item` bytes."""
-        found = self._stored.get(item)
+        found = self.entries.get(item)
         if found is None:
             if item == 1:
                 if self.value >> 9 >= OPEN:
@@ -117,17 +119,21 @@ class OpenSize:
                 self.sheet.stored.append(self)
             else:
                 found = (self * item).stored(1)
-            self._stored[item] = found
+            self.entries[item] = found
         return found
 
     def __mul__(self, other: Any) -> Any:
-        if type(other) is int:
-            if other == 1:
-                return self
-            return self.sheet.made(mul, self, other, self.generic * other, self.divisor * abs(other))
-        if type(other) is OpenSize:
-            return self.sheet.made(mul, self, other, self.generic * other.generic, self.divisor * other.divisor)
-        return NotImplemented
+        found = self._products.get(other)
+        if found is None:
+            if type(other) is int:
+                found = self.sheet.made(mul, self, other, self.generic * other, self.divisor * abs(other))
+            elif type(other) is OpenSize:
+                generic, divisor = self.generic * other.generic, self.divisor * other.divisor
+                found = self.sheet.made(mul, self, other, generic, divisor)
+            else:
+                return NotImplemented
+            self._products[other] = found
+        return found
 
     def __add__(self, other: Any) -> Any:
         if type(other) is int:
@@ -155,16 +161,21 @@ class OpenSize:
 
     def __floordiv__(self, other: Any) -> Any:
         """A quotient; one without remainder in every case is known as such."""
-        if type(other) is int:
-            if not self.divisor % other:
-                return self.sheet.made(floordiv, self, other, self.generic // other, self.divisor // abs(other))
+        found = self._quotients.get(other)
+        if found is None:
+            if type(other) is int:
+                found = self._divided(other, other, other)
+            elif type(other) is OpenSize:
+                found = self._divided(other, other.generic, other.divisor)
+            else:
+                return NotImplemented
+            self._quotients[other] = found
+        return found
+
+    def _divided(self, other: Any, generic: int, divisor: int) -> Any:
+        if self.generic % generic or self.divisor % divisor:
             return self.sheet.irregular(floordiv, self, other)
-        if type(other) is OpenSize:
-            if not self.generic % other.generic and not self.divisor % other.divisor:
-                generic, divisor = self.generic // other.generic, self.divisor // other.divisor
-                return self.sheet.made(floordiv, self, other, generic, divisor)
-            return self.sheet.irregular(floordiv, self, other)
-        return NotImplemented
+        return self.sheet.made(floordiv, self, other, self.generic // generic, self.divisor // abs(divisor))
 
     def __mod__(self, other: Any) -> Any:
         return self - self // other * other

@@ -124,9 +124,8 @@ def _spent(_grad: object) -> Sequence[Value | None]:
     return ()
 
 
-def _edge(value: Value | None) -> Edge:
-    if value is None or not value.needs:
-        return None
+def _edge(value: Value) -> Edge:
+    """Where the gradient of a value that needs one goes."""
     node = value.node
     if node is not None:
         return (node, value.slot, value.n, value.item)
@@ -174,7 +173,10 @@ class Tape:
 
     def value(self, n: Any, item: int) -> Value:
         """A new tensor."""
-        entry = (n.stored(item) if type(n) is OpenSize else n * item + _LABEL_BITS & -ROUND) + self.label
+        if type(n) is OpenSize:
+            entry = (n.entries.get(item) or n.stored(item)) + self.label
+        else:
+            entry = (n * item + _LABEL_BITS & -ROUND) + self.label
         self.log.append(entry)
         return Value(n, item, Storage(self.log, entry))
 
@@ -207,14 +209,18 @@ class Tape:
         """Put a step on the graph, if any input needs a gradient and a graph is made."""
         if not self.grad:
             return
-        edges = [_edge(value) for value in inputs]
+        edges = [_edge(value) if value is not None and value.needs else None for value in inputs]
         if not any(edges):
             return
-        many = len(outputs)
-        node = Node(edges, backward, [None] * many, many > 1)
+        if len(outputs) == 1:
+            node = Node(edges, backward, [None])
+            output = outputs[0]
+            output.node, output.slot, output.needs = node, 0, True
+        else:
+            node = Node(edges, backward, [None] * len(outputs), many=True)
+            for slot, output in enumerate(outputs):
+                output.node, output.slot, output.needs = node, slot, True
         self.nodes.append(node)
-        for slot, output in enumerate(outputs):
-            output.node, output.slot, output.needs = node, slot, True
 
     def product(self, n: int, item: int, inputs: Sequence[Value | None], backward: Backward) -> Value:
         """The result of a matrix product or attention."""
@@ -254,6 +260,16 @@ class Tape:
                 if grad is None:
                     continue
                 node.grads = []
+                if len(node.edges) == 1:
+                    (result,) = node.backward(grad)
+                    del grad
+                    edge, node.edges, node.backward = node.edges[0], [], _spent
+                    if edge is not None and result is not None:
+                        if (result.n is not edge[2] and result.n != edge[2]) or result.item != edge[3]:
+                            result = self.fitted(result, edge[2], edge[3])
+                        self.send(edge, result)
+                    del edge, result
+                    continue
                 results = list(node.backward(grad))
                 del grad
             edges, node.edges, node.backward = node.edges, [], _spent
@@ -261,9 +277,6 @@ class Tape:
             del edges
 
     def _pass_on(self, edges: list[Edge], results: list[Value | None]) -> None:
-        if len(edges) == 1:
-            self._pass_one(edges[0], results.pop())
-            return
         for place, edge in enumerate(edges):
             result = results[place]
             if (
@@ -279,12 +292,6 @@ class Tape:
             if edge is not None and result is not None:
                 self.send(edge, result)
             del result
-
-    def _pass_one(self, edge: Edge, result: Value | None) -> None:
-        if edge is not None and result is not None:
-            if (result.n is not edge[2] and result.n != edge[2]) or result.item != edge[3]:
-                result = self.fitted(result, edge[2], edge[3])
-            self.send(edge, result)
 
     def fitted(self, grad: Value, n: int, item: int) -> Value:
         """A gradient summed to the shape and cast to the type of what it belongs to (`validate_outputs`)."""
