@@ -27,6 +27,8 @@ def with_labels(config: Any, given: dict[str, Any], setting: dict[str, Any]) -> 
     """The configuration with as many labels as the setting asks for, and a padding token, which classifiers want."""
     if head_of(given, setting) in {"classification", "tokens"}:
         config.num_labels = setting.get("labels") or default_labels(given)
+        if config.num_labels > 1:
+            config.problem_type = "single_label_classification"
         text = config.get_text_config()
         if getattr(text, "pad_token_id", None) is None:
             text.pad_token_id = 0
@@ -100,7 +102,7 @@ def _observed(torch: Any, config: Any, batch: int, dtype: Any, device: str) -> d
         size = vision.image_size
         height, width = (size, size) if isinstance(size, int) else size
         channels = getattr(vision, "num_channels", 3)
-        return {"pixel_values": torch.zeros(batch, channels, height, width, dtype=dtype, device=device)}
+        return {"pixel_values": torch.zeros(batch, channels, height, width, device=device)}
     return {}
 
 

@@ -1,0 +1,67 @@
+"""A vision transformer by itself, which tells images apart (ViT, DINOv2)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sizeup.estimate.training.architectures import vision_tower
+from sizeup.estimate.training.architectures.task_heads import TaskHead, task_loss
+from sizeup.estimate.training.architectures.vision_tower import Tower
+from sizeup.estimate.training.build import Build
+from sizeup.estimate.training.program import Segment, State
+from sizeup.estimate.training.runs import Run
+from sizeup.estimate.training.settings import TrainSetting
+from sizeup.estimate.training.tape import LOSS
+
+ID = 8
+
+
+class ImageShape(msgspec.Struct, frozen=True, kw_only=True):
+    """tower: all but the head. labels: kinds of images. mean: the patches' mean stands beside the class token."""
+
+    tower: Tower
+    buffers: tuple[int, ...] = ()
+    mean: bool = False
+    head: str = "classification"
+    labels: int = 2
+    task: TaskHead = TaskHead(dense=False, dropout=0.0)
+
+    @property
+    def hidden(self) -> int:
+        """Width of the stream."""
+        return self.tower.hidden
+
+    @property
+    def layers(self) -> int:
+        """Layers of the tower."""
+        return self.tower.layers
+
+    @property
+    def head_count(self) -> int:
+        """Heads of an attention."""
+        return self.tower.head_count
+
+    @property
+    def ffn(self) -> int:
+        """Inner width of a feed-forward."""
+        return self.tower.ffn
+
+    def input_sizes(self, setting: TrainSetting) -> list[int]:
+        """Bytes of pixels in fp32, and of a label for each image."""
+        pixels = self.tower.channels * (setting.image_size or self.tower.side) ** 2
+        return [4 * setting.sequences * pixels, ID * setting.sequences]
+
+
+def segments(shape: ImageShape, run: Run) -> list[Segment]:
+    """The step: patches, layers, norm, head and loss."""
+    run = msgspec.structs.replace(run, images=1, train_vision=True)
+    tower = vision_tower.segments(shape.tower, run)[:-1]
+    return [*tower, Segment("loss", lambda build, state: _loss(build, state, shape, run), "head and loss")]
+
+
+def _loss(build: Build, state: State, shape: ImageShape, run: Run) -> None:
+    build.tape.label, build.scope = LOSS, ""
+    x = state.hidden
+    state.x = None
+    state.held.clear()
+    state.loss = task_loss(build, x, shape.hidden, shape.task, run)
