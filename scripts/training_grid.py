@@ -150,7 +150,8 @@ DEFAULT = {
     "checkpointing": "none", "attention": "sdpa", "lora_rank": 16, "lora_targets": [], "lora_dropout": 0.0,
     "adapter_precision": "fp32", "double_quantization": True, "padding": False, "accumulating": False,
     "keeps_outputs": False, "gradient_clip": False, "sharding": "none", "data_parallel": 1,
-    "reshard": True, "bucket_views": False, "tensor_parallel": 1, "offload_activations": False,
+    "reshard": True, "bucket_views": False, "tensor_parallel": 1, "offload_activations": False, "loss": "standard",
+    "objective": "causal", "images": 0,
 }  # fmt: skip
 
 
