@@ -26,6 +26,7 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
     shared: inner width of what every token uses (0: nothing). shared_gate: whether that is weighed by a gate.
     scoring: `softmax`, `sigmoid` (the product in fp32, a correction bias that doesn't train), `sigmoid after` (the
     product in the stream's type), `softmax wide` (all in fp32), `softmax in fp32`, `sigmoid in fp32` (so, with a weight kept in fp32 and no autocast),
+    `softmax kept` (in fp32 to the end), `low sigmoid` (all in the stream's type),
     `softmax after` (over the chosen ones only; `softmax after, low` in the stream's type; `softmax after, cast` chosen
     in that type), `sigmoid last` (of the chosen ones; `sigmoid last, wide` with the product in fp32), `sigmoid of the
     chosen` (every expert computes every token). normalised: the chosen weights are divided by their sum. wide_sum: routed and
@@ -139,7 +140,8 @@ def route(build: Build, x: Value, hidden: int, m: Mixture) -> tuple[Value, Value
     offset = build.weight("mlp.router.bias", m.experts) if m.bias else None
     logits = linear(tape, x, gate, offset, outputs=m.experts)
     last = m.scoring.startswith(("softmax after", "sigmoid last"))
-    wide = logits if last and m.scoring != "softmax after" else cast(tape, logits, 4)
+    low = m.scoring == "low sigmoid" or (last and m.scoring != "softmax after")
+    wide = logits if low else cast(tape, logits, 4)
     scores = wide if last else pointwise(tape, wide, keeps_output=True)
     del wide
     numbers = tape.value(tokens * m.chosen, 8)
@@ -150,7 +152,8 @@ def route(build: Build, x: Value, hidden: int, m: Mixture) -> tuple[Value, Value
         top = _normalised(tape, top, tokens)
     if m.scoring in {"softmax after, cast", "sigmoid last"}:
         return cast(tape, top, stream), numbers
-    return (top if m.scoring.startswith("sigmoid") else cast(tape, top, logits.item)), numbers
+    kept = m.scoring.startswith("sigmoid") or m.scoring == "softmax kept"
+    return (top if kept else cast(tape, top, logits.item)), numbers
 
 
 def picked(tape: Tape, scores: Value, n: int, numbers: Value) -> Value:
