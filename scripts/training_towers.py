@@ -1,6 +1,16 @@
-"""Small configurations of models with towers, for scripts/training_grid.py: a text decoder of `TEXT`, a small tower."""
+"""Simulated steps of small models with towers: of text alone, with images, with a frozen tower.
+
+    PYTHON scripts/training_towers.py tests/data/training_towers [NAME …]
+
+Every model has the text decoder `TEXT` and a small tower. One file a model, as scripts/training_grid.py writes them.
+"""
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from training_grid import DEFAULT, SETTINGS, whole, write
 
 TEXT = {
     "vocab_size": 4096, "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 4, "num_attention_heads": 8,
@@ -10,7 +20,7 @@ VIT = {
     "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 168,
     "patch_size": 14,
 }  # fmt: skip
-CLIP, SIGLIP = ({"model_type": f"{kind}_vision_model"} | VIT for kind in ("clip", "siglip"))
+CLIP, SIGLIP = ({"model_type": f"{kind}_vision_model", "vision_use_head": False} | VIT for kind in ("clip", "siglip"))
 #: Towers of the Qwen line: one sequence of all patches, merged four to one.
 PACKED = {"depth": 4, "num_heads": 4, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2}
 QWEN2 = PACKED | {"embed_dim": 256, "hidden_size": 512, "mlp_ratio": 3}
@@ -115,3 +125,39 @@ WRAPPERS: dict[str, dict] = {
         }, "audio_token_index": 9,
     },
 }  # fmt: skip
+
+IMAGES = {"images": 2, "image_size": 168}
+FEW = ("bf16", "autocast checkpointed", "fp32", "lora", "eager")
+#: What each case sets.
+CASES: dict[str, dict] = {
+    **{label: SETTINGS[label] for label in FEW},
+    **{f"images {label}": SETTINGS[label] | IMAGES for label in (*FEW, "lora checkpointed", "padded", "accumulating")},
+    **{f"frozen {label}": SETTINGS[label] | IMAGES | {"train_vision": False} for label in ("bf16", "lora", "fp32")},
+}
+#: Models whose towers are programs here.
+SEEING = (
+    "llava", "paligemma", "gemma3", "mistral3", "lighton_ocr", "internvl", "idefics3", "smolvlm", "qwen2_vl",
+    "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe",
+)  # fmt: skip
+
+
+def main(folder: Path, names: list[str]) -> None:
+    from sizeup.workers.training_simulate import simulated
+
+    for name in names or list(WRAPPERS):
+        config, peaks, versions = {"model_type": name} | WRAPPERS[name], {}, {}
+        for label, changes in CASES.items():
+            if changes.get("images") and name not in SEEING:
+                continue
+            try:
+                result = simulated({"config": config}, DEFAULT | changes)
+            except Exception as error:
+                print(name, label, repr(error)[:200], file=sys.stderr)
+                continue
+            versions, peaks[label] = result["versions"], result["peak_bytes"]
+        write(folder / f"{name}.json", {"versions": versions, "config": whole(config), "peaks": peaks})
+        print(name, len(peaks), "cases")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

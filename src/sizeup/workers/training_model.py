@@ -13,7 +13,7 @@ from sizeup.workers.training_task import auto_class, with_pooling
 
 SCALE_BLOCK, WEIGHT_BLOCK = 256, 64
 #: Modules of a tower, without what leads from it into the text.
-TOWER = r".*\b(vision_tower|vision_model|vision_encoder|visual\.(?!merger|deepstack_merger)).*"
+TOWER = r".*\b(vision_tower|vision_model|vision_encoder|visual\.(?!merger|deepstack_merger|downsample)).*"
 
 
 def dtype_of(torch: Any, setting: dict[str, Any]) -> Any:

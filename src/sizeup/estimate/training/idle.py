@@ -13,31 +13,34 @@ from sizeup.estimate.training.build import Build, Weight, packed_sizes
 
 
 class Idle(msgspec.Struct, frozen=True, array_like=True):
-    """`count` weights of n elements each. inputs, outputs: of a linear module's matrix; 0 for any other weight."""
+    """`count` weights of n elements each. inputs, outputs: of a linear module's matrix; 0 for any other weight.
+
+    tower: it is the tower's and not on the way from there into the text.
+    """
 
     name: str
     n: int
     count: int = 1
     inputs: int = 0
     outputs: int = 0
+    tower: bool = True
 
 
-def lay_idle(build: Build, idle: tuple[Idle, ...]) -> None:
-    """Put the weights on the device, with what the method does to linear modules."""
+def lay_idle(build: Build, idle: tuple[Idle, ...], *, frozen: bool = False) -> None:
+    """Put the weights on the device, with what the method does to linear modules. frozen: a tower isn't adapted."""
     method = build.method
     for part in idle:
         sizes: tuple[int, ...] = (part.n * method.item,)
         if part.inputs and method.four_bit:
             sizes = packed_sizes(part.n, method.double_quantization)
-        _keep(build, part.name, "matrix" if part.inputs else "vector", part, part.n, sizes)
-        if part.inputs and method.rank and build.targeted(part.name):
+        _keep(build, part, part.name, "matrix" if part.inputs else "vector", (part.n, method.item), sizes)
+        if part.inputs and method.rank and not (frozen and part.tower) and build.targeted(part.name):
             item = max(method.adapter_item, method.item)
-            for half, n in (("lora_A", part.inputs * method.rank), ("lora_B", method.rank * part.outputs)):
-                _keep(build, f"{part.name}.{half}", "adapter", part, n, (n * item,))
-            if method.dora:
-                _keep(build, f"{part.name}.magnitude", "adapter", part, part.outputs, (part.outputs * item,))
+            halves = {"lora_A": part.inputs * method.rank, "lora_B": method.rank * part.outputs}
+            for half, n in (halves | ({"magnitude": part.outputs} if method.dora else {})).items():
+                _keep(build, part, f"{part.name}.{half}", "adapter", (n, item), (n * item,))
 
 
-def _keep(build: Build, name: str, kind: str, part: Idle, n: int, sizes: tuple[int, ...]) -> None:
-    item = sizes[0] // n or 2
+def _keep(build: Build, part: Idle, name: str, kind: str, size: tuple[int, int], sizes: tuple[int, ...]) -> None:
+    n, item = size
     build.weights.append(Weight(name, kind, n * part.count, item, sizes * part.count, trains=False))

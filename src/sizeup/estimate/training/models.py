@@ -38,6 +38,10 @@ SCANS = (
 )
 
 
+#: Modules of families to which that applies.
+SCANNING = frozenset({"scans"})
+
+
 class Subject(msgspec.Struct, frozen=True):
     """What is trained. uncertainty: relative error because its modules aren't known."""
 
@@ -61,7 +65,7 @@ def subject_of(config: dict[str, Any] | Config, name: str = "") -> Subject:
     if not isinstance(found.shape, DecoderShape):
         return found
     shape, note = with_towers(filled(whole, family), family, found.shape)
-    return msgspec.structs.replace(found, shape=shape, notes=(*found.notes, note))
+    return msgspec.structs.replace(found, shape=shape, notes=(*found.notes, *filter(None, (note,))))
 
 
 def _decoder(cfg: Config, family: str, name: str, *, nested: bool = False) -> Subject:
@@ -69,7 +73,8 @@ def _decoder(cfg: Config, family: str, name: str, *, nested: bool = False) -> Su
     known = shape_reader(family)
     if known is not None:
         cfg = filled(cfg, family, nested=nested)
-        return Subject(name, headed(known(cfg), cfg.data), _context(cfg))
+        notes = (SCANS,) if INDEX[family][0] in SCANNING else ()
+        return Subject(name, headed(known(cfg), cfg.data), _context(cfg), notes=notes)
     if not looks_like_decoder(cfg):
         raise NotFound(
             f"no training program for model type {family[:80]!r}, and its sizes don't make a decoder",

@@ -111,7 +111,7 @@ def _beginning(shape: DecoderShape, run: Run) -> list[Segment]:
 def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     """Embedding, masks, and the tables of the rotation; the embeddings stay in a name until the model returns."""
     x = _embedded(build, shape, run)
-    lay_idle(build, shape.idle)
+    lay_idle(build, shape.idle, frozen=not run.train_vision)
     _prepared(build, state, shape, run, x)
 
 
@@ -173,11 +173,11 @@ def _prepared(build: Build, state: State, shape: DecoderShape, run: Run, x: Valu
         state.held[f"mask {window}"] = make_mask(
             build,
             window,
-            padding=run.padding,
+            padding=run.padding or (bool(run.images) and shape.masks_images),
             eager=run.eager or shape.eager_only,
             flash=run.flash,
             filled=shape.way.filled,
-            always=shape.always_masked or (bool(run.images) and shape.masks_images),
+            always=shape.always_masked,
         )
     if shape.triangle and run.padding:
         state.held["mask None"] = tape.value(build.tokens, build.method.item)

@@ -27,8 +27,8 @@ def with_features(build: Build, state: State, shape: DecoderShape, tower: Tower)
     if shape.axes:
         state.held["places"] = tape.value(3 * build.tokens, 8)
     before, tape.label = tape.label, EMBEDDING
-    features, words = state.hidden, state.held.pop("words")
-    assert isinstance(words, Value)
+    features, words = state.hidden, value_of(state, "words")
+    del state.held["words"]
     state.x = None
     state.held["features"] = features
     if projector.joined:
@@ -55,16 +55,22 @@ def with_features(build: Build, state: State, shape: DecoderShape, tower: Tower)
     return output
 
 
+def value_of(state: State, name: str) -> Value:
+    """A tensor that the model keeps under that name. Raises ValueError when there is none."""
+    found = state.held[name]
+    if not isinstance(found, Value):
+        raise ValueError(f"{name} is no tensor")
+    return found
+
+
 def deepened(place: int) -> Callable[[Build, State], None]:
     """The stream after a layer, with the features of that layer of the tower added where the images are."""
 
     def forward(build: Build, state: State) -> None:
-        tape, found, mask = build.tape, state.held["deep"], state.held["image mask"]
-        assert isinstance(found, list)
-        assert isinstance(mask, Value)
+        tape, found, mask = build.tape, value_of(state, f"deep {place}"), value_of(state, "image mask")
         before, tape.label = tape.label, RESIDUAL
         x = copy(tape, state.hidden)
-        features = cast(tape, found[place], x.item)
+        features = cast(tape, found, x.item)
         state.x = added(build, x, features, mask)
         tape.label = before
 

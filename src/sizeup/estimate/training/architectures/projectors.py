@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sizeup.estimate.training.activations import activate
-from sizeup.estimate.training.basic import cast, copy, cut
+from sizeup.estimate.training.basic import cast, copy, cut, multiply, split
+from sizeup.estimate.training.convolution import strided_convolution
 from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.tape import MLP, Value
 
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 
 
 class Projector(msgspec.Struct, frozen=True, kw_only=True):
-    """kind: see `KINDS`. out: width of the text. side: patches on a side that become one token; tokens: of an image,
+    """What leads from a tower into the text.
+
+    kind: see `KINDS`. out: width of the text. side: patches on a side that become one token; tokens: of an image,
     where it isn't a share of its patches. norm: before the projections. inner: width between them. joined: features of
     the images are joined to one tensor before they go into the text. returned: they are an output of the model.
     names: of modules, where adapters ask for others.
-    """  # fmt: skip
+    """
 
     kind: str
     out: int
@@ -77,7 +80,7 @@ def _two(p: Projector, build: Build, x: Value, width: int) -> Value:
     return build.linear(p.name("linear_2"), activate(build.tape, x, p.activation), p.inner or p.out, p.out, bias=p.bias)
 
 
-def one_linear(p: Projector, build: Build, tower: Tower, images: Images, x: Value) -> Value:
+def one_linear(p: Projector, build: Build, tower: Tower, _images: Images, x: Value) -> Value:
     """One projection, of patches that were put together before (Idefics 3) or weren't (PaliGemma)."""
     if p.side > 1:
         x = copy(build.tape, x)
@@ -94,24 +97,45 @@ def shuffled(p: Projector, build: Build, tower: Tower, images: Images, x: Value)
     return _two(p, build, p.norms(build, x, width), width)
 
 
-def merger(p: Projector, build: Build, tower: Tower, images: Images, x: Value) -> Value:
+def merger(p: Projector, build: Build, tower: Tower, _images: Images, x: Value) -> Value:
     """Qwen's: a norm before or after four patches are seen as one, two projections."""
     width = tower.hidden * p.side * p.side
-    if p.norm == "after":
-        x = build.layer_norm("projector.norm", x, width)
-    else:
-        x = p.norms(build, x, tower.hidden)
+    x = build.layer_norm("projector.norm", x, width) if p.norm == "after" else p.norms(build, x, tower.hidden)
     x = build.linear(p.name("linear_1"), x, width, width, bias=True)
     return build.linear(p.name("linear_2"), activate(build.tape, x, "gelu"), width, p.out, bias=True)
 
 
-def unfolded(p: Projector, build: Build, tower: Tower, images: Images, x: Value) -> Value:
+def unfolded(p: Projector, build: Build, tower: Tower, _images: Images, x: Value) -> Value:
     """Mistral's: a norm, patches of a square put together and projected, two projections."""
     tape, width = build.tape, tower.hidden * p.side * p.side
     x = p.norms(build, x, tower.hidden)
     x = copy(tape, copy(tape, x))
     x = build.linear(p.name("merging_layer"), x, width, tower.hidden)
     return _two(p, build, x, tower.hidden)
+
+
+def gated(p: Projector, build: Build, tower: Tower, _images: Images, x: Value) -> Value:
+    """Cohere's: squares of patches put together, perhaps a norm, a gate over halves between two projections."""
+    tape, width = build.tape, tower.hidden * p.side * p.side
+    x = copy(tape, x)
+    x = p.norms(build, x, width) if p.norm else copy(tape, x)
+    both = build.linear(p.name("linear_1"), x, width, p.inner, bias=True)
+    straight, gate = split(tape, both, (both.n // 2, both.n // 2))
+    y = multiply(tape, activate(tape, gate, "silu"), straight)
+    del straight, gate, both
+    return build.linear(p.name("linear_2"), y, p.inner // 2, p.out, bias=True)
+
+
+def downsampled(p: Projector, build: Build, tower: Tower, _images: Images, x: Value) -> Value:
+    """GLM's: a convolution over squares of patches, a projection, a norm, a gated feed-forward."""
+    tape, out = build.tape, p.out
+    x = strided_convolution(build, "downsample", x, tower.hidden * p.side * p.side, out)
+    x = build.linear(p.name("proj"), x, out, out)
+    x = activate(tape, build.layer_norm("post_projection_norm", x, out), "gelu")
+    gate = activate(tape, build.linear(p.name("gate_proj"), x, out, p.inner), p.activation)
+    y = multiply(tape, gate, build.linear(p.name("up_proj"), x, out, p.inner))
+    del gate
+    return build.linear(p.name("down_proj"), y, p.inner, out)
 
 
 def pooled(p: Projector, build: Build, tower: Tower, images: Images, x: Value) -> Value:
@@ -130,5 +154,5 @@ def pooled(p: Projector, build: Build, tower: Tower, images: Images, x: Value) -
 
 KINDS: dict[str, Callable[[Projector, Build, Tower, Images, Value], Value]] = {
     "two": two_linears, "one": one_linear, "shuffled": shuffled, "merger": merger, "unfolded": unfolded,
-    "pooled": pooled,
+    "pooled": pooled, "gated": gated, "downsampled": downsampled,
 }  # fmt: skip

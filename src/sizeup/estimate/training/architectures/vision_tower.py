@@ -14,11 +14,11 @@ import msgspec
 
 from sizeup.estimate.training.activations import activate
 from sizeup.estimate.training.attention import Heads, Way, attend
-from sizeup.estimate.training.basic import add, cast, heads, join, multiply
+from sizeup.estimate.training.basic import add, cast, copy, heads, join, multiply
 from sizeup.estimate.training.build import Build, wants_gradient
 from sizeup.estimate.training.checkpointing import checkpointed
+from sizeup.estimate.training.convolution import strided_convolution
 from sizeup.estimate.training.idle import Idle, lay_idle
-from sizeup.estimate.training.linear import weight_copy
 from sizeup.estimate.training.positions import Rotary, rotate
 from sizeup.estimate.training.program import Segment, State
 from sizeup.estimate.training.tape import ATTENTION, EMBEDDING, MLP, OTHER, Tape, Value
@@ -33,8 +33,8 @@ class Tower(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes and habits of a tower.
 
     patch, frames, channels: of a patch; side: of an image in pixels, where the model says. class_token: a trained row
-    before the patches. positions: a `table` that is looked up, a trained `parameter`, or a table that is `resampled` to
-    the image (position_rows long). norm: `layer` or `rms`; first_norm, last_norm: before and after all layers.
+    before the patches. positions: a `table` that is looked up, a trained `parameter`, or a table that is `resampled` (four
+    rows a patch, weighed) or `sampled` (as an image); position_rows long. norm: `layer` or `rms`; first_norm, last_norm: before and after all layers.
     fused: query, key and value are one matrix. mlp: `plain` or `gated`. rotary: heads are turned in the type of the
     `stream`, or `wide`, in fp32. packed: all images are one sequence, attention runs image by image. masked: they are
     one, and a mask keeps them apart (Pixtral). window: patches on a side of a window of attention; whole: layers that
@@ -137,12 +137,13 @@ def segments(tower: Tower, run: Run) -> list[Segment]:
     kinds: dict[str, Callable[[Build, State], None]] = {}
     for number in range(tower.layers):
         windowed = bool(tower.window) and number not in tower.whole
-        vain, deep = number >= tower.used, number in tower.deep
-        words = ("vision", "first" * (number == 0), "window" * windowed, "vain" * vain, str(number) if deep else "")
-        key = " ".join(words)
+        vain = number >= tower.used
+        key = " ".join(("vision", "first" * (number == 0), "window" * windowed, "vain" * vain))
         if key not in kinds:
-            kinds[key] = _layer_runner(tower, run, windowed=windowed, vain=vain, deep=deep)
+            kinds[key] = _layer_runner(tower, run, windowed=windowed, vain=vain)
         parts.append(Segment(key, kinds[key], "vision layer", layer=True))
+        if number in tower.deep:
+            parts.append(Segment(f"vision deep {number}", _deep(tower, run), "projector"))
     parts.append(Segment("vision norm", _held(tower, run, last_norm), "vision norm"))
     return [*parts, Segment("projector", lambda build, state: projected(build, state, tower, run), "projector")]
 
@@ -170,8 +171,10 @@ def start(build: Build, state: State, tower: Tower, run: Run) -> None:
     x = patches(build, tower, images)
     if run.input_gradients and not x.needs:
         x = wants_gradient(build, x)
+    if tower.first_norm and tower.positions == "sampled":
+        x = normed(build, tower, "pre_norm", x)
     x = with_positions(build, tower, images, x)
-    if tower.first_norm:
+    if tower.first_norm and tower.positions != "sampled":
         x = normed(build, tower, "pre_norm", x)
     tape.label = OTHER
     if tower.rotary:
@@ -184,26 +187,12 @@ def start(build: Build, state: State, tower: Tower, run: Run) -> None:
 
 
 def patches(build: Build, tower: Tower, images: Images) -> Value:
-    """The convolution whose steps are as long as its kernel: a product of each patch's pixels with a weight."""
+    """The pixels in the type of the weights, and the convolution over them."""
     tape, length = build.tape, tower.channels * tower.frames * tower.patch * tower.patch
-    weight = build.weight("patch_embedding", tower.hidden * length, tower.hidden, "filter")
-    bias = build.weight("patch_embedding.bias", tower.hidden) if tower.patch_bias else None
     pixels = cast(tape, Value(images.count * images.patches * length, 4, None), build.method.item)
-    matrix: Value = weight
-    offset: Value | None = bias
-    if tape.autocast:
-        pixels = cast(tape, pixels, tape.autocast)
-        matrix = weight_copy(tape, weight)
-        offset = None if bias is None else weight_copy(tape, bias)
-    tape.saved()
-    keep = (pixels.storage, matrix.storage)
-    sizes = (None, weight.n, 0 if bias is None else bias.n)
-    item, wants = pixels.item, (False, matrix.needs, offset is not None and offset.needs)
-
-    def backward(_g: Value, _keep: object = keep) -> Sequence[Value | None]:
-        return [tape.value(n, item) if want else None for n, want in zip(sizes, wants, strict=True)]
-
-    return tape.result(images.count * images.patches * tower.hidden, item, (pixels, matrix, offset), backward)
+    if tower.pixel_masks:
+        pixels = copy(tape, pixels)
+    return strided_convolution(build, "patch_embedding", pixels, length, tower.hidden, bias=tower.patch_bias)
 
 
 def with_positions(build: Build, tower: Tower, images: Images, x: Value) -> Value:
@@ -220,6 +209,8 @@ def with_positions(build: Build, tower: Tower, images: Images, x: Value) -> Valu
         return add(tape, x, build.weight("position_embeddings", tower.position_rows * width))
     if tower.positions == "resampled":
         return add(tape, x, cast(tape, resampled(build, tower, images), x.item))
+    if tower.positions == "sampled":
+        return add(tape, x, cast(tape, sampled(build, tower, images), x.item))
     return x
 
 
@@ -242,12 +233,24 @@ def resampled(build: Build, tower: Tower, images: Images) -> Value:
     return tape.result(n // CORNERS, 4, (weighed,), lambda g: (Value(n, g.item, g.storage, view=True, strided=True),))
 
 
+def sampled(build: Build, tower: Tower, images: Images) -> Value:
+    """The table in fp32, sampled at every patch's place (`grid_sample`, bicubic)."""
+    tape = build.tape
+    wide = cast(tape, build.weight("position_embedding", tower.position_rows * tower.hidden), 4)
+    grid, n = tape.value(2 * images.tokens, 4), wide.n
+
+    def backward(_g: Value, _keep: object = (wide.storage, grid.storage)) -> Sequence[Value | None]:
+        return (tape.value(n, 4),)
+
+    return tape.result(images.tokens * tower.hidden, 4, (wide,), backward)
+
+
 def normed(build: Build, tower: Tower, name: str, x: Value) -> Value:
     """The tower's kind of norm."""
     return build.rms(name, x, tower.hidden) if tower.norm == "rms" else build.layer_norm(name, x, tower.hidden)
 
 
-def _layer_runner(tower: Tower, run: Run, *, windowed: bool, vain: bool, deep: bool) -> Callable[[Build, State], None]:
+def _layer_runner(tower: Tower, run: Run, *, windowed: bool, vain: bool) -> Callable[[Build, State], None]:
     def inner(build: Build, state: State, tower: Tower, run: Run) -> None:
         layer = Layer(build, state, tower, run, windowed=windowed)
         bottom = len(build.tape.nodes)
@@ -256,18 +259,24 @@ def _layer_runner(tower: Tower, run: Run, *, windowed: bool, vain: bool, deep: b
         else:
             made = layer(state.hidden)
         if vain:
-            kept = state.held.setdefault("vain", [])
-            assert isinstance(kept, list)
-            kept += [made, *build.tape.nodes[bottom:]]
+            state.held[f"vain {bottom}"] = (made, build.tape.nodes[bottom:])
             del build.tape.nodes[bottom:]
-            return
-        state.x = made
-        if deep:
-            found = state.held.setdefault("deep", [])
-            assert isinstance(found, list)
-            found.append(tower.projector.deep(build, tower, images_of(build, tower, run), made))
+        else:
+            state.x = made
 
     return _held(tower, run, inner, vain=vain)
+
+
+def _deep(tower: Tower, run: Run) -> Callable[[Build, State], None]:
+    """Features of a layer in the middle, which wait for the text's first layers."""
+
+    def forward(build: Build, state: State) -> None:
+        before, build.scope = build.scope, f"deep{len(build.made)}/"
+        features = tower.projector.deep(build, tower, images_of(build, tower, run), state.hidden)
+        state.held[f"deep {sum(key.startswith('deep') for key in state.held)}"] = features
+        build.scope = before
+
+    return forward
 
 
 class Layer:

@@ -21,7 +21,7 @@ from sizeup.models.generic import text_part
 from sizeup.models.mixers import Attention
 from sizeup.models.model import Model
 
-#: Wrappers whose stacked experts peft adapts (transformers 5.23, `conversion_mapping.py`): it asks the outer model type.
+#: Wrappers whose stacked experts peft adapts: it asks the outer model type (transformers 5.23, `conversion_mapping`).
 ADAPTED_EXPERTS = frozenset({"glm4v_moe"})
 #: Wrappers whose images' tokens see each other.
 MASKING = frozenset({"gemma3", "paligemma"})
@@ -84,9 +84,12 @@ def with_towers(whole: Config, family: str, shape: DecoderShape) -> tuple[Decode
         return shape, f"the towers of {family} aren't described: only its text decoder is counted"
     read = TOWERS_READ.get(family)
     if read is not None:
-        shape = msgspec.structs.replace(shape, tower=read(whole, shape.hidden), masks_images=family in MASKING)
-    note = f"given text alone, the towers of {family} lie idle: weights without gradients or optimizer states"
-    return msgspec.structs.replace(shape, idle=idle), note
+        tower = read(whole, shape.hidden)
+        unused = ("post_layernorm", ".head.") if not tower.last_norm else (".head.",)
+        rest = tuple(part for part in idle if any(word in part.name for word in unused))
+        tower = msgspec.structs.replace(tower, rest=rest)
+        shape = msgspec.structs.replace(shape, tower=tower, masks_images=family in MASKING)
+    return msgspec.structs.replace(shape, idle=idle), ""
 
 
 def _as_wrapped(family: str, shape: DecoderShape) -> DecoderShape:
@@ -118,5 +121,6 @@ def _idle(model: Model) -> tuple[Idle, ...]:
             matrix = len(shape) == 2 and tensor.name.endswith(".weight") and tensor.part not in _TABLES
             inputs, outputs = (shape[1], shape[0]) if matrix else (0, 0)
             name = tensor.name.removesuffix(".weight")
-            found.append(Idle(name, tensor.elements, block.count * tensor.copies, inputs, outputs))
+            of_tower = block.stack in {"vision", "audio"}
+            found.append(Idle(name, tensor.elements, block.count * tensor.copies, inputs, outputs, of_tower))
     return tuple(found)

@@ -64,7 +64,7 @@ def packed(cfg: Config, projector: Projector, **twists: Any) -> Tower:
     """The line of Qwen 2 VL: patches of two frames, all images in one sequence, heads turned in fp32."""
     fields: dict[str, Any] = {
         "frames": cfg.int("temporal_patch_size", default=2), "patch_bias": False, "fused": True, "rotary": "wide",
-        "packed": True,
+        "packed": True, "typed": True,
     }  # fmt: skip
     return vit(cfg, projector, **(fields | twists))
 
@@ -101,13 +101,13 @@ def llava(cfg: Config, out: int) -> Tower:
 
 def paligemma(cfg: Config, out: int) -> Tower:
     """One projection of every patch."""
-    return _any(cfg, Projector(kind="one", out=out, joined=False))
+    return _any(cfg, Projector(kind="one", out=out, joined=False), typed=True)
 
 
 def gemma3(cfg: Config, out: int) -> Tower:
     """Squares of patches averaged to a fixed number of tokens."""
     tokens = cfg.int("mm_tokens_per_image", default=256)
-    return _any(cfg, Projector(kind="pooled", out=out, tokens=tokens, joined=False))
+    return _any(cfg, Projector(kind="pooled", out=out, tokens=tokens, joined=False), typed=True)
 
 
 def mistral3(cfg: Config, out: int) -> Tower:
@@ -133,7 +133,8 @@ def internvl(cfg: Config, out: int) -> Tower:
 def idefics3(cfg: Config, out: int) -> Tower:
     """SigLIP's layers, squares of patches in one projection."""
     side = cfg.int("scale_factor", default=2)
-    return _any(cfg, Projector(kind="one", out=out, side=side, bias=False, joined=False))
+    projector = Projector(kind="one", out=out, side=side, bias=False, joined=False)
+    return _any(cfg, projector, pixel_masks=True)
 
 
 def qwen2_vl(cfg: Config, out: int) -> Tower:
@@ -166,9 +167,41 @@ def qwen3_vl(cfg: Config, out: int) -> Tower:
                   position_rows=vision.int("num_position_embeddings"), deep=deep)  # fmt: skip
 
 
+def glm4v(cfg: Config, out: int) -> Tower:
+    """RMS norms, positions sampled from a table, squares of patches in a convolution, a gated merger."""
+    vision = _vision(cfg)
+    width = vision.int("out_hidden_size", default=out)
+    projector = Projector(
+        kind="downsampled", out=width, side=vision.int("spatial_merge_size", default=2), returned=False,
+        inner=vision.int("intermediate_size"), activation=vision.str("hidden_act", default="silu"),
+    )  # fmt: skip
+    return packed(
+        vision, projector, patch_bias=True, norm="rms", first_norm=True, last_norm=True, positions="sampled",
+        position_rows=_rows(vision), mlp="gated", mlp_bias=False, ffn=width, output_bias=False,
+        qkv_bias=vision.bool("attention_bias", default=False),
+    )  # fmt: skip
+
+
+def aya_vision(cfg: Config, out: int) -> Tower:
+    """SigLIP before its last norm, squares of patches normed, a gate over halves."""
+    inner = cfg.int("alignment_intermediate_size", default=out)
+    projector = Projector(
+        kind="gated", out=out, side=cfg.int("downsample_factor", default=2), inner=inner, norm="layer", joined=False
+    )
+    return msgspec.structs.replace(_any(cfg, projector), last_norm=False)
+
+
+def cohere2_vision(cfg: Config, out: int) -> Tower:
+    """The same after the last norm, without one of its own."""
+    inner = cfg.int("alignment_intermediate_size")
+    side = cfg.int("downsample_factor", default=2)
+    return _any(cfg, Projector(kind="gated", out=out, side=side, inner=inner, joined=False))
+
+
 #: Wrapper → its tower, for a text of that width.
 TOWERS: dict[str, Callable[[Config, int], Tower]] = {
-    "llava": llava, "vipllava": llava, "paligemma": paligemma, "gemma3": gemma3, "mistral3": mistral3,
+    "llava": llava, "paligemma": paligemma, "gemma3": gemma3, "mistral3": mistral3,
     "lighton_ocr": mistral3, "internvl": internvl, "idefics3": idefics3, "smolvlm": idefics3, "qwen2_vl": qwen2_vl,
-    "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl, "qwen3_vl_moe": qwen3_vl,
+    "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl, "qwen3_vl_moe": qwen3_vl, "glm4v": glm4v, "glm4v_moe": glm4v,
+    "glm46v": glm4v, "aya_vision": aya_vision, "cohere2_vision": cohere2_vision,
 }  # fmt: skip
