@@ -69,7 +69,7 @@ def output_of(torch: Any, model: Any, inputs: dict[str, Any], setting: dict[str,
     if setting["loss"] == "tiled":
         return model(**inputs, fused_lm_head=True)
     if setting["loss"] != "standard":
-        return Loss(_without_logits(torch, model, inputs, setting["loss"]))
+        return Loss(_in_parts(torch, model, inputs))
     return model(**inputs)
 
 
@@ -98,17 +98,14 @@ def _rewarded(torch: Any, model: Any, inputs: dict[str, Any]) -> Any:
     return loss.sum() / loss.numel()
 
 
-def _without_logits(torch: Any, model: Any, inputs: dict[str, Any], kind: str) -> Any:
-    """Head and loss in parts that are computed again, or by torch's own operation."""
+def _in_parts(torch: Any, model: Any, inputs: dict[str, Any]) -> Any:
+    """Head and loss in parts that are computed again."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     given = {name: value for name, value in inputs.items() if name != "labels"}
     states = base.base_model(**given).last_hidden_state.flatten(0, 1)
     head, labels = base.get_output_embeddings(), torch.nn.functional.pad(inputs["labels"], (0, 1), value=-100)
     labels = labels[:, 1:].flatten()
     functional = torch.nn.functional
-    if kind == "linear":
-        options = torch.nn.LinearCrossEntropyOptions()
-        return functional.linear_cross_entropy(states, head.weight, labels, options=options)
 
     def part(states: Any, labels: Any) -> Any:
         return functional.cross_entropy(head(states).float(), labels, reduction="sum")

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from sizeup.workers.protocol import Refused, Say, answer
 
 REFUSED: dict[str, set[object]] = {
-    "loss": {"standard", "chunked", "linear", "tiled"},
+    "loss": {"standard", "chunked", "tiled"},
     "attention": {"sdpa", "eager"},
     "sharding": {"none", "ddp", "fsdp"},
     "sequence_parallel": {False},

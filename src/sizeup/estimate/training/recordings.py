@@ -177,6 +177,8 @@ def run_of(shape: Shape, setting: TrainSetting) -> Run:
         input_gradients=setting.adapters and bool(again),
         divided=setting.accumulating,
         loss=setting.loss,
+        objective=setting.objective,
+        reference=setting.reference,
         images=setting.images,
         image_size=setting.image_size,
         train_vision=setting.train_vision,

@@ -11,7 +11,7 @@ PRECISIONS = (
 OBJECTIVES = ("causal", "sft", "dpo", "grpo")
 SHARDINGS = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
-LOSSES = ("standard", "chunked", "fused")
+LOSSES = ("standard", "chunked", "fused", "tiled")
 ADAPTER_PRECISIONS = ("fp32", "bf16", "fp16")
 SCHEDULES = ("1f1b", "gpipe", "interleaved")
 
@@ -60,6 +60,7 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     keeps_outputs: bool = False
     gradient_clip: bool = False
     objective: str = "causal"
+    reference: bool = True
     data_parallel: int = 1
     sharding: str = "none"
     reshard: bool = True
@@ -136,7 +137,7 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def has_reference(self) -> bool:
         """Whether a second, frozen model is held: with adapters the base model itself is the reference."""
-        return self.objective in {"dpo", "grpo"} and not self.adapters
+        return self.reference and self.objective in {"dpo", "grpo"} and not self.adapters
 
     @property
     def world(self) -> int:

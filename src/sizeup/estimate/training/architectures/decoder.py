@@ -15,6 +15,7 @@ from sizeup.estimate.training.architectures.head import head_and_loss
 from sizeup.estimate.training.architectures.image_features import deepened, with_features
 from sizeup.estimate.training.architectures.layer import layer_runner, mask_and_table
 from sizeup.estimate.training.architectures.layer_norms import norm
+from sizeup.estimate.training.architectures.reference import reference_forward
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.architectures.vision_tower import segments as tower_segments
 from sizeup.estimate.training.basic import add, copy, dropout, scale, scale_in_place, shift, whole_size
@@ -63,8 +64,15 @@ def segments(shape: DecoderShape, run: Run) -> list[Segment]:
         if run.images and shape.tower is not None and number < len(shape.tower.deep):
             parts.append(Segment(f"deep {number}", deepened(number), "image features"))
     parts.append(Segment("norm", lambda build, state: _last_norm(build, state, shape), "final norm"))
-    parts.append(Segment("loss", lambda build, state: head_and_loss(build, state, shape, run), "head and loss"))
+    parts.append(Segment("loss", lambda build, state: _loss(build, state, shape, run), "head and loss"))
     return parts
+
+
+def _loss(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
+    head_and_loss(build, state, shape, run)
+    if run.objective == "dpo" and run.reference:
+        frozen = msgspec.structs.replace(run, checkpoint=(), selective=False, input_gradients=False, reference=False)
+        reference_forward(build, segments(shape, frozen))
 
 
 def _kind(

@@ -12,6 +12,10 @@ from sizeup.estimate.training.loss import chunked_cross_entropy, cross_entropy, 
 from sizeup.estimate.training.program import State
 from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.tape import LOSS, Tape, Value
+from sizeup.estimate.training.tiled_loss import tiled_loss
+
+#: Objectives that score tokens, and what TRL wants of each beside its log-probability.
+SCORED = {"dpo": 3, "grpo": 1}
 
 def head_and_loss(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     """The last segment of the step."""
@@ -27,6 +31,9 @@ def head_and_loss(build: Build, state: State, shape: DecoderShape, run: Run) -> 
         x = cast(tape, x, build.method.item)
     if run.head != "lm":
         state.loss = task_loss(build, x, shape.hidden, shape.task, run)
+        return
+    if run.loss == "tiled" or run.objective in SCORED:
+        state.loss = tiled_loss(build, x, table(build, shape), shape.hidden, outputs=SCORED.get(run.objective, 2))
         return
     if run.loss != "standard":
         state.loss = split_loss(build, shape, run.loss, x)
@@ -70,11 +77,14 @@ def gathered(tape: Tape, local: Value, ways: int) -> Value:
 
 def split_loss(build: Build, shape: DecoderShape, kind: str, x: Value) -> Value:
     """Head and loss without whole logits."""
-    name = "embed_tokens" if shape.tied else "lm_head"
-    n = shape.vocabulary * shape.hidden
-    weight = build.weight(name, n, shape.vocabulary, "embedding" if shape.tied else "head")
     way = fused_cross_entropy if kind == "fused" else chunked_cross_entropy
-    return way(build.tape, x, weight, build.tokens, shape.hidden)
+    return way(build.tape, x, table(build, shape), build.tokens, shape.hidden)
+
+
+def table(build: Build, shape: DecoderShape) -> Value:
+    """The head's weight; a tied one is the embedding."""
+    name, kind = ("embed_tokens", "embedding") if shape.tied else ("lm_head", "head")
+    return build.weight(name, shape.vocabulary * shape.hidden, shape.vocabulary, kind)
 
 
 def head(build: Build, x: Value, hidden: int, vocabulary: int, *, tied: bool, bias: bool = False) -> Value:
