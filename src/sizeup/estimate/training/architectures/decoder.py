@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from sizeup.estimate.training.architectures.experts import STACKED_NAMES
 from sizeup.estimate.training.architectures.gemma3n import merged, widened
 from sizeup.estimate.training.architectures.gemma4 import layer_embeddings
