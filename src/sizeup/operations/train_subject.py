@@ -17,10 +17,30 @@ from sizeup.models.model import Model
 def subject(reference: str | dict[str, Any], *, network: bool) -> Subject:
     """What the reference trains as. Raises what loading a model raises."""
     if isinstance(reference, dict):
-        return subject_of(reference)
+        return _given(_Written(reference))
     if not reference.strip():
         raise BadInput("no model is given", hint="give a name, a Hub id, a path or layers=…,embedding=…")
     return _named(reference.strip(), network)
+
+
+class _Written:
+    """A configuration that is the same as another if it is written the same."""
+
+    __slots__ = ("config", "text")
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config, self.text = config, repr(config)
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Written) and other.text == self.text
+
+
+@lru_cache(maxsize=64)
+def _given(written: _Written) -> Subject:
+    return subject_of(written.config)
 
 
 @lru_cache(maxsize=64)
