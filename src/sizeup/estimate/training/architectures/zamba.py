@@ -104,7 +104,7 @@ def _transformed(layer: Layer, x: Value, s: Shared) -> Value:
 
 
 def _casts(build: Build, block: str) -> list[tuple[Parameter, Value]]:
-    """Autocast casts a shared weight once for all layers, before any of them is recomputed: weights and what they become.
+    """Autocast casts a shared weight once for all layers, before any is recomputed: weights and what they become.
 
     So its gradients meet in 16 bits, and are cast when those of all layers are there.
     """

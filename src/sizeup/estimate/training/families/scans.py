@@ -158,6 +158,9 @@ def nemotron_h(cfg: Config) -> DecoderShape:
     """Layers of one half each: Mamba 2, attention without positions, a plain feed-forward, or plain experts."""
     listed = cfg.strs("layers_block_type", "layer_types") or cfg.optional_str("hybrid_override_pattern") or "ME*-"
     kinds = [NEMOTRON.get(kind, kind) for kind in listed]
+    strange = [kind for kind in kinds if kind not in NEMOTRON.values()]
+    if strange:
+        raise cfg.bad("layers_block_type", strange[0], f"kinds of {', '.join(sorted(set(NEMOTRON.values())))}")
     b = cfg.bool("use_bias", default=False)
     mixer = Mamba2(
         heads=cfg.int("mamba_num_heads", default=128), head_dim=cfg.int("mamba_head_dim", default=64),
