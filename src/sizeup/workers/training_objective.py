@@ -121,12 +121,16 @@ def prepared(
     """The frozen reference that a step needs beside the model, and the values that shapes depend on."""
     if not tiled(setting):
         return None, known
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
+
     from sizeup.workers.training_known import Known
 
     with_fused_head(model, setting["objective"])
     if known is None:
         known = Known(torch)
-    known.tell(inputs["labels"], torch.zeros(*inputs["labels"].shape, dtype=torch.long, device="cpu"))
+    with unset_fake_temporarily():
+        values = torch.zeros(*inputs["labels"].shape, dtype=torch.long)
+    known.tell(inputs["labels"], values)
     if setting["objective"] != "dpo" or hasattr(model, "disable_adapter"):
         return None, known
     from sizeup.workers.training_model import built

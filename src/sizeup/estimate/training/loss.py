@@ -8,15 +8,17 @@ log-softmax, the gradient of the likelihood, and that of the log-softmax. Where 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from sizeup.estimate.training.basic import cast, same_size
-from sizeup.estimate.training.tape import LOSS, TEMPORARY, Tape, Value
+from sizeup.estimate.training.basic import add, cast, same_size, scale, split
+from sizeup.estimate.training.checkpointing import checkpointed
+from sizeup.estimate.training.linear import linear
+from sizeup.estimate.training.tape import LOSS, Parameter, Tape, Value
 
 
 def cross_entropy(
     tape: Tape, logits: Value, tokens: int, *, shifted: bool = True, upcast: bool = True, divided: bool = False,
-    split: bool = False,
+    split: bool = False, labels: Value | None = None,
 ) -> Value:  # fmt: skip
     """The mean loss of `tokens` rows of logits.
 
@@ -27,7 +29,7 @@ def cross_entropy(
     """
     before, tape.label = tape.label, LOSS
     wide = cast(tape, logits, 4) if upcast else logits
-    labels = _shifted_labels(tape, tokens) if shifted else None
+    labels = _shifted_labels(tape, tokens) if shifted else labels
     if split:
         loss = _split_likelihood(tape, _split_log_softmax(tape, wide), labels)
     else:
@@ -126,26 +128,35 @@ def fused_cross_entropy(tape: Tape, x: Value, weight: Value, tokens: int, hidden
     return total
 
 
-def chunked_cross_entropy(tape: Tape, x: Value, weight: Value, tokens: int, hidden: int) -> Value:
-    """Head and loss in eight parts, each recomputed in the backward pass: x is kept, logits never are.
+def chunked_cross_entropy(tape: Tape, x: Value, weight: Parameter, tokens: int, hidden: int) -> Value:
+    """Head and loss in eight parts, each under `torch.utils.checkpoint`: x is kept, logits never are.
 
-    A part's backward pass holds its logits and, in fp32, the logits, their log-softmax and its gradient.
+    The head's gradients of all parts are added up before it gets them: all eight are on its graph from the start.
     """
     before, tape.label = tape.label, LOSS
-    part = -(-tokens // CHUNKS) * (weight.n // hidden)
-    sizes = (part * x.item, 4 * part, 4 * part, 4 * part)
-    tape.transient(*sizes[:3])
-    keep, n, item, total = x.storage, x.n, x.item, weight.n
-    wanted = weight.needs
-
-    def backward(_g: Value, _keep: object = keep) -> Sequence[Value | None]:
-        tape.label = TEMPORARY
-        of_input = tape.value(n, item)
-        of_weight = tape.value(total, weight_item) if wanted else None
-        tape.transient(*sizes, *([total * weight_item] if wanted else []))
-        return of_input, of_weight
-
-    weight_item = weight.item
-    loss = tape.result(1, 4, (x, weight), backward)
+    rows = -(-tokens // CHUNKS)
+    sizes: list[int] = []
+    left = tokens
+    while left > 0:
+        sizes.append(rows if rows < left else left)
+        left = left - rows
+    labels = _shifted_labels(tape, tokens)
+    if weight.needs:
+        weight.uses += len(sizes)
+    total: Value | None = None
+    for size, part in zip(sizes, split(tape, x, [size * hidden for size in sizes]), strict=True):
+        loss = checkpointed(tape, _part(tape, weight, size, labels), part)
+        total = loss if total is None else add(tape, total, loss)
     tape.label = before
-    return loss
+    return scale(tape, total) if total is not None else tape.value(1, 4)
+
+
+def _part(tape: Tape, weight: Parameter, rows: int, labels: Value) -> Callable[[Value], Value]:
+    """The loss of some rows; a part that runs again no longer owes the head its gradient from before."""
+
+    def run(x: Value) -> Value:
+        if tape.grad and weight.needs:
+            weight.uses -= 1
+        return cross_entropy(tape, linear(tape, x, weight), rows, shifted=False, labels=labels)
+
+    return run

@@ -11,7 +11,7 @@ from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.loss import chunked_cross_entropy, cross_entropy, fused_cross_entropy
 from sizeup.estimate.training.program import State
 from sizeup.estimate.training.runs import Run
-from sizeup.estimate.training.tape import LOSS, Tape, Value
+from sizeup.estimate.training.tape import LOSS, Parameter, Tape, Value
 from sizeup.estimate.training.tiled_loss import tiled_loss
 
 #: Objectives that score tokens, and what TRL wants of each beside its log-probability.
@@ -81,7 +81,7 @@ def split_loss(build: Build, shape: DecoderShape, kind: str, x: Value) -> Value:
     return way(build.tape, x, table(build, shape), build.tokens, shape.hidden)
 
 
-def table(build: Build, shape: DecoderShape) -> Value:
+def table(build: Build, shape: DecoderShape) -> Parameter:
     """The head's weight; a tied one is the embedding."""
     name, kind = ("embed_tokens", "embedding") if shape.tied else ("lm_head", "head")
     return build.weight(name, shape.vocabulary * shape.hidden, shape.vocabulary, kind)
