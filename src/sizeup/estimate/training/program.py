@@ -78,7 +78,7 @@ def record(build: Build, segments: list[Segment], *, keeps_outputs: bool) -> Rec
     kinds: dict[str, str] = {}
     chosen: dict[str, Segment] = {}
     log = tape.log
-    cuts, nodes, weights, copies = [0], [], [], []
+    cuts, nodes, weights, copies, returned = [0], [], [], [], []
     for segment in segments:
         if segment.key in kinds:
             continue
@@ -87,19 +87,22 @@ def record(build: Build, segments: list[Segment], *, keeps_outputs: bool) -> Rec
             continue
         chosen[kind] = segment
         nodes.append(len(tape.nodes))
-        build.weights, tape.cached = [], []
+        build.weights, tape.cached, state.returned = [], [], []
         segment.run(build, state)
         weights.append(tuple(build.weights))
         copies.append(tape.cached)
+        returned.append(state.returned)
         cuts.append(len(log))
-    outputs = (state.logits, state.returned)
+    outputs = state.logits
     state.logits, state.returned = None, []
     if not keeps_outputs:
         del outputs
     cuts[-1] = len(log)
     released = [len(log)]
-    for cached in copies:
+    for cached, tensors in zip(copies, returned, strict=True):
         tape.drop_copies(cached)
+        if not keeps_outputs:
+            tensors.clear()
         released.append(len(log))
     tape.label = TEMPORARY
     _start_backward(tape.value(1, 4), state)

@@ -134,12 +134,17 @@ def _shared(build: Build, state: State, shape: EncoderShape, run: Run) -> None:
 
 def _layer_runner(shape: EncoderShape, run: Run, *, recomputed: bool) -> Callable[[Build, State], None]:
     def forward(build: Build, state: State) -> None:
+        """The layer; DeBERTa's encoder returns the streams after all of them."""
         build.scope = "layer/" if shape.shares else f"{len(build.made)}/"
         layer = Layer(build, state, shape, run)
         if recomputed:
             state.x = checkpointed(build.tape, layer, state.hidden, selective=run.selective, offload=run.offload)
         else:
             state.x = layer(state.hidden)
+        if shape.disentangled is not None:
+            x = state.hidden
+            state.returned.append(Value(x.n, x.item, x.storage))
+
     return forward
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from sizeup.estimate.training.architectures import vision_tower
@@ -13,7 +15,7 @@ from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.settings import TrainSetting
 from sizeup.estimate.training.tape import LOSS
 
-ID = 8
+ID, WIDE = 8, 4
 
 
 class ImageShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,8 +57,22 @@ class ImageShape(msgspec.Struct, frozen=True, kw_only=True):
 def segments(shape: ImageShape, run: Run) -> list[Segment]:
     """The step: patches, layers, norm, head and loss."""
     run = msgspec.structs.replace(run, images=1, train_vision=True)
-    tower = vision_tower.segments(shape.tower, run)[:-1]
-    return [*tower, Segment("loss", lambda build, state: _loss(build, state, shape, run), "head and loss")]
+    start, *tower, _projector = vision_tower.segments(shape.tower, run)
+    start = msgspec.structs.replace(start, run=_named(start.run, shape.tower))
+    return [start, *tower, Segment("loss", lambda build, state: _loss(build, state, shape, run), "head and loss")]
+
+
+def _named(inner: Callable[[Build, State], None], tower: Tower) -> Callable[[Build, State], None]:
+    """The start, with the names that live as long as the model runs: pixels in the weights' type, embeddings."""
+
+    def run(build: Build, state: State) -> None:
+        inner(build, state)
+        if not build.method.train and build.method.item != WIDE:
+            pixels = tower.channels * tower.side * tower.side
+            state.held["pixels"] = build.tape.value(build.batch * pixels, build.method.item)
+        state.held["embeddings"] = state.x
+
+    return run
 
 
 def _loss(build: Build, state: State, shape: ImageShape, run: Run) -> None:

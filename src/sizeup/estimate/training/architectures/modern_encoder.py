@@ -74,6 +74,7 @@ def _start(build: Build, state: State, shape: ModernShape, run: Run) -> None:
         x = wants_gradient(build, x)
     x = dropout(tape, build.layer_norm("norm", x, shape.hidden, bias=shape.norm_bias), shape.embedding_dropout)
     tape.label = OTHER
+    state.held["embeddings"] = x
     s, dim = build.sequence, shape.hidden // shape.head_count
     for window in sorted(set(shape.windows), key=str):
         state.held[f"mask {window}"] = bidirectional_mask(build, s, s, run, window)
@@ -112,9 +113,12 @@ class Layer:
         build, shape = self.build, self.shape
         build.scope = self.scope
         y = x if self.first else build.layer_norm("attn_norm", x, shape.hidden, bias=shape.norm_bias)
-        x = add(build.tape, x, self.attention(y))
+        attended = self.attention(y)
+        x = add(build.tape, x, attended)
         del y
-        return add(build.tape, x, self.feed_forward(build.layer_norm("mlp_norm", x, shape.hidden, bias=shape.norm_bias)))
+        x = add(build.tape, x, self.feed_forward(build.layer_norm("mlp_norm", x, shape.hidden, bias=shape.norm_bias)))
+        del attended
+        return x
 
     def attention(self, x: Value) -> Value:
         """Heads turned in fp32."""
