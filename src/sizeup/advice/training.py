@@ -9,7 +9,7 @@ import msgspec
 from sizeup.advice.training_changes import Saving, Way
 from sizeup.advice.training_devices import CheapestDevice
 from sizeup.estimate.training.checks import Shape
-from sizeup.estimate.training.estimate import training_footprint
+from sizeup.estimate.training.estimate import training_peak
 from sizeup.estimate.training.process import process_range
 from sizeup.estimate.training.settings import TrainSetting
 from sizeup.quantity import Interval
@@ -54,7 +54,7 @@ def largest(fits: Callable[[int], bool], most: int) -> int | None:
 
 def process_fits(shape: Shape, setting: TrainSetting, budget: int) -> bool:
     """Whether what the process is expected to take is within the budget."""
-    peak = training_footprint(shape, setting).peak_bytes
+    peak = training_peak(shape, setting)
     return process_range(peak, devices=setting.world).expected <= budget
 
 

@@ -10,7 +10,7 @@ import msgspec
 from sizeup.advice.training_time import Rig, step_seconds, weights_of
 from sizeup.errors import BadInput
 from sizeup.estimate.training.checks import Shape, check
-from sizeup.estimate.training.estimate import training_footprint
+from sizeup.estimate.training.estimate import training_peak
 from sizeup.estimate.training.process import process_range
 from sizeup.estimate.training.settings import TrainSetting
 
@@ -80,14 +80,14 @@ _COMBINED = ((RECOMPUTE, CHANGES[1], STREAM_AWAY), (FUSED,), (EIGHT_BIT, STATES_
 
 def savings(shape: Shape, setting: TrainSetting, rig: Rig | None) -> tuple[Saving, ...]:
     """Single changes that save memory, ranked by bytes saved for the time they cost; without a rig by bytes alone."""
-    now = training_footprint(shape, setting).peak_bytes
+    now = training_peak(shape, setting)
     halved = _halved(setting)
     tried = [*((change, changed(setting, change), 1) for change in CHANGES), (halved[0], halved[1], 2)]
     found = []
     for change, after, passes in tried:
         if after is None or not _possible(after, shape):
             continue
-        peak = training_footprint(shape, after).peak_bytes
+        peak = training_peak(shape, after)
         if peak < now:
             found.append(Saving(change.name, now - peak, peak, _slower(shape, setting, after, passes, rig), change.how))
     return tuple(sorted(found, key=_worth, reverse=True))
@@ -165,7 +165,7 @@ def _quickest(
         for after, passes, made in tried
     ]
     for slower, made, after in sorted(timed, key=lambda entry: entry[0] * EACH_CHANGE ** len(entry[1])):
-        peak = training_footprint(shape, after).peak_bytes
+        peak = training_peak(shape, after)
         process = process_range(peak, devices=after.world).expected
         if made and process <= budget:
             return Way(made, after, peak, process, slower)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from sizeup.estimate.training.checks import Shape
-from sizeup.estimate.training.estimate import training_footprint
+from sizeup.estimate.training.estimate import training_peak
 from sizeup.estimate.training.process import process_range
 from sizeup.estimate.training.settings import TrainSetting
 from sizeup.machines.catalogue import Entry, entries
@@ -42,7 +42,7 @@ def cheapest_devices(shape: Shape, setting: TrainSetting) -> tuple[CheapestDevic
 
 
 def _cheapest(shape: Shape, setting: TrainSetting, sharding: str) -> CheapestDevice | None:
-    wanted = process_range(training_footprint(shape, setting).peak_bytes, devices=setting.world).expected
+    wanted = process_range(training_peak(shape, setting), devices=setting.world).expected
     number = "fp8" if setting.precision == "fp8" else "bf16" if "bf16" in setting.precision else ""
     fitting = [entry for entry in entries() if _trains(entry, wanted, number, several=setting.world > 1)]
     best = min(fitting, key=lambda entry: (entry.price_usd or 0, entry.memory_bytes or 0), default=None)

@@ -15,7 +15,7 @@ import msgspec
 
 from sizeup.errors import BadFile, NotFound
 from sizeup.estimate.training.checks import check
-from sizeup.estimate.training.estimate import training_footprint
+from sizeup.estimate.training.estimate import training_peak
 from sizeup.estimate.training.models import Subject, subject_of
 from sizeup.estimate.training.process import Range, process_range, reserved_bytes
 from sizeup.estimate.training.settings import TrainSetting
@@ -79,7 +79,7 @@ def _peak(config: bytes, setting: TrainSetting) -> int:
     """The estimated peak; a row is looked at for several reasons, and estimated once."""
     shape = _subject(config).shape
     check(setting, shape, None)
-    return training_footprint(shape, setting).peak_bytes
+    return training_peak(shape, setting)
 
 
 @lru_cache(maxsize=128)

@@ -69,23 +69,47 @@ class Step(msgspec.Struct, frozen=True):
     rank: str = ""
 
 
+class Course(msgspec.Struct, frozen=True):
+    """A rank's step for a batch and sequence: its phases and the highest of them.
+
+    waiting: bytes that micro-batches in flight keep. received: from other stages, by label.
+    """
+
+    step: Step
+    blocks: Blocks
+    static: Static
+    waiting: int
+    received: dict[int, int]
+    moments: list[Moment]
+    best: Moment
+    device: str
+
+
 def training_footprint(shape: Shape, setting: TrainSetting) -> TrainFootprint:
     """The footprint of one step. The setting must have passed `checks.check`."""
+    return footprint([_rank(course, setting) for course in _courses(shape, setting)])
+
+
+def training_peak(shape: Shape, setting: TrainSetting) -> int:
+    """The peak of the worst rank alone, for searches."""
+    return max([course.best.peak for course in _courses(shape, setting)])
+
+
+def _courses(shape: Shape, setting: TrainSetting) -> list[Course]:
+    """How the memory of every rank that differs goes up and down."""
     made, amounts = recording_of(shape, setting)
     blocks = made.blocks(amounts)
     inputs = sum(map(rounded, input_sizes(shape, setting)))
-    stages = setting.pipeline_parallel
+    stages, count = setting.pipeline_parallel, setting.world
     if stages == 1:
-        step = _step(made, amounts, setting)
-        count = setting.world
         device = f"each of {count} devices" if count > 1 else "the device"
-        return footprint([_rank(step, setting, blocks, inputs, device)])
-    ranks = []
+        return [_course(_step(made, amounts, setting), setting, blocks, inputs, device)]
+    found = []
     for stage in range(stages):
         step = _step(made, amounts, setting, stage_layers(shape.layers, stages, stage))
         device = f"stage {stage + 1} of {stages}"
-        ranks.append(_rank(step, setting, blocks, inputs, device, in_flight(setting, stage)))
-    return footprint(ranks)
+        found.append(_course(step, setting, blocks, inputs, device, in_flight(setting, stage)))
+    return found
 
 
 def recorded(shape: Shape, setting: TrainSetting) -> Step:
@@ -168,7 +192,8 @@ def _stage(made: Recording, layers: range, count: int) -> Recording:
     return Recording({key: made.pieces[key] for key in dict.fromkeys(order)}, tuple(order))
 
 
-def _rank(step: Step, setting: TrainSetting, blocks: Blocks, inputs: int, device: str, flights: int = 1) -> Rank:
+def _course(step: Step, setting: TrainSetting, blocks: Blocks, inputs: int, device: str, flights: int = 1) -> Course:
+    """The phases of a rank's step. flights: micro-batches whose activations it holds."""
     static = msgspec.structs.replace(step.static, inputs=inputs)
     outline = step.outline
     kept = kept_bytes(outline, blocks) if flights > 1 else 0
@@ -179,12 +204,19 @@ def _rank(step: Step, setting: TrainSetting, blocks: Blocks, inputs: int, device
         found.append(Moment("gradient clipping", "norms", level + step.clipping, 0, 0, True))
     found.append(Moment("optimizer step", "optimizer", level + step.stepping, 0, 0, True))
     best = max(found, key=lambda moment: moment.peak)
+    return Course(step, blocks, static, waiting, received, found, best, step.rank or device)
+
+
+def _rank(course: Course, setting: TrainSetting) -> Rank:
+    """The rank with everything that is alive at its peak."""
+    step, best, outline = course.step, course.best, course.step.outline
     final = best.phase in {"optimizer step", "gradient clipping"}
-    sums = composition(outline, blocks, last_moment(outline) if final else best)
-    for label, size in received.items():
+    sums = composition(outline, course.blocks, last_moment(outline) if final else best)
+    for label, size in course.received.items():
         sums[label] = sums.get(label, 0) + size
-    items = _items(setting, static, best, waiting, sums, step.formula)
-    return Rank(step.rank or device, best.peak, best.phase, items, phases(found), step.host_bytes, step.disk_bytes)
+    items = _items(setting, course.static, best, course.waiting, sums, step.formula)
+    found = phases(course.moments)
+    return Rank(course.device, best.peak, best.phase, items, found, step.host_bytes, step.disk_bytes)
 
 
 def _stepping(setting: TrainSetting, optimizer: Optimizer, trained: list[tuple[Weight, int]]) -> int:
