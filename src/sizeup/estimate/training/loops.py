@@ -29,8 +29,14 @@ def repeat(tape: Tape, count: int, body: Callable[[], None], results: list[Value
             added = results[already:]
             if len(tape.nodes) > first:
                 _keep_more(tape, tape.nodes[first], count - RUNS, start, added)
-            results += [tape.value((count - RUNS) * tape.allocated(rounded(value.bytes)), 1) for value in added]
+            results += [_times(tape, value, count - RUNS) for value in added]
         done += 1
+
+
+def _times(tape: Tape, value: Value, times: int) -> Value:
+    """As many more values like that, as one."""
+    storage = tape.value(times * tape.allocated(rounded(value.bytes)), 1).storage
+    return Value(times * value.n, value.item, storage)
 
 
 def _keep_more(tape: Tape, node: Node, times: int, start: int, others: list[Value]) -> None:

@@ -14,6 +14,7 @@ from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.architectures.gated_attention import GatedAttention
 from sizeup.estimate.training.architectures.gated_delta import GatedDelta
+from sizeup.estimate.training.architectures.lightning import Lightning
 from sizeup.estimate.training.architectures.short_convolution import ShortConvolution
 from sizeup.estimate.training.families.common import base, bias
 from sizeup.models.anatomy.family import FULL, LINEAR, SLIDING, layer_kinds, sizes
@@ -108,6 +109,28 @@ def lfm3(cfg: Config) -> DecoderShape:
         output_gate="sigmoid of heads" if cfg.bool("use_attention_gate", default=True) else "",
         names=LFM | {"self_attn.gate_proj": "self_attn.g_proj", "self_attn.o_proj": "self_attn.o_proj"},
         attention_dropout=cfg.float("attention_dropout", default=0.0),
+    )  # fmt: skip
+
+
+def minimax(cfg: Config) -> DecoderShape:
+    """Mixtral with lightning attention in every other layer, and a stream that goes on from the norms."""
+    s = sizes(cfg)
+    lightning = Lightning(
+        heads=s.heads, head_dim=s.head_dim, block=cfg.int("block_size", default=256),
+        activation=cfg.str("hidden_act", default="silu"),
+    )  # fmt: skip
+    default = [LINEAR if number % 2 else FULL for number in range(s.layers)]
+    varied: tuple[dict[str, Any], ...] = tuple(
+        {} if kind == FULL else {"mixer": lightning} for kind in layer_kinds(cfg, s.layers, default)
+    )
+    mixture = Mixture(
+        experts=cfg.int("num_local_experts", "num_experts"), chosen=cfg.int("num_experts_per_tok"), width=s.ffn,
+        scoring="softmax kept", adapted=True,
+    )  # fmt: skip
+    window = cfg.optional_int("sliding_window", min=0) or None
+    return base(
+        cfg, order="scaled", mixture=mixture, sparse=(True,) * s.layers, varied=varied,
+        windows=(window,) * s.layers if window else (),
     )  # fmt: skip
 
 
