@@ -63,7 +63,7 @@ class _Grid:
 def output_of(torch: Any, model: Any, inputs: dict[str, Any], setting: dict[str, Any], reference: Any) -> Any:
     """The step's output, which has a loss."""
     if setting["objective"] == "dpo":
-        return Loss(_preference(torch, model, inputs, reference))
+        return Loss(_preference(torch, model, inputs, reference, given=not setting.get("reference", True)))
     if setting["objective"] == "grpo":
         return Loss(_rewarded(torch, model, inputs))
     if setting["loss"] == "tiled":
@@ -73,12 +73,17 @@ def output_of(torch: Any, model: Any, inputs: dict[str, Any], setting: dict[str,
     return model(**inputs)
 
 
-def _preference(torch: Any, model: Any, inputs: dict[str, Any], reference: Any) -> Any:
-    """DPO's sigmoid loss; the batch is of chosen answers and then of rejected ones."""
+def _preference(torch: Any, model: Any, inputs: dict[str, Any], reference: Any, *, given: bool) -> Any:
+    """DPO's sigmoid loss; the batch is of chosen answers and then of rejected ones.
+
+    given: the reference's log-probabilities were computed before training.
+    """
     policy = model(**inputs, fused_lm_head=True)
     ours = policy.log_probs.sum(dim=1)
     with torch.no_grad():
-        if reference is None:
+        if given:
+            theirs = torch.zeros_like(ours)
+        elif reference is None:
             with model.disable_adapter():
                 theirs = model(**inputs, fused_lm_head=True).log_probs.sum(dim=1)
         else:
@@ -131,7 +136,8 @@ def prepared(
     with unset_fake_temporarily():
         values = torch.zeros(*inputs["labels"].shape, dtype=torch.long)
     known.tell(inputs["labels"], values)
-    if setting["objective"] != "dpo" or hasattr(model, "disable_adapter"):
+    wanted = setting["objective"] in {"dpo", "grpo"} and setting.get("reference", True)
+    if not wanted or hasattr(model, "disable_adapter"):
         return None, known
     from sizeup.workers.training_model import built
 

@@ -50,6 +50,7 @@ def _shifted_labels(tape: Tape, tokens: int) -> Value:
 
 def _log_softmax(tape: Tape, x: Value) -> Value:
     output = tape.value(x.n, x.item)
+    tape.saved()
     tape.record((x,), (output,), same_size(tape, output.storage))
     return output
 
@@ -59,6 +60,7 @@ def _likelihood(tape: Tape, x: Value, labels: Value | None) -> Value:
     output = tape.value(1, item)
     weight = tape.value(1, item)
     keep = (x.storage, weight.storage, None if labels is None else labels.storage)
+    tape.saved()
 
     def backward(_g: Value, _keep: object = keep) -> Sequence[Value | None]:
         return (tape.value(n, item),)

@@ -60,9 +60,10 @@ def _log_probabilities(
     words = weight.n // hidden
     tile = (rows if rows < ROWS else ROWS) * WORDS * item
     part = (words if words < WORDS else WORDS) * hidden * item if weight.item != item else 0
+    lowered = (rows if rows < ROWS else ROWS) * hidden * item if x.item != item else 0
     tape.saved()
     sums = [tape.value(rows, 4) for _ in range(SUMS)]
-    _transient(tape, tile, part)
+    _transient(tape, tile + lowered, part)
     kept = (x.storage, targets.storage, tape.value(rows, 4).storage, tape.value(rows, 4).storage)
     sizes, items = (x.n, weight.n), (x.item, weight.item)
     wants = (x.needs, weight.needs)
@@ -70,7 +71,7 @@ def _log_probabilities(
     def backward(_g: Value, _keep: object = kept) -> Sequence[Value | None]:
         tape.label = TEMPORARY
         wide = [tape.value(n, 4) if want else None for n, want in zip(sizes, wants, strict=True)]
-        buffer = tape.value(tile, 1)
+        buffer = tape.value(tile + lowered, 1)
         if part:
             tape.transient(part)
         results = [
