@@ -8,7 +8,7 @@ import msgspec
 
 from sizeup.advice.training_changes import Saving, Way
 from sizeup.advice.training_devices import CheapestDevice
-from sizeup.estimate.training.checks import Shape
+from sizeup.estimate.training.architectures.programs import Shape
 from sizeup.estimate.training.estimate import training_peak
 from sizeup.estimate.training.process import process_range
 from sizeup.estimate.training.settings import TrainSetting

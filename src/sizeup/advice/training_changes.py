@@ -9,7 +9,8 @@ import msgspec
 
 from sizeup.advice.training_time import Rig, step_seconds, weights_of
 from sizeup.errors import BadInput
-from sizeup.estimate.training.checks import Shape, check
+from sizeup.estimate.training.architectures.programs import Shape
+from sizeup.estimate.training.checks import check
 from sizeup.estimate.training.estimate import training_peak
 from sizeup.estimate.training.process import process_range
 from sizeup.estimate.training.settings import TrainSetting

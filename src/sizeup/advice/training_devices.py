@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sizeup.estimate.training.checks import Shape
+from sizeup.estimate.training.architectures.programs import Shape
 from sizeup.estimate.training.estimate import training_peak
 from sizeup.estimate.training.process import process_range
 from sizeup.estimate.training.settings import TrainSetting

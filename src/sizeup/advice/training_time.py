@@ -7,8 +7,8 @@ import msgspec
 from sizeup.estimate.speed import training_extras as extras
 from sizeup.estimate.speed.training import TrainingCeilings, TrainingStep, token_seconds, training_rates
 from sizeup.estimate.speed.training_extras import Roads
+from sizeup.estimate.training.architectures.programs import Shape
 from sizeup.estimate.training.build import Weight
-from sizeup.estimate.training.checks import Shape
 from sizeup.estimate.training.estimate import recorded
 from sizeup.estimate.training.optimizers import OPTIMIZERS
 from sizeup.estimate.training.settings import TrainSetting

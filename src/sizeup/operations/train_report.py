@@ -27,6 +27,11 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     )
     batch: Annotated[int, Meta(description="Sequences of a micro-batch on one device.")] = 1
     sequence: Annotated[int, Meta(description="Tokens of a sequence.")] = 1024
+    target_sequence: Annotated[int, Meta(description="Tokens a decoder writes, not an encoder; 0: as many.")] = 0
+    head: Annotated[
+        str, Meta(description="lm, classification, tokens, question, embedding; default: the configuration's.")
+    ] = ""
+    labels: Annotated[int, Meta(description="Labels of a classifier; 0: the configuration's.")] = 0
     checkpointing: Annotated[str | bool, Meta(description="none, full, selective, or n for every n-th layer.")] = "none"
     attention: Annotated[str, Meta(description="sdpa, eager, flash_attention_2.")] = "sdpa"
     loss: Annotated[str, Meta(description="standard, chunked, fused (Liger).")] = "standard"

@@ -125,13 +125,13 @@ def with_pooling(torch: Any, model: Any) -> Any:
         def forward(self, **inputs: Any) -> Any:
             output = self.module(**inputs)
             mask = inputs.get("attention_mask")
-            output.loss = _contrast(torch, _pooled(torch, output[0], mask))
+            output.loss = _contrast(torch, _pooled(output[0], mask))
             return output
 
     return Pooled()
 
 
-def _pooled(torch: Any, tokens: Any, mask: Any) -> Any:
+def _pooled(tokens: Any, mask: Any) -> Any:
     if mask is None:
         return tokens.mean(1)
     wide = mask.unsqueeze(-1).expand(tokens.size()).to(tokens.dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sizeup.errors import BadInput
-from sizeup.estimate.training.architectures.encoder import EncoderShape
 from sizeup.estimate.training.architectures.programs import Shape
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.heads import HEADS
@@ -112,7 +111,7 @@ def _check_sequence(setting: TrainSetting, shape: Shape, context: int | None) ->
 
 
 def _has_position_table(shape: Shape) -> bool:
-    return isinstance(shape, EncoderShape) or (isinstance(shape, DecoderShape) and shape.position_table > 0)
+    return bool(getattr(shape, "position_table", 0) or getattr(shape, "positions", 0))
 
 
 def beyond_context(setting: TrainSetting, context: int | None) -> str:

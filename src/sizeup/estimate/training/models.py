@@ -10,7 +10,7 @@ from sizeup.errors import NotFound, SizeupError
 from sizeup.estimate.training.architectures.decoder import DecoderShape, segments
 from sizeup.estimate.training.architectures.state_space import CHUNK, scan_of
 from sizeup.estimate.training.build import Build, Method
-from sizeup.estimate.training.checks import Shape
+from sizeup.estimate.training.architectures.programs import Shape
 from sizeup.estimate.training.families import INDEX, TEXTS, shape_reader
 from sizeup.estimate.training.families.unknown import unknown
 from sizeup.estimate.training.heads import headed
@@ -130,4 +130,6 @@ def _context(cfg: Config) -> int | None:
     scaled = rope is not None and rope.optional_str("rope_type", "type") in {"yarn", "linear", "dynamic", "longrope"}
     if scaled:
         return None
-    return cfg.optional_int("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
+    return cfg.optional_int(
+        "max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_target_positions"
+    )

@@ -126,7 +126,7 @@ def _run_dry(
         sheet=sheet,
     )
     build = Build(tape, msgspec.structs.replace(method, rank=rank), batch, sequence, target)
-    if isinstance(local, DecoderShape) and setting.tensor_parallel > 1 and not local.gathers_logits:
+    if isinstance(local, DecoderShape) and local.vocabulary_ways > 1 and not local.gathers_logits:
         run = msgspec.structs.replace(run, split_vocabulary=True)
     try:
         return record(build, segments(local, run), keeps_outputs=setting.keeps_outputs)

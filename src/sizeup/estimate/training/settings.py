@@ -19,20 +19,21 @@ SCHEDULES = ("1f1b", "gpipe", "interleaved")
 class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     """One training step.
 
-    batch, sequence: of a micro-batch on one device. images: in each sequence, whose tokens are among its tokens (0: text
-    alone); image_size: their sides in pixels (0: what the tower is made for); train_vision: the tower isn't frozen.
-    target_sequence: tokens that a decoder writes, where an encoder reads
-    others (0: as many as it reads). head: what is trained on top (`heads.HEADS`; empty: what the model's configuration
-    says), with so many labels (0: the configuration's). An embedding's batch is of pairs. checkpointing: `none`, `full`, `selective` (matrix products are
-    kept), or a number n: every n-th layer is recomputed. padding: the batch carries a mask with padded tokens, or
-    several packed sequences. accumulating: parameters hold gradients of an earlier micro-batch. keeps_outputs: the loop
-    holds the logits until the step is over (the Trainer drops them). reshard: FSDP2 frees gathered weights after the
-    forward pass. bucket_views: gradients lie in DDP's buckets (`gradient_as_bucket_view`) and not beside them.
-    loss_parallel: with tensor parallelism, the loss is computed on parts of the vocabulary (Megatron, torchtitan);
-    transformers gathers the logits. reduce_bucket: elements of ZeRO's bucket of gradients (`reduce_bucket_size`);
-    overlap_comm: it has two. prefetch_bucket, live_parameters, reuse_distance, persistence_threshold: elements, of what
-    stage 3 gathers ahead, has whole at most, keeps for a use that is so near, and never gives back (DeepSpeed's
-    `stage3_` settings and their defaults). offload_optimizer, offload_weights: to the host (`cpu`, or true), to `nvme`.
+    batch, sequence: of a micro-batch on one device. images: in each sequence, whose tokens are among its tokens (0:
+    text alone); image_size: their sides in pixels (0: what the tower is made for); train_vision: the tower isn't
+    frozen. target_sequence: tokens that a decoder writes, where an encoder reads others (0: as many as it reads).
+    head: what is trained on top (`heads.HEADS`; empty: what the model's configuration says), with so many labels
+    (0: the configuration's). An embedding's batch is of pairs. checkpointing: `none`, `full`, `selective` (matrix
+    products are kept), or a number n: every n-th layer is recomputed. padding: the batch carries a mask with padded
+    tokens, or several packed sequences. accumulating: parameters hold gradients of an earlier micro-batch.
+    keeps_outputs: the loop holds the logits until the step is over (the Trainer drops them). reshard: FSDP2 frees
+    gathered weights after the forward pass. bucket_views: gradients lie in DDP's buckets
+    (`gradient_as_bucket_view`) and not beside them. loss_parallel: with tensor parallelism, the loss is computed on
+    parts of the vocabulary (Megatron, torchtitan); transformers gathers the logits. reduce_bucket: elements of
+    ZeRO's bucket of gradients (`reduce_bucket_size`); overlap_comm: it has two. prefetch_bucket, live_parameters,
+    reuse_distance, persistence_threshold: elements, of what stage 3 gathers ahead, has whole at most, keeps for a
+    use that is so near, and never gives back (DeepSpeed's `stage3_` settings and their defaults).
+    offload_optimizer, offload_weights: to the host (`cpu`, or true), to `nvme`.
     """
 
     method: str = "full"
@@ -131,7 +132,7 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sequences(self) -> int:
-        """Sequences that pass the model at once: DPO puts the chosen and the rejected answers together, and so are pairs."""
+        """Sequences that pass the model at once: DPO's chosen and rejected answers, and an embedding's pairs."""
         return self.batch * 2 if self.objective == "dpo" or self.head == "embedding" else self.batch
 
     @property

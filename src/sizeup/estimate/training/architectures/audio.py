@@ -37,11 +37,12 @@ def audio_embeddings(build: Build, audio: Audio, hidden: int, run: Run) -> Value
 
 
 def convolution(build: Build, name: str, x: Value, inputs: int, outputs: int, frames: int) -> Value:
-    """`nn.Conv1d` of three frames with a bias: if anything of it wants a gradient, it keeps its input and its weight."""
+    """`nn.Conv1d` of three frames with a bias: where anything wants a gradient, it keeps its input and its weight."""
     tape = build.tape
     weight = build.weight(name, outputs * inputs * KERNEL, outputs, "filter")
     bias = build.weight(f"{name}.bias", outputs)
-    matrix, offset = weight, bias
+    matrix: Value = weight
+    offset: Value = bias
     if tape.autocast:
         x = cast(tape, x, tape.autocast)
         matrix, offset = weight_copy(tape, weight), weight_copy(tape, bias)

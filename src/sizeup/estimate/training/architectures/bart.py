@@ -83,7 +83,7 @@ def segments(shape: BartShape, run: Run) -> list[Segment]:
     """The step: encoder, decoder, head and loss."""
     parts = Parts(
         start=lambda build, state, stack: _start(build, state, shape, run, stack),
-        layer=lambda build, state, stack, first: Layer(build, state, shape, run, stack),
+        layer=lambda build, state, stack, **_: Layer(build, state, shape, run, stack),
         end=lambda build, state, stack: _end(build, state, shape, stack),
         loss=lambda build, state: _loss(build, state, shape, run),
     )

@@ -21,7 +21,7 @@ from sizeup.estimate.training.architectures.disentangled import (
 )
 from sizeup.estimate.training.architectures.task_heads import TaskHead, task_loss
 from sizeup.estimate.training.attention import Heads, Way, attend
-from sizeup.estimate.training.basic import add, cast, dropout, heads, multiply
+from sizeup.estimate.training.basic import add, dropout, heads, multiply
 from sizeup.estimate.training.build import Build, wants_gradient
 from sizeup.estimate.training.checkpointing import checkpointed
 from sizeup.estimate.training.linear import linear
@@ -35,12 +35,13 @@ from sizeup.estimate.training.tape import ATTENTION, EMBEDDING, LOSS, MLP, OTHER
 class EncoderShape(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes. positions: rows of the learned table (0: none). kinds: rows of the table of sentence kinds (0: none).
 
-    narrow: width of the embeddings, projected to `hidden` where they differ (ELECTRA). counted: positions are counted
-    from the words (RoBERTa), for every sequence apart. tied: the head multiplies with the embedding. drops_attention:
-    the attention's output passes dropout (not DistilBERT's). drops_output: so does the feed-forward's (not ALBERT's). shares: all layers are one (ALBERT). disentangled: words
-    and distances are scored apart (DeBERTa). biased: scores have a bias for every distance (MPNet). head, labels: what
-    it is trained for; task: how its heads are made. pooler: the bare model ends with a layer of which no gradient is
-    wanted where nothing takes its output.
+    narrow: width of the embeddings, projected to `hidden` where they differ (ELECTRA). counted: positions are
+    counted from the words (RoBERTa), for every sequence apart. tied: the head multiplies with the embedding.
+    drops_attention: the attention's output passes dropout (not DistilBERT's); drops_output: so does the
+    feed-forward's (not ALBERT's). shares: all layers are one (ALBERT). disentangled: words and distances are scored
+    apart (DeBERTa). biased: scores have a bias for every distance (MPNet). head, labels: what it is trained for;
+    task: how its heads are made. pooler: the bare model ends with a layer of which no gradient is wanted where
+    nothing takes its output.
     """
 
     hidden: int

@@ -46,7 +46,7 @@ class StackLayer:
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """A family's own parts. start, end: of a stack, whose name they are given. layer: makes one; first: of its stack."""
+    """A family's own parts. start, end: of a stack, whose name they are given. layer: makes one of its layers."""
 
     start: Callable[[Build, State, str], None]
     layer: Callable[..., StackLayer]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sizeup.estimate.training.activations import activate
+from sizeup.estimate.training.architectures.ranks import gathered
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.architectures.task_heads import task_loss
 from sizeup.estimate.training.basic import cast, copy, cut, scale, whole_size
@@ -11,11 +12,12 @@ from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.loss import chunked_cross_entropy, cross_entropy, fused_cross_entropy
 from sizeup.estimate.training.program import State
 from sizeup.estimate.training.runs import Run
-from sizeup.estimate.training.tape import LOSS, Parameter, Tape, Value
+from sizeup.estimate.training.tape import LOSS, Parameter, Value
 from sizeup.estimate.training.tiled_loss import tiled_loss
 
 #: Objectives that score tokens, and what TRL wants of each beside its log-probability.
 SCORED = {"dpo": 3, "grpo": 1}
+
 
 def head_and_loss(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
     """The last segment of the step."""
@@ -64,15 +66,6 @@ def shifted_loss(build: Build, logits: Value, vocabulary: int) -> Value:
     rows = build.tokens - build.batch
     before = copy(build.tape, cut(build.tape, logits, rows * vocabulary))
     return cross_entropy(build.tape, before, rows, shifted=False, upcast=False)
-
-
-def gathered(tape: Tape, local: Value, ways: int) -> Value:
-    """All ranks' parts of the logits: received rank after rank, then joined along the vocabulary."""
-    n, whole = local.n, local.n * ways
-    received = tape.value(whole, local.item)
-    output = tape.result(whole, local.item, (local,), lambda g: (tape.value(n, g.item),))
-    del received
-    return output
 
 
 def split_loss(build: Build, shape: DecoderShape, kind: str, x: Value) -> Value:

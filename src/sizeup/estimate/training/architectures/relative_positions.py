@@ -1,4 +1,4 @@
-"""T5's relative positions: the distance of every pair of tokens in buckets, and a bias of the scores for each bucket."""
+"""T5's relative positions: the distance of every pair of tokens in buckets, and a bias of the scores for each."""
 
 from __future__ import annotations
 

@@ -143,9 +143,7 @@ class Layer(StackLayer):
         bias = self.biases.get(kind) or self.own_bias(kind, keys)
         count, dim = shape.head_count, shape.head_dim
         sizes = Heads(build.batch, build.sequence, keys, count, count, dim, dim)
-        way = Way(
-            eager=self.run.eager, p=shape.dropout, causal=self.decoder and other is None, softmax_in_fp32=False
-        )
+        way = Way(eager=self.run.eager, p=shape.dropout, causal=self.decoder and other is None, softmax_in_fp32=False)
         y = attend(tape, q, k, v, sizes, way, self.mask if other is None else self.cross_mask, bias)
         y = build.linear(f"{kind}.o", y, width, shape.hidden)
         tape.label = before
@@ -177,16 +175,16 @@ class Layer(StackLayer):
         tape = build.tape
         before, tape.label = tape.label, MLP
         h, inner = shape.hidden, shape.ffn
+        names: list[Value] = []
         if shape.gated:
-            gate = activate(tape, build.linear("ffn.wi_0", x, h, inner), shape.activation)
-            straight = build.linear("ffn.wi_1", x, h, inner)
-            y = multiply(tape, gate, straight)
+            names.append(activate(tape, build.linear("ffn.wi_0", x, h, inner), shape.activation))
+            names.append(build.linear("ffn.wi_1", x, h, inner))
+            y = multiply(tape, names[0], names[1])
         else:
-            gate = straight = None
             y = activate(tape, build.linear("ffn.wi", x, h, inner), shape.activation)
         y = cast(tape, dropout(tape, y, shape.dropout), build.method.item)
         y = build.linear("ffn.wo", y, inner, h)
-        del gate, straight
+        names.clear()
         tape.label = before
         return y
 

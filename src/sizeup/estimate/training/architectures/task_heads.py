@@ -74,5 +74,3 @@ def contrast(build: Build, x: Value, hidden: int) -> Value:
     half = batch // 2
     scores = scale(tape, product(tape, anchors, partners, half * half, Heads(1, half, half, 1, 1, hidden, hidden)))
     return cross_entropy(tape, scores, half, shifted=False, upcast=False)
-
-

@@ -15,6 +15,7 @@ def t5(cfg: Config, *, own_bias: bool = False, scaled: bool = True) -> T5Shape:
     act = cfg.str("feed_forward_proj", default="relu")
     gated = act.startswith("gated-")
     layers = cfg.int("num_layers")
+    tied = cfg.bool("tie_word_embeddings", default=True)
     return T5Shape(
         hidden=cfg.int("d_model"), encoder_layers=layers, decoder_layers=cfg.int("num_decoder_layers", default=layers),
         head_count=cfg.int("num_heads"), head_dim=cfg.int("d_kv"), ffn=cfg.int("d_ff"),
@@ -22,7 +23,7 @@ def t5(cfg: Config, *, own_bias: bool = False, scaled: bool = True) -> T5Shape:
         gated=gated, activation="gelu_new" if act == "gated-gelu" else act.removeprefix("gated-"),
         dropout=cfg.float("dropout_rate", default=0.1), buckets=cfg.int("relative_attention_num_buckets", default=32),
         tied=True, own_bias=own_bias,
-        scaled_output=scaled and cfg.bool("scale_decoder_outputs", default=cfg.bool("tie_word_embeddings", default=True)),
+        scaled_output=scaled and cfg.bool("scale_decoder_outputs", default=tied),
     )  # fmt: skip
 
 

@@ -43,5 +43,3 @@ def clip(cfg: Config) -> PairShape:
         tower=tower, text=words, projection=cfg.int("projection_dim", default=512),
         buffers=(8 * rows, 8 * tower.position_rows),
     )  # fmt: skip
-
-
