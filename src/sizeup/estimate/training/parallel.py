@@ -24,16 +24,17 @@ def split_shape(shape: DecoderShape, setting: TrainSetting) -> DecoderShape:
     ways, experts = setting.tensor_parallel, setting.expert_parallel
     if ways == 1 and experts == 1:
         return shape
-    changes: dict[str, object] = {
-        "head_count": shape.head_count // ways,
-        "kv_heads": max(1, shape.kv_heads // ways),
-        "ffn": shape.ffn // ways,
+    changes: dict[str, object] = {"ways": ways, "sequence_ways": ways if setting.sequence_parallel else 1}
+    sizes = {"head_count": shape.head_count, "kv_heads": shape.kv_heads, "ffn": shape.ffn}
+    changes |= _split_fields(sizes, ways, shape.gathered)
+    changes |= {
         "vocabulary": -(-shape.vocabulary // ways),
-        "sequence_ways": ways if setting.sequence_parallel else 1,
         "vocabulary_ways": ways,
         "gathers_logits": ways > 1 and not setting.loss_parallel,
     }
-    changes["varied"] = tuple(_split_fields(fields, ways) for fields in shape.varied)
+    if shape.table_whole:
+        changes["embedding_rows"] = shape.embedding_rows or shape.vocabulary
+    changes["varied"] = tuple(_split_fields(fields, ways, shape.gathered) for fields in shape.varied)
     if shape.mixture is not None:
         m = shape.mixture
         changes["mixture"] = msgspec.structs.replace(
@@ -42,10 +43,11 @@ def split_shape(shape: DecoderShape, setting: TrainSetting) -> DecoderShape:
     return msgspec.structs.replace(shape, **changes)
 
 
-def _split_fields(fields: dict[str, Any], ways: int) -> dict[str, Any]:
-    """A rank's part of the sizes in which a layer differs."""
-    shared = {name: max(1, fields[name] // ways) for name in ("head_count", "kv_heads", "ffn") if name in fields}
-    return fields | shared
+def _split_fields(fields: dict[str, Any], ways: int, gathered: tuple[str, ...]) -> dict[str, Any]:
+    """A rank's part of heads and inner width; those of gathered halves stay whole."""
+    names = {"head_count": "attention", "kv_heads": "attention", "ffn": "mlp"}
+    split = [name for name, half in names.items() if name in fields and half not in gathered]
+    return fields | {name: max(1, fields[name] // ways) for name in split}
 
 
 def stage_layers(layers: int, stages: int, stage: int) -> range:
@@ -84,7 +86,7 @@ def derived(setting: TrainSetting, shape: object) -> tuple[float, tuple[str, ...
         parted.append("sequence_parallel")
     if parted:
         found.append((PARTED, f"{', '.join(parted)} is derived, not simulated"))
-    fused = isinstance(shape, DecoderShape) and (shape.qkv != "split" or shape.mlp == "fused")
+    fused = isinstance(shape, DecoderShape) and (shape.qkv != "split" or shape.mlp == "fused") and not shape.gathered
     if setting.tensor_parallel > 1 and fused:
         found.append((FUSED, "transformers gathers what this model's fused projections make; here it stays split"))
     return max((size for size, _ in found), default=0.0), tuple(note for _, note in found)

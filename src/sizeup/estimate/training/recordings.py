@@ -72,52 +72,55 @@ def _plain(size: int, amounts: list[int]) -> int:
     return amounts[size.number] if isinstance(size, OpenSize) else size
 
 
-_kept: dict[Hashable, list[OpenRecording]] = {}
+#: Recordings by what makes them differ, the newest of each kind first.
+kept: dict[Hashable, list[OpenRecording]] = {}
 
 
 def recording_of(shape: Shape, setting: TrainSetting) -> tuple[OpenRecording, list[int]]:
     """A recording that holds for the setting, with its sizes."""
-    method, run = method_of(setting), run_of(shape, setting)
-    target, rank = setting.target_sequence, setting.lora_rank if setting.adapters else 0
-    values = (setting.sequences, setting.sequence // setting.context_parallel, target, rank)
+    method, run, values = method_of(setting), run_of(shape, setting), values_of(setting)
     key = (
         id(shape), method, run, setting.autocast, _accumulating(setting), setting.precision == "fp8",
-        setting.keeps_outputs, bool(target), setting.tensor_parallel, setting.expert_parallel,
+        setting.keeps_outputs, values[2] > 0, setting.tensor_parallel, setting.expert_parallel,
         setting.sequence_parallel, setting.loss_parallel,
     )  # fmt: skip
-    known = _kept.get(key, [])
+    known = kept.get(key, [])
     for recording in known:
         amounts = recording.amounts(values)
         if amounts is not None:
             return recording, amounts
-    made = _recorded(shape, setting, method, run, values, regular=all(found.sheet for found in known))
-    if key not in _kept and len(_kept) >= LIMIT:
-        del _kept[next(iter(_kept))]
-    _kept[key] = [made, *known[: ALIKE - 1]]
+    made = new_recording(shape, setting, opened=all(recording.sheet for recording in known))
+    if key not in kept and len(kept) >= LIMIT:
+        del kept[next(iter(kept))]
+    kept[key] = [made, *known[: ALIKE - 1]]
     return made, made.amounts(values) or []
 
 
-def _recorded(
-    shape: Shape, setting: TrainSetting, method: Method, run: Run, values: Values, *, regular: bool
-) -> OpenRecording:
-    """A new recording: with open sizes, unless the program does something with them that only integers can."""
-    if regular:
+def values_of(setting: TrainSetting) -> Values:
+    """The sizes of a setting that may stay open."""
+    rank = setting.lora_rank if setting.adapters else 0
+    return setting.sequences, setting.sequence // setting.context_parallel, setting.target_sequence, rank
+
+
+def new_recording(shape: Shape, setting: TrainSetting, *, opened: bool = True) -> OpenRecording:
+    """A recording with open sizes, unless the program does something with them that only integers can."""
+    values = values_of(setting)
+    if opened:
         sheet = Sheet(tuple([value for value in values if value]))
         open_sizes: Iterator[Any] = iter(sheet.open)
         batch, sequence, target, rank = (next(open_sizes) if value else 0 for value in values)
         try:
-            made = _run_dry(shape, setting, method, run, (batch, sequence, target, rank), sheet)
+            made = _run_dry(shape, setting, (batch, sequence, target, rank), sheet)
         except (TypeError, AttributeError):
             pass
         else:
             return OpenRecording(made, sheet, values, shape)
-    return OpenRecording(_run_dry(shape, setting, method, run, values), None, values, shape)
+    return OpenRecording(_run_dry(shape, setting, values), None, values, shape)
 
 
-def _run_dry(
-    shape: Shape, setting: TrainSetting, method: Method, run: Run, sizes: Values, sheet: Sheet | None = None
-) -> Recording:
+def _run_dry(shape: Shape, setting: TrainSetting, sizes: Values, sheet: Sheet | None = None) -> Recording:
     batch, sequence, target, rank = sizes
+    method, run = msgspec.structs.replace(method_of(setting), rank=rank), run_of(shape, setting)
     local = split_shape(shape, setting) if isinstance(shape, DecoderShape) else shape
     tape = Tape(
         autocast=setting.autocast,
@@ -125,7 +128,7 @@ def _run_dry(
         eight_bit=setting.precision == "fp8",
         sheet=sheet,
     )
-    build = Build(tape, msgspec.structs.replace(method, rank=rank), batch, sequence, target)
+    build = Build(tape, method, batch, sequence, target)
     if isinstance(local, DecoderShape) and local.vocabulary_ways > 1 and not local.gathers_logits:
         run = msgspec.structs.replace(run, split_vocabulary=True)
     try:
@@ -177,6 +180,7 @@ def run_of(shape: Shape, setting: TrainSetting) -> Run:
         input_gradients=setting.adapters and bool(again),
         divided=setting.accumulating,
         loss=setting.loss,
+        kernels=setting.kernels == "fast",
         objective=setting.objective,
         reference=setting.reference,
         images=setting.images,

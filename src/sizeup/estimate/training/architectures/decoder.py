@@ -115,7 +115,11 @@ def _beginning(shape: DecoderShape, run: Run) -> list[Segment]:
     def start(build: Build, state: State) -> None:
         _prepared(build, state, shape, run, with_features(build, state, shape, tower))
 
-    return [Segment("words", words, "embedding"), *tower_segments(tower, run), Segment("start", start, "image features")]
+    return [
+        Segment("words", words, "embedding"),
+        *tower_segments(tower, run),
+        Segment("start", start, "image features"),
+    ]
 
 
 def _start(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
@@ -134,7 +138,9 @@ def _embedded(build: Build, shape: DecoderShape, run: Run) -> Value:
     build.transposed = shape.transposed
     tape.label = EMBEDDING
     rows = shape.embedding_rows or shape.vocabulary
-    x = build.embedding("embed_tokens", rows, shape.hidden, build.tokens, ways=shape.vocabulary_ways)
+    ways = 1 if shape.table_whole else shape.vocabulary_ways
+    name = "embed_in" if shape.table_whole and not shape.tied else "embed_tokens"
+    x = build.embedding(name, rows, shape.hidden, build.tokens, ways=ways)
     if shape.embedding_scale == "module":
         x = scale(tape, x)
     if run.input_gradients and not x.needs:

@@ -6,6 +6,7 @@ from sizeup.estimate.training.activations import activate, xielu
 from sizeup.estimate.training.architectures.experts import clamped_gate
 from sizeup.estimate.training.architectures.gemma3n import largest_only
 from sizeup.estimate.training.architectures.layer_norms import norm
+from sizeup.estimate.training.architectures.ranks import gathered, parted
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.basic import dropout, multiply, split
 from sizeup.estimate.training.build import Build
@@ -21,12 +22,17 @@ def feed_forward(build: Build, shape: DecoderShape, x: Value) -> Value:
         y = dropout(tape, activated(build, shape, y), shape.inner_dropout)
         return build.linear(down, y, inner, h, bias=bias, apart=shape.product_bias)
     if shape.mlp in {"fused", "clamped"}:
-        both = build.linear(shape.name("mlp.gate_up_proj"), x, h, 2 * inner, bias=bias)
+        ways = shape.ways if "mlp" in shape.gathered else 1
+        both = build.linear(shape.name("mlp.gate_up_proj"), x, h, 2 * inner // ways, bias=bias)
+        if ways > 1:
+            both = gathered(tape, both, ways)
         if shape.mlp == "clamped":
             return build.linear(down, clamped_gate(tape, both, halves=True), inner, h, bias=bias)
         gate, straight = split(tape, both, (both.n // 2, both.n // 2))
         product = multiply(tape, straight, activate(tape, gate, shape.activation))
-        return build.linear(down, product, inner, h, bias=bias)
+        if ways > 1:
+            product = parted(tape, product, ways)
+        return build.linear(down, product, inner // ways, h, bias=bias)
     gate = build.linear(shape.name("mlp.gate_proj"), x, h, inner, bias=bias)
     if shape.sparse_gate:
         gate = largest_only(tape, gate, inner)

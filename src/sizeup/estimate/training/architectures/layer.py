@@ -14,6 +14,8 @@ from sizeup.estimate.training.architectures.gemma4 import layer_slice, projectio
 from sizeup.estimate.training.architectures.latent import latent_attention
 from sizeup.estimate.training.architectures.layer_norms import norm
 from sizeup.estimate.training.architectures.orders import ORDERS
+from sizeup.estimate.training.architectures.ranks import gathered as gathered_of_ranks
+from sizeup.estimate.training.architectures.ranks import parted
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.architectures.state_space import scanned
 from sizeup.estimate.training.attention import Heads, Way, attend
@@ -184,14 +186,25 @@ class Layer:
             y = multiply(tape, y, self.activated_gate(self.output_gate(x) if gate is None else gate, y.item))
         if shape.sub_norms:
             y = self.norm("self_attn.attn_sub_norm", y, shape.head_count * values)
+        ways = self.ways("attention")
         y = build.linear(
-            shape.name("self_attn.o_proj"), y, shape.head_count * values, shape.hidden, bias=shape.output_bias,
-            apart=shape.product_bias,
+            shape.name("self_attn.o_proj"), parted(tape, y, ways) if ways > 1 else y,
+            shape.head_count * values // ways, shape.hidden, bias=shape.output_bias, apart=shape.product_bias,
         )  # fmt: skip
         if shape.order != "bloom":
             self.names.clear()
         tape.label = before
         return y
+
+    def ways(self, half: str) -> int:
+        """Over how many ranks a half's projections are split although their results are whole."""
+        return self.shape.ways if half in self.shape.gathered else 1
+
+    def linear(self, name: str, x: Value, outputs: int, *, bias: bool, apart: bool = False) -> Value:
+        """A projection of the attention, gathered from all ranks where that is so."""
+        build, ways = self.build, self.ways("attention")
+        y = build.linear(self.shape.name(name), x, self.shape.hidden, outputs // ways, bias=bias, apart=apart)
+        return gathered_of_ranks(build.tape, y, ways) if ways > 1 else y
 
     def sinks(self) -> Parameter:
         """A number for each head."""
@@ -271,13 +284,13 @@ class Layer:
         q = self.projected("q_proj", x, width)
         k = self.projected("k_proj", x, small)
         wide = shape.kv_heads * (shape.value_dim or shape.head_dim)
-        v = heads(build.tape, build.linear(shape.name("self_attn.v_proj"), x, shape.hidden, wide, bias=shape.qkv_bias))
+        v = heads(build.tape, self.linear("self_attn.v_proj", x, wide, bias=shape.qkv_bias))
         return q, k, scale(build.tape, v) if shape.value_scale else v
 
     def projected(self, name: str, x: Value, width: int) -> Value:
         """Queries or keys, with their norm."""
         build, shape = self.build, self.shape
-        y = build.linear(shape.name(f"self_attn.{name}"), x, shape.hidden, width, bias=shape.qkv_bias)
+        y = self.linear(f"self_attn.{name}", x, width, bias=shape.qkv_bias)
         if (shape.query_scale and name == "q_proj") or (shape.key_scale and name == "k_proj"):
             y = scale(build.tape, y)
         if shape.qk_norm == "whole":
@@ -296,8 +309,7 @@ class Layer:
     def fused(self, x: Value, width: int, small: int) -> tuple[Value, Value, Value]:
         """One projection, cut in three."""
         build, shape, tape = self.build, self.shape, self.build.tape
-        name = shape.name("self_attn.qkv_proj")
-        y = build.linear(name, x, shape.hidden, width + 2 * small, bias=shape.qkv_bias, apart=shape.product_bias)
+        y = self.linear("self_attn.qkv_proj", x, width + 2 * small, bias=shape.qkv_bias, apart=shape.product_bias)
         tokens = build.tokens
         if shape.qkv_clipped:
             y = pointwise(tape, y)

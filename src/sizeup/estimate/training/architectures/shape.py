@@ -62,7 +62,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     time, height and width each, and tables a row for each sequence's token.
     embedding_rows: of the embedding, where it has more than the head. own_loss: logits are shifted, not labels, and the
     loss takes them in their own type (Qwen2-Audio). transposed: linear modules are `Conv1D`, whose weight
-    lies inputs first. vocabulary_ways: ranks that split embedding and head. gathers_logits: they gather the
+    lies inputs first. gathered: halves (`attention`, `mlp`) whose projections transformers' tensor parallelism gathers whole, from so many
+    `ways`. table_whole: it doesn't split the embedding. vocabulary_ways: ranks that split embedding and head. gathers_logits: they gather the
     logits for the loss. mixer: what stands in a layer instead of attention. unadapted: modules that
     peft refuses to adapt. residual_wide: the stream is in fp32.
     logits_wide: the model itself makes its logits fp32. streams: several residual streams (Gemma 3n). sparse_gate: only
@@ -153,6 +154,9 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     logits_wide: bool = False
     streams: Streams | None = None
     sparse_gate: bool = False
+    gathered: tuple[str, ...] = ()
+    ways: int = 1
+    table_whole: bool = False
     vocabulary_ways: int = 1
     gathers_logits: bool = False
     head: str = "lm"

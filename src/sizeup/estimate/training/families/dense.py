@@ -111,7 +111,7 @@ def vaultgemma(cfg: Config) -> DecoderShape:
 def phi3(cfg: Config) -> DecoderShape:
     """Llama with fused projections; the turned part of a head is always joined to the rest."""
     return base(
-        cfg, qkv="sliced", mlp="fused", rotary_joined=True, residual_dropout=cfg.float("resid_pdrop", default=0.0),
+        cfg, qkv="sliced", mlp="fused", gathered=("attention", "mlp"), rotary_joined=True, residual_dropout=cfg.float("resid_pdrop", default=0.0),
         embedding_dropout=0.0, rotary=partial(cfg), windows=everywhere(cfg, sizes(cfg).layers),
     )  # fmt: skip
 
@@ -127,7 +127,7 @@ def olmo2(cfg: Config) -> DecoderShape:
     b = bias(cfg)
     return base(
         cfg, qkv_bias=b, output_bias=b, norm="rms_fp32", order="post", qk_norm="whole", rotary_back=True,
-        rotary_wide=True,
+        rotary_wide=True, gathered=("attention",),
     )  # fmt: skip
 
 
@@ -179,13 +179,15 @@ def helium(cfg: Config) -> DecoderShape:
 def glm(cfg: Config) -> DecoderShape:
     """Llama with gate and up in one matrix, half of each head turned in pairs."""
     b = bias(cfg)
-    return base(cfg, qkv_bias=b, mlp="fused", rotary=partial(cfg), rotary_repeats="layer")
+    return base(cfg, qkv_bias=b, mlp="fused", gathered=("mlp",), rotary=partial(cfg), rotary_repeats="layer")
 
 
 def glm4(cfg: Config) -> DecoderShape:
     """GLM with norms after the halves as well."""
     b = bias(cfg)
-    return base(cfg, qkv_bias=b, mlp="fused", rotary=partial(cfg), rotary_repeats="layer", order="sandwich")
+    return base(
+        cfg, qkv_bias=b, mlp="fused", gathered=("mlp",), rotary=partial(cfg), rotary_repeats="layer", order="sandwich"
+    )
 
 
 def cohere(cfg: Config) -> DecoderShape:

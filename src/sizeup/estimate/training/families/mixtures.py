@@ -80,7 +80,9 @@ def olmoe(cfg: Config) -> DecoderShape:
         adapted=True,
     )
     b = bias(cfg)
-    return base(cfg, qkv_bias=b, output_bias=b, qk_norm="whole", mixture=m, sparse=_mixed(s.layers))
+    return base(
+        cfg, qkv_bias=b, output_bias=b, qk_norm="whole", mixture=m, sparse=_mixed(s.layers), gathered=("attention",)
+    )
 
 
 def _routed(cfg: Config, **twists: Any) -> Mixture:
@@ -128,7 +130,10 @@ def minimax_m2(cfg: Config) -> DecoderShape:
     """Norms over whole queries and keys, experts routed by sigmoids in the 16-bit product."""
     s = sizes(cfg)
     m = _routed(cfg, width=s.ffn, shared=0, normalised=True, scoring="sigmoid after")
-    return base(cfg, qk_norm="whole", rotary=partial(cfg), rotary_joined=True, mixture=m, sparse=_mixed(s.layers))
+    return base(
+        cfg, qk_norm="whole", rotary=partial(cfg), rotary_joined=True, mixture=m, sparse=_mixed(s.layers),
+        gathered=("attention",),
+    )  # fmt: skip
 
 
 def granitemoe(cfg: Config) -> DecoderShape:
