@@ -3,7 +3,8 @@
 Of N ranks each holds, for P elements that train (an element of a weight: w bytes, 2 or 4):
 
     stage 1   4P/N of master copies and the states of as many elements in fp32, whatever the weights are in;
-              all gradients until the backward pass is over, then they are reduced, bucket by bucket
+              all gradients until the backward pass is over, then they are reduced, bucket by bucket (with
+              `overlap_comm` as in stage 2)
     stage 2   the same; a gradient goes into the bucket as it comes, and with it to its owner when the bucket is full
     stage 3   w/N of every weight (of those below `persistence` elements: all), 4P/N of masters and the states,
               wP/N of gradients, and the bucket, at all times; gathered weights: see `zero_gather`
@@ -48,7 +49,7 @@ class Zero(msgspec.Struct, frozen=True):
     """stage, ranks, bytes of a gradient's element, elements of the bucket; overlap: two buckets in stages 1 and 2.
 
     accumulating: gradients of earlier micro-batches are held. optimizer_to, weights_to: `cpu` or `nvme`, where the
-    optimizer's part and the weights' parts lie instead (ZeRO-Offload, ZeRO-Infinity).
+    optimizer's part and the weights' parts lie instead (ZeRO-Offload, ZeRO-Infinity). recomputed: layers run again.
     """
 
     stage: int
@@ -60,11 +61,17 @@ class Zero(msgspec.Struct, frozen=True):
     optimizer_to: str = ""
     weights_to: str = ""
     gather: Gather = Gather()
+    recomputed: bool = False
 
     @property
     def host(self) -> bool:
         """Whether the optimizer steps on the host."""
         return bool(self.optimizer_to)
+
+    @property
+    def as_they_come(self) -> bool:
+        """Whether a gradient goes into the bucket as soon as it is there, and not after the backward pass."""
+        return self.stage > 1 or self.overlap
 
     @property
     def bucket_bytes(self) -> int:
@@ -86,6 +93,7 @@ def zero_of(setting: TrainSetting) -> Zero | None:
         place_of(setting.offload_optimizer),
         place_of(setting.offload_weights),
         Gather(setting.prefetch_bucket, setting.live_parameters, setting.reuse_distance, setting.persistence_threshold),
+        setting.checkpointing != "none",
     )
 
 
@@ -184,11 +192,10 @@ class Reducer:
             self.opened = True
             if zero.stage < 3:
                 yield zero.bucket_bytes + COMMUNICATION
-        if zero.stage == 1:
-            if zero.accumulating:
-                yield GRADIENT - size
-            return
-        yield from self.put(size, self.at)
+        if zero.stage == 1 and zero.accumulating:
+            yield GRADIENT - size
+        if zero.as_they_come:
+            yield from self.put(size, self.at)
 
     def put(self, size: int, start: int) -> Iterator[int]:
         """Into the bucket, which is reduced first if there is no room."""
@@ -223,7 +230,7 @@ class Reducer:
     def finished(self, sizes: list[int]) -> Iterator[int]:
         """The end of the backward pass. sizes: elements of what trains, in the model's order."""
         zero, start = self.zero, 0
-        if zero.stage == 1:
+        if not zero.as_they_come:
             for n in sizes:
                 yield from self.put(rounded(n * zero.item), start)
                 start += n
@@ -282,7 +289,7 @@ def divided(zero: Zero, recording: Recording, weights: Counted, optimizer: Optim
     kept = owner(sizes, zero.world)
     made = reduced(recording, zero, kept, blocks)
     if zero.stage == 3:
-        made = gathered(made, zero.gather)
+        made = gathered(made, zero.gather, recomputed=zero.recomputed)
     part = share(sum(sizes), zero.world)
     static = held(zero, weights, kept, part, optimizer)
     away = offloaded(zero, weights, part, static)

@@ -7,6 +7,10 @@ copied out; it stays until the last of them has been used. A weight goes when it
 is fewer than `reuse` elements of weights away: a small model's weights, and a large one's last layers, stay from the
 forward pass until the backward pass has used them. Weights below `persistence` elements are never given back.
 
+Stacked experts are multiplied through a transposed view, which the graph keeps: unless the layer is recomputed, their
+gathered weights stay until the backward pass, which gathers them once more. (They are found again where the whole
+model begins its backward pass: that is what their distance counts to.)
+
 Source: DeepSpeed 0.19, `runtime/zero/partitioned_param_coordinator.py`, `partition_parameters.py`.
 """
 
@@ -33,19 +37,21 @@ class Gather(msgspec.Struct, frozen=True):
 class Use(msgspec.Struct, frozen=True):
     """A module that runs: which weight it has, at what place of the step's order, elements and bytes.
 
-    Elements are 0 where it has none, or one that is always whole.
+    Elements are 0 where it has none, or one that is always whole. stacked: several experts in one
+    tensor, and several such tensors.
     """
 
     weight: tuple[int, int]
     place: int
     n: int
     size: int
+    stacked: bool = False
 
 
-def gathered(recording: Recording, limits: Gather) -> Recording:
-    """The same step with the weights that are whole while each segment runs."""
+def gathered(recording: Recording, limits: Gather, *, recomputed: bool = False) -> Recording:
+    """The same step with the weights that are whole while each segment runs. recomputed: layers are."""
     forward = uses(recording, limits.persistence)
-    heights = Coordinator(forward + forward[::-1], limits).heights(len(forward))
+    heights = Coordinator(forward + forward[::-1], limits).heights(len(forward), keeps=not recomputed)
     return _with_heights(recording, heights)
 
 
@@ -57,10 +63,14 @@ def uses(recording: Recording, persistence: int) -> list[Use]:
         piece = recording.pieces[key]
         if piece.layer or place == 0:
             found += [Use((place, -1), place, 0, 0)] * BARE
+        stacks = [(n, weight) for n, weight in enumerate(piece.weights) if weight.kind == "experts"]
         for number, weight in enumerate(piece.weights):
-            large = weight.n > persistence
-            size = sum(map(rounded, weight.sizes)) if large else 0
-            found.append(Use((place, number), place, weight.n if large else 0, size))
+            if weight.kind == "experts" and number > stacks[0][0]:
+                continue
+            together = [stack for _, stack in stacks] if weight.kind == "experts" else [weight]
+            large = [other for other in together if other.n > persistence]
+            size = sum(rounded(part) for other in large for part in other.sizes)
+            found.append(Use((place, number), place, sum(other.n for other in large), size, weight.kind == "experts"))
     table = next((use for use in found if use.n), None)
     if table is not None and table.place == 0 and not any(use.n for use in found if use.place == last):
         found.append(msgspec.structs.replace(table, place=last))
@@ -81,14 +91,15 @@ class Coordinator:
     """Walks the uses of a step, and notes how many bytes of weights are whole.
 
     whole: weights that are there. parcels: what came and of which some is still to be used. ahead: uses that were
-    looked at. available: elements that are whole or on their way.
+    looked at. available: elements that are whole or on their way. held: bytes that only the graph holds.
     """
 
     def __init__(self, trace: list[Use], limits: Gather) -> None:
         self.trace, self.limits = trace, limits
         self.whole: dict[tuple[int, int], Use] = {}
+        self.held: dict[tuple[int, int], int] = {}
         self.parcels: list[Parcel] = []
-        self.ahead = 0
+        self.ahead = self.turn = 0
         self.available = 0
         self.fetched: dict[tuple[int, int], int] = {}
         self.distance = [0]
@@ -101,17 +112,22 @@ class Coordinator:
             later[trace[step].weight] = step
         self.next_use.reverse()
 
-    def heights(self, half: int) -> list[tuple[bool, int, int, int]]:
+    def heights(self, half: int, *, keeps: bool) -> list[tuple[bool, int, int, int]]:
         """At each use: whether it is in the backward pass, its place, bytes that are whole before and while it runs."""
-        found = []
+        found, self.turn = [], half
         for step, use in enumerate(self.trace):
             before = self._fetch(step, use)
             found.append((step >= half, use.place, before, self._bytes()))
-            self._release(step, use)
+            if step >= half:
+                self.held.pop(use.weight, None)
+            gone = self._release(step, use)
+            if gone and use.stacked and keeps and step < half:
+                self.held[use.weight] = use.size
         return found
 
     def _bytes(self) -> int:
-        return sum([parcel.size for parcel in self.parcels]) + sum([use.size for use in self.whole.values()])
+        whole = sum([use.size for use in self.whole.values()]) + sum(self.held.values())
+        return whole + sum([parcel.size for parcel in self.parcels])
 
     def _fetch(self, step: int, use: Use) -> int:
         before = 0
@@ -124,6 +140,7 @@ class Coordinator:
         elif use.n and use.weight not in self.whole:
             self.available += use.n
             self.whole[use.weight] = use
+            before = self._bytes() + (use.size if use.stacked else 0)
         self.ahead = max(self.ahead, step + 1)
         self._prefetch()
         return before
@@ -133,7 +150,7 @@ class Coordinator:
         if not parcel.copied:
             parcel.copied = True
             self.whole |= parcel.uses
-            if len(parcel.uses) == 1:
+            if len(parcel.uses) == 1 and not any(use.stacked for use in parcel.uses.values()):
                 parcel.size = 0
         return self._bytes()
 
@@ -154,15 +171,19 @@ class Coordinator:
             self.available += elements
             self.parcels.append(Parcel(wanted))
 
-    def _release(self, step: int, use: Use) -> None:
+    def _release(self, step: int, use: Use) -> bool:
+        """Give a weight back unless it stays; whether it went."""
         later = self.next_use[step]
         if not use.n:
-            return
+            return False
+        if later is not None and use.stacked:
+            later = min(later, self.turn)
         near = later is not None and self.distance[later] - self.distance[step + 1] < self.limits.reuse
         if near or self.fetched.get(use.weight, -1) > step:
-            return
+            return False
         del self.whole[use.weight]
         self.available -= use.n
+        return True
 
 
 def _with_heights(recording: Recording, heights: list[tuple[bool, int, int, int]]) -> Recording:
@@ -170,21 +191,21 @@ def _with_heights(recording: Recording, heights: list[tuple[bool, int, int, int]
     first: dict[tuple[bool, int], int] = {}
     most: dict[tuple[bool, int], int] = {}
     for back, place, before, during in heights:
-        key = (back, place)
-        most[key] = max(most.get(key, 0), during, before if key in first else 0)
-        first.setdefault(key, before)
+        at = (back, place)
+        most[at] = max(most.get(at, 0), during, before if at in first else 0)
+        first.setdefault(at, before)
     made: dict[str, Piece] = {}
     keys = []
     for place, key in enumerate(recording.order):
         up, down = (most.get((back, place), 0) for back in (False, True))
         start, turn = (first.get((back, place), 0) for back in (False, True))
-        name = f"{key} {up} {down} {start} {turn}"
-        if name not in made:
+        label = f"{key} {up} {down} {start} {turn}"
+        if label not in made:
             piece = recording.pieces[key]
-            made[name] = msgspec.structs.replace(
+            made[label] = msgspec.structs.replace(
                 piece, forward=_around(piece.forward, start, up), backward=_around(piece.backward, turn, down)
             )
-        keys.append(name)
+        keys.append(label)
     return Recording(made, tuple(keys))
 
 
