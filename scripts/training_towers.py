@@ -126,6 +126,7 @@ WRAPPERS: dict[str, dict] = {
     },
 }  # fmt: skip
 
+OWN = {"loss": "standard", "objective": "causal"}
 IMAGES = {"images": 2, "image_size": 168}
 FEW = ("bf16", "autocast checkpointed", "fp32", "lora", "eager")
 #: What each case sets.
@@ -137,7 +138,7 @@ CASES: dict[str, dict] = {
 #: Models whose towers are programs here.
 SEEING = (
     "llava", "paligemma", "gemma3", "mistral3", "lighton_ocr", "internvl", "idefics3", "smolvlm", "qwen2_vl",
-    "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe",
+    "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v", "glm4v_moe", "aya_vision", "cohere2_vision",
 )  # fmt: skip
 
 
@@ -150,7 +151,7 @@ def main(folder: Path, names: list[str]) -> None:
             if changes.get("images") and name not in SEEING:
                 continue
             try:
-                result = simulated({"config": config}, DEFAULT | changes)
+                result = simulated({"config": config}, DEFAULT | OWN | changes)
             except Exception as error:
                 print(name, label, repr(error)[:200], file=sys.stderr)
                 continue

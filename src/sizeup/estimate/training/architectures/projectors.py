@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sizeup.estimate.training.activations import activate
-from sizeup.estimate.training.basic import cast, copy, cut, multiply, split
+from sizeup.estimate.training.basic import cast, copy, cut, gathered, multiply, split
 from sizeup.estimate.training.convolution import strided_convolution
 from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.tape import MLP, Value
@@ -98,11 +98,12 @@ def shuffled(p: Projector, build: Build, tower: Tower, images: Images, x: Value)
 
 
 def merger(p: Projector, build: Build, tower: Tower, _images: Images, x: Value) -> Value:
-    """Qwen's: a norm before or after four patches are seen as one, two projections."""
+    """Qwen's: a norm before or after four patches are seen as one, two projections; windows are put in order again."""
     width = tower.hidden * p.side * p.side
     x = build.layer_norm("projector.norm", x, width) if p.norm == "after" else p.norms(build, x, tower.hidden)
     x = build.linear(p.name("linear_1"), x, width, width, bias=True)
-    return build.linear(p.name("linear_2"), activate(build.tape, x, "gelu"), width, p.out, bias=True)
+    x = build.linear(p.name("linear_2"), activate(build.tape, x, "gelu"), width, p.out, bias=True)
+    return gathered(build.tape, x, x.n) if tower.window else x
 
 
 def unfolded(p: Projector, build: Build, tower: Tower, _images: Images, x: Value) -> Value:

@@ -14,14 +14,14 @@ import msgspec
 
 from sizeup.estimate.training.activations import activate
 from sizeup.estimate.training.attention import Heads, Way, attend
-from sizeup.estimate.training.basic import add, cast, copy, heads, join, multiply
+from sizeup.estimate.training.basic import add, cast, copy, gathered, heads, join, multiply
 from sizeup.estimate.training.build import Build, wants_gradient
 from sizeup.estimate.training.checkpointing import checkpointed
 from sizeup.estimate.training.convolution import strided_convolution
 from sizeup.estimate.training.idle import Idle, lay_idle
 from sizeup.estimate.training.positions import Rotary, rotate
 from sizeup.estimate.training.program import Segment, State
-from sizeup.estimate.training.tape import ATTENTION, EMBEDDING, MLP, OTHER, Tape, Value
+from sizeup.estimate.training.tape import ATTENTION, EMBEDDING, MLP, OTHER, Node, Tape, Value
 
 if TYPE_CHECKING:
     from sizeup.estimate.training.architectures.projectors import Projector
@@ -40,7 +40,8 @@ class Tower(msgspec.Struct, frozen=True, kw_only=True):
     one, and a mask keeps them apart (Pixtral). window: patches on a side of a window of attention; whole: layers that
     see whole images. scaled: each half is multiplied by a weight (InternViT). features: layers up to the one whose
     output is used; the rest runs in vain. deep: layers whose output is handed to the first layers of the text.
-    names: of modules, where adapters ask for others. rest: weights that take no part. typed: the model is told which
+    names: of modules, where adapters ask for others. rest: weights that take no part. hook: what passes for input
+    embeddings, `patches`, or `embeddings` with their positions. typed: the model is told which
     tokens are an image's; pixel_masks: and which pixels aren't padding.
     """
 
@@ -77,6 +78,7 @@ class Tower(msgspec.Struct, frozen=True, kw_only=True):
     deep: tuple[int, ...] = ()
     names: dict[str, str] = {}
     rest: tuple[Idle, ...] = ()
+    hook: str = "patches"
     typed: bool = False
     pixel_masks: bool = False
 
@@ -138,7 +140,8 @@ def segments(tower: Tower, run: Run) -> list[Segment]:
     for number in range(tower.layers):
         windowed = bool(tower.window) and number not in tower.whole
         vain = number >= tower.used
-        key = " ".join(("vision", "first" * (number == 0), "window" * windowed, "vain" * vain))
+        after = number - 1 in tower.deep
+        key = " ".join(("vision", "first" * (number == 0), "window" * windowed, "vain" * vain, "after" * after))
         if key not in kinds:
             kinds[key] = _layer_runner(tower, run, windowed=windowed, vain=vain)
         parts.append(Segment(key, kinds[key], "vision layer", layer=True))
@@ -169,13 +172,19 @@ def start(build: Build, state: State, tower: Tower, run: Run) -> None:
     tape, images = build.tape, images_of(build, tower, run)
     tape.label = EMBEDDING
     x = patches(build, tower, images)
-    if run.input_gradients and not x.needs:
-        x = wants_gradient(build, x)
+    if tower.hook == "patches":
+        x = hooked(build, run, x)
+    if tower.window:
+        x = gathered(tape, x, x.n)
     if tower.first_norm and tower.positions == "sampled":
         x = normed(build, tower, "pre_norm", x)
     x = with_positions(build, tower, images, x)
+    if tower.hook == "embeddings":
+        x = hooked(build, run, x)
     if tower.first_norm and tower.positions != "sampled":
         x = normed(build, tower, "pre_norm", x)
+    if not tower.hook and run.checkpoint:
+        x = watched(build, x)
     tape.label = OTHER
     if tower.rotary:
         dim, item = tower.hidden // tower.head_count, 4 if tower.rotary == "wide" else x.item
@@ -184,6 +193,20 @@ def start(build: Build, state: State, tower: Tower, run: Run) -> None:
         state.held["vision mask"] = tape.value(images.tokens * images.tokens, x.item)
     lay_idle(build, tower.rest)
     state.x = x
+
+
+def hooked(build: Build, run: Run, x: Value) -> Value:
+    """What transformers takes for input embeddings: it wants a gradient where a checkpointed model has adapters."""
+    return wants_gradient(build, x) if run.input_gradients and not x.needs else x
+
+
+def watched(build: Build, x: Value) -> Value:
+    """A stream that wants no gradient, into a layer that runs again and whose weights do: its gradient goes nowhere."""
+    if x.needs or not build.tape.grad or not (build.method.train or build.method.rank):
+        return x
+    output = Value(x.n, x.item, x.storage)
+    output.node, output.needs = Node([], lambda _g: (), [None]), True
+    return output
 
 
 def patches(build: Build, tower: Tower, images: Images) -> Value:

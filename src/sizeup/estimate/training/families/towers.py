@@ -134,7 +134,7 @@ def idefics3(cfg: Config, out: int) -> Tower:
     """SigLIP's layers, squares of patches in one projection."""
     side = cfg.int("scale_factor", default=2)
     projector = Projector(kind="one", out=out, side=side, bias=False, joined=False)
-    return _any(cfg, projector, pixel_masks=True)
+    return _any(cfg, projector, pixel_masks=True, hook="embeddings")
 
 
 def qwen2_vl(cfg: Config, out: int) -> Tower:
@@ -163,7 +163,7 @@ def qwen3_vl(cfg: Config, out: int) -> Tower:
     projector = Projector(kind="merger", out=out, side=vision.int("spatial_merge_size", default=2), norm="layer",
                           returned=False)  # fmt: skip
     deep = tuple(vision.ints("deepstack_visual_indexes", min=0))
-    return packed(vision, projector, patch_bias=True, positions="resampled",
+    return packed(vision, projector, patch_bias=True, hook="", positions="resampled",
                   position_rows=vision.int("num_position_embeddings"), deep=deep)  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def glm4v(cfg: Config, out: int) -> Tower:
         inner=vision.int("intermediate_size"), activation=vision.str("hidden_act", default="silu"),
     )  # fmt: skip
     return packed(
-        vision, projector, patch_bias=True, norm="rms", first_norm=True, last_norm=True, positions="sampled",
+        vision, projector, patch_bias=True, hook="", norm="rms", first_norm=True, last_norm=True, positions="sampled",
         position_rows=_rows(vision), mlp="gated", mlp_bias=False, ffn=width, output_bias=False,
         qkv_bias=vision.bool("attention_bias", default=False),
     )  # fmt: skip
