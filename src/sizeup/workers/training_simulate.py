@@ -26,6 +26,7 @@ from sizeup.workers.protocol import Refused, Say, answer
 REFUSED: dict[str, set[object]] = {
     "loss": {"standard", "chunked", "tiled"},
     "attention": {"sdpa", "eager"},
+    "kernels": {"none", None},
     "sharding": {"none", "ddp", "fsdp"},
     "sequence_parallel": {False},
     "loss_parallel": {False},

@@ -11,6 +11,7 @@ from sizeup.estimate.training.optimizers import OPTIMIZERS
 from sizeup.estimate.training.settings import (
     ADAPTER_PRECISIONS,
     ATTENTIONS,
+    KERNELS,
     LOSSES,
     METHODS,
     OBJECTIVES,
@@ -22,7 +23,7 @@ from sizeup.estimate.training.settings import (
 
 _CHOICES = {
     "method": METHODS, "precision": PRECISIONS, "objective": OBJECTIVES, "sharding": SHARDINGS,
-    "attention": ATTENTIONS, "loss": LOSSES, "schedule": SCHEDULES, "optimizer": tuple(OPTIMIZERS),
+    "attention": ATTENTIONS, "loss": LOSSES, "kernels": KERNELS, "schedule": SCHEDULES, "optimizer": tuple(OPTIMIZERS),
     "adapter_precision": ADAPTER_PRECISIONS, "head": ("", *HEADS),
 }  # fmt: skip
 _POSITIVE = (

@@ -15,7 +15,7 @@ class Run(msgspec.Struct, frozen=True):
     split_vocabulary: each rank has a part of the head's rows, and the loss is made of all ranks' parts. head, labels:
     what is trained, and how many labels it tells apart. images: in each sequence; image_size: pixels on a side, 0 for
     what the tower is made for; train_vision: it isn't frozen. objective: what is minimised; reference: a frozen model
-    computes the batch, too (DPO).
+    computes the batch, too (DPO). kernels: scans by kernel packages.
     """
 
     eager: bool = False
@@ -35,3 +35,4 @@ class Run(msgspec.Struct, frozen=True):
     labels: int = 2
     objective: str = "causal"
     reference: bool = True
+    kernels: bool = False

@@ -11,6 +11,7 @@ PRECISIONS = (
 OBJECTIVES = ("causal", "sft", "dpo", "grpo")
 SHARDINGS = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
+KERNELS = ("none", "fast")
 LOSSES = ("standard", "chunked", "fused", "tiled")
 ADAPTER_PRECISIONS = ("fp32", "bf16", "fp16")
 SCHEDULES = ("1f1b", "gpipe", "interleaved")
@@ -33,7 +34,8 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     ZeRO's bucket of gradients (`reduce_bucket_size`); overlap_comm: it has two. prefetch_bucket, live_parameters,
     reuse_distance, persistence_threshold: elements, of what stage 3 gathers ahead, has whole at most, keeps for a
     use that is so near, and never gives back (DeepSpeed's `stage3_` settings and their defaults).
-    offload_optimizer, offload_weights: to the host (`cpu`, or true), to `nvme`.
+    offload_optimizer, offload_weights: to the host (`cpu`, or true), to `nvme`. kernels: of layers that scan, `none`
+    (written out in Python) or `fast` (mamba-ssm and causal-conv1d).
     """
 
     method: str = "full"
@@ -47,6 +49,7 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     checkpointing: str = "none"
     attention: str = "sdpa"
     loss: str = "standard"
+    kernels: str = "none"
     lora_rank: int = 16
     lora_targets: tuple[str, ...] = ()
     lora_dropout: float = 0.0

@@ -14,11 +14,13 @@ import msgspec
 from sizeup.estimate.training.architectures.causal_conv import causal_conv
 from sizeup.estimate.training.architectures.mamba2 import decays, without_padding
 from sizeup.estimate.training.architectures.reordered import seen
+from sizeup.estimate.training.architectures.scan_kernels import Selective, fused_mamba, kernel_conv, kernel_scan
 from sizeup.estimate.training.architectures.selective_scan import selective_scan
 from sizeup.estimate.training.basic import cast, copy, split
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.norms import rms_norm
+from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.tape import STATE_SPACE, Value
 
 if TYPE_CHECKING:
@@ -47,22 +49,26 @@ class Mamba(msgspec.Struct, frozen=True, kw_only=True):
         build = layer.build
         label, scope = build.tape.label, build.scope
         build.tape.label, build.scope = STATE_SPACE, f"{scope}{self.name}/"
-        y = _mixed(build, x, layer.shape.hidden, self, padding=layer.run.padding)
+        if layer.run.padding:
+            x = without_padding(build.tape, x)
+        y = _mixed(build, x, layer.shape.hidden, self, layer.run)
         build.tape.label, build.scope = label, scope
         return y
 
 
-def _mixed(build: Build, x: Value, hidden: int, m: Mamba, *, padding: bool) -> Value:
-    """padding: what is padded is set to zero, before the projection and after the convolution."""
-    tape = build.tape
-    tokens, item = build.tokens, x.item
-    if padding:
-        x = without_padding(tape, x)
+def _mixed(build: Build, x: Value, hidden: int, m: Mamba, run: Run) -> Value:
+    """The mixer's function, with the names that it has; what is padded is set to zero once more."""
+    tape, tokens, item = build.tape, build.tokens, x.item
     projected = build.linear("in_proj", x, hidden, 2 * m.inner, bias=m.bias)
     a = decays(build, m.inner * m.state)
+    if run.kernels and m.norms != "weighted":
+        return fused_mamba(
+            build, projected, a, hidden, Selective(m.inner, m.state, m.rank, m.kernel, m.bias, m.conv_bias)
+        )
     mixed, gate = split(tape, projected, (tokens * m.inner, tokens * m.inner))
-    mixed = causal_conv(build, mixed, m.inner, m.kernel, bias=m.conv_bias, activation=m.activation)
-    if padding:
+    convolve = kernel_conv if run.kernels else causal_conv
+    mixed = convolve(build, mixed, m.inner, m.kernel, bias=m.conv_bias, activation=m.activation)
+    if run.padding:
         mixed = without_padding(tape, mixed)
     parts = build.linear("x_proj", in_rows(build, mixed), m.inner, m.rank + 2 * m.state)
     dt, b, c = split(tape, parts, (tokens * m.rank, tokens * m.state, tokens * m.state))
@@ -73,7 +79,8 @@ def _mixed(build: Build, x: Value, hidden: int, m: Mamba, *, padding: bool) -> V
     build.unused_adapter("dt_proj", m.rank, m.inner)
     dt = copy(tape, seen(tape, linear(tape, dt, weight), copied_back=build.batch > 1))
     bias = cast(tape, build.weight("dt_proj.bias", m.inner), 4)
-    y = selective_scan(build, seen(tape, mixed), dt, a, b, c, cast(tape, build.weight("D", m.inner), 4), gate, bias)
+    scan = kernel_scan if run.kernels else selective_scan
+    y = scan(build, seen(tape, mixed), dt, a, b, c, cast(tape, build.weight("D", m.inner), 4), gate, bias)
     return build.linear("out_proj", in_rows(build, cast(tape, y, item)), m.inner, hidden, bias=m.bias)
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from sizeup.estimate.training.architectures.causal_conv import causal_conv
 from sizeup.estimate.training.architectures.chunk_scan import Chunks, chunk_scan, exponential
+from sizeup.estimate.training.architectures.scan_kernels import Fused, fused_mamba2
 from sizeup.estimate.training.basic import cast, multiply, pointwise, scale, split
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.norms import inverse_rms
@@ -60,17 +61,34 @@ class Mamba2(msgspec.Struct, frozen=True, kw_only=True):
         build = layer.build
         label, scope = build.tape.label, build.scope
         build.tape.label, build.scope = STATE_SPACE, f"{scope}{self.name}/"
-        y = _mixed(build, x, layer.shape.hidden, self, padding=layer.run.padding)
+        if layer.run.padding:
+            x = without_padding(build.tape, x)
+        way = _by_kernel if layer.run.kernels else _mixed
+        y = way(build, x, layer.shape.hidden, self, padding=layer.run.padding)
         build.tape.label, build.scope = label, scope
         return y
 
 
+def _by_kernel(build: Build, x: Value, hidden: int, m: Mamba2, *, padding: bool) -> Value:
+    """Projection, and one function for the rest; padding is only set to zero before."""
+    del padding
+    projected = _projected(build, x, hidden, m)
+    a = decays(build, m.heads)
+    sizes = Fused(
+        hidden, m.inner, m.convolved, m.groups, m.inner + m.convolved + m.heads, m.kernel, m.norm != "nothing",
+        m.conv_bias, m.out_bias,
+    )  # fmt: skip
+    return fused_mamba2(build, projected, a, chunks_of(build, m), sizes)
+
+
+def chunks_of(build: Build, m: Mamba2) -> Chunks:
+    """The chunks of a step."""
+    return Chunks(build.batch, -(-build.sequence // m.chunk), m.chunk, m.heads, m.head_dim, m.state)
+
+
 def _mixed(build: Build, x: Value, hidden: int, m: Mamba2, *, padding: bool) -> Value:
-    """padding: what is padded is set to zero, before the projection and after the convolution."""
-    tape = build.tape
-    tokens, item = build.tokens, x.item
-    if padding:
-        x = without_padding(tape, x)
+    """The mixer's function, with the names that it has. padding: what is padded is set to zero once more."""
+    tape, tokens, item = build.tape, build.tokens, x.item
     projected = _projected(build, x, hidden, m)
     a = decays(build, m.heads)
     gate, mixed, dt = split(tape, projected, (tokens * m.inner, tokens * m.convolved, tokens * m.heads))
@@ -79,8 +97,7 @@ def _mixed(build: Build, x: Value, hidden: int, m: Mamba2, *, padding: bool) -> 
         mixed = without_padding(tape, mixed)
     small = tokens * m.groups * m.state
     channels, b, c = split(tape, mixed, (tokens * m.inner, small, small))
-    chunks = Chunks(build.batch, -(-build.sequence // m.chunk), m.chunk, m.heads, m.head_dim, m.state)
-    y = chunk_scan(build, channels, dt, a, b, c, chunks)
+    y = chunk_scan(build, channels, dt, a, b, c, chunks_of(build, m))
     y = _weighed(build, y, gate, m)
     return build.linear("out_proj", cast(tape, y, item), m.inner, hidden, bias=m.out_bias)
 

@@ -13,9 +13,11 @@ from sizeup.estimate.training.architectures.causal_conv import causal_conv
 from sizeup.estimate.training.architectures.mamba import in_rows
 from sizeup.estimate.training.architectures.mamba2 import decays, without_padding
 from sizeup.estimate.training.architectures.reordered import batched, seen
+from sizeup.estimate.training.architectures.scan_kernels import kernel_conv, kernel_scan
 from sizeup.estimate.training.architectures.selective_scan import selective_scan
 from sizeup.estimate.training.basic import cast, copy, cut, join, split, spread
 from sizeup.estimate.training.build import Build
+from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.tape import STATE_SPACE, Value
 
 if TYPE_CHECKING:
@@ -39,21 +41,22 @@ class ZambaMamba(msgspec.Struct, frozen=True, kw_only=True):
         build = layer.build
         label, scope = build.tape.label, build.scope
         build.tape.label, build.scope = STATE_SPACE, f"{scope}mamba/"
-        y = _mixed(build, x, layer.shape.hidden, self, padding=layer.run.padding)
+        if layer.run.padding:
+            x = without_padding(build.tape, x)
+        y = _mixed(build, x, layer.shape.hidden, self, layer.run)
         build.tape.label, build.scope = label, scope
         return y
 
 
-def _mixed(build: Build, x: Value, hidden: int, m: ZambaMamba, *, padding: bool) -> Value:
-    """padding: what is padded is set to zero, before the projection and after the convolution."""
+def _mixed(build: Build, x: Value, hidden: int, m: ZambaMamba, run: Run) -> Value:
+    """The mixer's function, with the names that it has; what is padded is set to zero once more."""
     tape, tokens, item = build.tape, build.tokens, x.item
-    if padding:
-        x = without_padding(tape, x)
     projected = build.linear("in_proj", x, hidden, 2 * m.inner, bias=m.bias)
     mixed, gate = split(tape, projected, (tokens * m.inner, tokens * m.inner))
     mixed = copy(tape, mixed)
-    mixed = causal_conv(build, mixed, m.inner, m.kernel, bias=m.conv_bias, activation=m.activation)
-    if padding:
+    convolve, scan = (kernel_conv, kernel_scan) if run.kernels else (causal_conv, selective_scan)
+    mixed = convolve(build, mixed, m.inner, m.kernel, bias=m.conv_bias, activation=m.activation)
+    if run.padding:
         mixed = without_padding(tape, mixed)
     mixed, gate = seen(tape, mixed), seen(tape, gate)
     small, narrow = m.rank + 2 * m.state, tokens * m.heads
@@ -67,7 +70,7 @@ def _mixed(build: Build, x: Value, hidden: int, m: ZambaMamba, *, padding: bool)
     for _ in range(m.heads):
         of_head = [cut(tape, part, part.n // m.heads) for part in (mixed, dt, a, b, c, skip, gate, bias)]
         of_head[5] = cast(tape, of_head[5], 4)
-        outputs.append(selective_scan(build, *of_head))
+        outputs.append(scan(build, *of_head))
         of_head.clear()
     y = join(tape, outputs)
     return build.linear("out_proj", in_rows(build, cast(tape, y, item)), m.inner, hidden, bias=m.bias)
