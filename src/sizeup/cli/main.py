@@ -77,6 +77,8 @@ def command_of(operation: Operation) -> click.Command:
 def _perform(operation: Operation, *, as_json: bool, explain: bool, debug: bool, **fields: Any) -> int:
     try:
         given = {name: value for name, value in fields.items() if value is not None}
+        if explain and "itemise" in given:
+            given["itemise"] = True
         request = msgspec.convert(given, operation.request_type, strict=False)
         with shown_progress():
             result = operation.call(request)

@@ -11,6 +11,7 @@ from sizeup.estimate.training.estimate import training_footprint
 from sizeup.estimate.training.image_checks import image_notes
 from sizeup.estimate.training.parallel import derived
 from sizeup.estimate.training.process import process_bytes
+from sizeup.estimate.training.scan_road import scan_road
 from sizeup.estimate.training.settings import TrainSetting
 from sizeup.operations.train_report import Targets, TrainReport, TrainRequest
 from sizeup.operations.train_subject import subject
@@ -24,13 +25,14 @@ def train(request: TrainRequest) -> TrainReport:
     what = subject(request.model, network=not request.offline)
     setting = setting_of(request)
     check(setting, what.shape, what.context)
-    found = training_footprint(what.shape, setting)
+    found = training_footprint(what.shape, setting, itemised=request.itemise)
     process = process_bytes(found.peak_bytes, devices=setting.world)
     beyond, reasons = derived(setting, what.shape)
+    unchecked, notes = scan_road(setting, what.notes)
     report = TrainReport(
         model=what.name, setting=setting, footprint=found, process_bytes=process,
-        uncertainty=max(what.uncertainty, beyond),
-        notes=(*what.notes, *image_notes(setting, what.shape), *reasons, *filter(None, (beyond_context(setting, what.context),))),
+        uncertainty=max(what.uncertainty, beyond, unchecked),
+        notes=(*notes, *image_notes(setting, what.shape), *reasons, *filter(None, (beyond_context(setting, what.context),))),
     )  # fmt: skip
     if any(getattr(request, name) for name in ANSWERS):
         from sizeup.operations.train_answers import answered

@@ -35,6 +35,7 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     checkpointing: Annotated[str | bool, Meta(description="none, full, selective, or n for every n-th layer.")] = "none"
     attention: Annotated[str, Meta(description="sdpa, eager, flash_attention_2.")] = "sdpa"
     loss: Annotated[str, Meta(description="standard, chunked, fused (Liger).")] = "standard"
+    kernels: Annotated[str, Meta(description="Scans: none (in Python) or fast (mamba-ssm, causal-conv1d).")] = "none"
     lora_rank: Annotated[int | None, Meta(description="Rank of the adapters.")] = None
     lora_targets: Annotated[Targets, Meta(description="Modules: q_proj,v_proj; default: all linear ones.")] = None
     lora_dropout: Annotated[float, Meta(description="Dropout before an adapter.")] = 0.0
@@ -90,6 +91,9 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     simulate: Annotated[bool, Meta(description="Run the real step on fake tensors (needs torch).")] = False
     measure: Annotated[bool, Meta(description="Run the real step on this machine's GPU, else its processor.")] = False
+    itemise: Annotated[bool, Meta(description="Name every tensor that is alive at the peak (so does --explain).")] = (
+        False
+    )
     offline: Annotated[bool, Meta(description="Never use the network.")] = False
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from sizeup.estimate.training import fsdp, zero
+from sizeup.estimate.training.alive import Ruler, Tensors, alive, state_terms, terms, weight_terms, widths
 from sizeup.estimate.training.architectures.programs import Shape, input_sizes
+from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.build import Weight
 from sizeup.estimate.training.footprint import Rank, TrainFootprint, TrainItem, footprint, item, phases
 from sizeup.estimate.training.optimizers import OPTIMIZERS, Optimizer
 from sizeup.estimate.training.outline import Outline
-from sizeup.estimate.training.parallel import in_flight, stage_layers
+from sizeup.estimate.training.parallel import in_flight, split_shape, stage_layers
 from sizeup.estimate.training.program import Recording
 from sizeup.estimate.training.recordings import ALIKE, OpenRecording, recording_of
 from sizeup.estimate.training.settings import TrainSetting
@@ -29,6 +31,7 @@ from sizeup.estimate.training.step import (
     weight_bytes,
 )  # fmt: skip
 from sizeup.estimate.training.tape import LABELS, Blocks, rounded
+from sizeup.quantity import Term, total
 
 #: Label of the log → component and name of its item.
 _ITEMS = {
@@ -85,9 +88,13 @@ class Course(msgspec.Struct, frozen=True):
     device: str
 
 
-def training_footprint(shape: Shape, setting: TrainSetting) -> TrainFootprint:
-    """The footprint of one step. The setting must have passed `checks.check`."""
-    return footprint([_rank(course, setting) for course in _courses(shape, setting)])
+def training_footprint(shape: Shape, setting: TrainSetting, *, itemised: bool = False) -> TrainFootprint:
+    """The footprint of one step. The setting must have passed `checks.check`. itemised: tensor by tensor."""
+    courses = _courses(shape, setting)
+    ranks = [_rank(course, setting) for course in courses]
+    if itemised:
+        ranks = [_itemised(rank, course, shape, setting) for rank, course in zip(ranks, courses, strict=True)]
+    return footprint(ranks)
 
 
 def training_peak(shape: Shape, setting: TrainSetting) -> int:
@@ -219,6 +226,28 @@ def _rank(course: Course, setting: TrainSetting) -> Rank:
     return Rank(course.device, best.peak, best.phase, items, found, step.host_bytes, step.disk_bytes)
 
 
+def _itemised(rank: Rank, course: Course, shape: Shape, setting: TrainSetting) -> Rank:
+    """The rank with items whose derivation names the tensors that are alive at its peak."""
+    local = split_shape(shape, setting) if isinstance(shape, DecoderShape) else shape
+    step, best = course.step, course.best
+    final = best.phase in {"optimizer step", "gradient clipping"}
+    found = alive(step.outline, course.blocks, last_moment(step.outline) if final else best)
+    by_item: dict[tuple[str, str], list[Tensors]] = {}
+    for tensors in found:
+        by_item.setdefault(_ITEMS[LABELS[tensors.label]], []).append(tensors)
+    ruler = Ruler(setting, widths(local, setting.lora_rank), step.weights)
+    parts = {key: terms(tensors, ruler) for key, tensors in by_item.items()}
+    parts["weights", "weights"] = weight_terms(step.weights)
+    parts["optimizer_states", _states(setting)] = state_terms(step.weights, OPTIMIZERS[setting.optimizer])
+    return msgspec.structs.replace(rank, items=tuple([_with_parts(entry, parts) for entry in rank.items]))
+
+
+def _with_parts(entry: TrainItem, parts: dict[tuple[str, str], list[Term]]) -> TrainItem:
+    """The item derived from its parts, where they are all of it."""
+    whole = total(entry.name, parts.get((entry.component, entry.name), []), entry.derivation.formula)
+    return msgspec.structs.replace(entry, derivation=whole) if whole.parts and whole.value == entry.bytes else entry
+
+
 def _stepping(setting: TrainSetting, optimizer: Optimizer, trained: list[tuple[Weight, int]]) -> int:
     """What the optimizer's step takes while it runs."""
     stepping = 0 if setting.offload_optimizer else optimizer.step(trained)
@@ -276,7 +305,7 @@ def _items(
     """Everything alive at the peak, largest first; the sum is the peak to the byte."""
     items = [
         item("weights", "weights", static.weights, formula),
-        item("optimizer_states", f"{setting.optimizer} states", static.states, "of every weight that trains"),
+        item("optimizer_states", _states(setting), static.states, "of every weight that trains"),
         item("master_copies", "fp32 copies of the weights", static.masters, "4 bytes a trained weight"),
         item("reference_model", "frozen reference", static.reference, "the weights once more, without gradients"),
         item("inputs_and_buffers", "token ids, labels, buffers", static.inputs + static.buffers, "8 bytes an id"),
@@ -288,14 +317,15 @@ def _items(
     for label, size in sums.items():
         key = _ITEMS[LABELS[label]]
         by_component[key] = by_component.get(key, 0) + size
-    items += [
-        item(component, name, size, f"{name} at {best.phase}, {setting.sequences} × {setting.sequence} tokens")
-        for (component, name), size in by_component.items()
-    ]
+    items += [item(component, name, size, f"alive at {best.phase}") for (component, name), size in by_component.items()]
     rest = best.peak - sum(entry.bytes for entry in items)
     if rest:
         items.append(item("temporaries", f"{best.phase}: what it computes with", rest, "temporaries of the optimizer"))
     return tuple(sorted((entry for entry in items if entry.bytes), key=lambda entry: -entry.bytes))
+
+
+def _states(setting: TrainSetting) -> str:
+    return f"{setting.optimizer} states"
 
 
 def _weights_formula(weights: list[tuple[Weight, int]]) -> str:
