@@ -38,7 +38,8 @@ class Method(msgspec.Struct, frozen=True):
     """How weights are held and which of them train.
 
     item: bytes of a weight. train: whether the model's own weights do. four_bit: linear weights are packed.
-    double_quantization: the scales are packed too. rank: of the adapters (0: none). targets: names of the modules
+    double_quantization: the scales are packed too. wide_results: what a packed
+    layer computes takes its input's type, and is copied before an adapter adds to it (bitsandbytes, peft). rank: of the adapters (0: none). targets: names of the modules
     adapted; empty means every linear module but the head. adapter_item: bytes of an adapter's weight.
     """
 
@@ -46,6 +47,7 @@ class Method(msgspec.Struct, frozen=True):
     train: bool = True
     four_bit: bool = False
     double_quantization: bool = True
+    wide_results: bool = False
     rank: int = 0
     targets: tuple[str, ...] = ()
     adapter_item: int = 4
@@ -115,6 +117,7 @@ class Build:
             return add(self.tape, result, self.weight(f"{name}.bias", outputs))
         if method.four_bit:
             result = four_bit(self.tape, x, self._packed(name, inputs, outputs), self._bias(name, outputs, bias))
+            result = cast(self.tape, result, x.item) if method.wide_results else result
         else:
             kind = "transposed" if self.transposed else "matrix"
             matrix = self.weight(name, inputs * outputs, outputs, kind)
@@ -124,7 +127,9 @@ class Build:
         if key not in self.modules:
             self.modules[key] = self._adapter(name, inputs, outputs, biased=bias)
         adapter = self.modules[key]
-        return result if adapter is None else adapted(self.tape, x, result, adapter)
+        if adapter is None:
+            return result
+        return adapted(self.tape, x, result, adapter, cloned=method.four_bit and method.wide_results)
 
     def unused_linear(self, name: str, inputs: int, outputs: int) -> None:
         """A linear module whose output nothing takes: it gets no gradient."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sizeup.estimate.training.basic import add, cast, dropout, multiply, same_size, scale, shift
+from sizeup.estimate.training.basic import add, cast, copy, dropout, multiply, same_size, scale, shift
 from sizeup.estimate.training.tape import ADAPTER, WEIGHT_COPIES, Parameter, Storage, Tape, Value
 
 
@@ -102,11 +102,17 @@ class Adapter:
         self.turned: Parameter | None = None
 
 
-def adapted(tape: Tape, x: Value, result: Value, adapter: Adapter) -> Value:
-    """Result + B(A(dropout(x))) · s, with x in the adapter's type and the sum cast back to the result's."""
+def adapted(tape: Tape, x: Value, result: Value, adapter: Adapter, *, cloned: bool = False) -> Value:
+    """Result + B(A(dropout(x))) · s, with x in the adapter's type and the sum cast back to the result's.
+
+    cloned: the result is copied first, and x isn't cast where autocast does (peft 0.21, `lora/bnb.py`).
+    """
     before, tape.label = tape.label, ADAPTER
     item = result.item
-    x = cast(tape, x, adapter.down.item)
+    if cloned:
+        result = copy(tape, result)
+    if not cloned or not tape.autocast:
+        x = cast(tape, x, adapter.down.item)
     if adapter.magnitude is None:
         result = add(tape, result, scale(tape, _branch(tape, dropout(tape, x, adapter.dropout), adapter)))
     else:

@@ -157,6 +157,7 @@ def method_of(setting: TrainSetting) -> Method:
         item=setting.compute_item,
         train=not setting.adapters,
         four_bit=setting.method == "qlora",
+        wide_results=setting.four_bit == "bitsandbytes",
         double_quantization=setting.double_quantization,
         targets=setting.lora_targets,
         adapter_item=setting.adapter_item,

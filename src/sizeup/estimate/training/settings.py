@@ -13,6 +13,7 @@ SHARDINGS = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 KERNELS = ("none", "fast")
 LOSSES = ("standard", "chunked", "fused", "tiled")
+FOUR_BITS = ("plain", "bitsandbytes")
 ADAPTER_PRECISIONS = ("fp32", "bf16", "fp16")
 SCHEDULES = ("1f1b", "gpipe", "interleaved")
 
@@ -58,6 +59,7 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     train_vision: bool = True
     adapter_precision: str = "fp32"
     double_quantization: bool = True
+    four_bit: str = "plain"
     train_embeddings: bool = True
     padding: bool = False
     accumulating: bool = False
