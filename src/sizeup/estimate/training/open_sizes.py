@@ -71,11 +71,14 @@ class Sheet:
         return found
 
     def amounts(self, values: tuple[int, ...]) -> list[int] | None:
-        """Every size for these values of the open ones; None where something would be decided otherwise."""
+        """Every size for these values of the open ones; None where something is impossible or decided otherwise."""
         found = list(values)
         append = found.append
-        for operation, left, right, fixed in self.steps:
-            append(operation(found[left], right if fixed else found[right]))
+        try:
+            for operation, left, right, fixed in self.steps:
+                append(operation(found[left], right if fixed else found[right]))
+        except (ArithmeticError, ValueError):
+            return None
         for (operation, left, right, fixed), outcome in self.decided.items():
             if operation(found[left], right if fixed else found[right]) is not outcome:
                 return None
@@ -177,6 +180,9 @@ class OpenSize:
             return self.sheet.irregular(floordiv, self, other)
         return self.sheet.made(floordiv, self, other, self.generic // generic, self.divisor // abs(divisor))
 
+    def __rfloordiv__(self, other: int) -> Any:
+        return self.sheet.irregular(_dividing, self, other)
+
     def __mod__(self, other: Any) -> Any:
         return self - self // other * other
 
@@ -226,6 +232,10 @@ class OpenSize:
         return not self._decided(lt, other)
 
     __hash__ = object.__hash__
+
+
+def _dividing(size: int, whole: int) -> int:
+    return whole // size
 
 
 def _shifted(size: int, base: int) -> int:
