@@ -24,7 +24,9 @@ def head_of(given: dict[str, Any], setting: dict[str, Any]) -> str:
 
 
 def with_labels(config: Any, given: dict[str, Any], setting: dict[str, Any]) -> Any:
-    """The configuration with as many labels as the setting asks for, and a padding token, which classifiers want."""
+    """The configuration with as many labels as the setting asks for, and the tokens that a step wants to know of."""
+    if getattr(config, "is_encoder_decoder", False) and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = getattr(config, "pad_token_id", None) or 0
     if head_of(given, setting) in {"classification", "tokens"}:
         config.num_labels = setting.get("labels") or default_labels(given)
         if config.num_labels > 1:
