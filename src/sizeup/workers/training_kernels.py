@@ -138,6 +138,9 @@ def hidden_bytes(torch: Any, operation: Any, arguments: Any, output: Any) -> int
         batch, heads, rows, dim = arguments[1].shape
         sums = rounded(4 * batch * heads * rows * dim) if arguments[1].element_size() == 2 else 0
         return rounded(4 * batch * heads * rows) + sums
+    if operation.name().startswith("bitsandbytes::gemm_4bit"):
+        outputs, inputs = arguments[2]
+        return rounded(arguments[0].element_size() * outputs * inputs) + rounded(4 * -(-outputs * inputs // 64))
     if operation is aten._safe_softmax.default:
         return 2 * rounded(output.numel() * output.element_size()) + rounded(output.numel())
     if operation in {aten.sort.default, aten.sort.stable, aten.topk.default}:

@@ -1,7 +1,4 @@
-"""The model of a training step: what transformers, peft and torch build, or stand-ins of the same bytes.
-
-Packed weights (bitsandbytes) have no fake kernels: stand-ins hold tensors of the same sizes.
-"""
+"""The model of a training step: what transformers, peft and torch build."""
 
 from __future__ import annotations
 
@@ -9,9 +6,9 @@ import re
 from typing import Any
 
 from sizeup.workers.training_checkpointing import recompute
+from sizeup.workers.training_four_bit import pack
 from sizeup.workers.training_task import auto_class, with_pooling
 
-SCALE_BLOCK, WEIGHT_BLOCK = 256, 64
 #: Modules of a tower, without what leads from it into the text.
 TOWER = r".*\b(vision_tower|vision_model|vision_encoder|visual\.(?!merger|deepstack_merger|downsample)).*"
 
@@ -45,7 +42,7 @@ def built(torch: Any, config: Any, setting: dict[str, Any], device: str, head: s
     if not setting.get("train_vision", True):
         freeze_tower(model)
     if setting["method"] == "qlora":
-        pack(torch, model, double=setting["double_quantization"])
+        pack(torch, model, setting)
     if setting["precision"] == "fp8":
         _in_eight_bits(torch, model, device)
     if setting["checkpointing"] != "none":
@@ -93,61 +90,3 @@ def adapted(model: Any, setting: dict[str, Any]) -> Any:
         task_type="CAUSAL_LM" if words else None,
     )
     return get_peft_model(model, config, autocast_adapter_dtype=setting["adapter_precision"] == "fp32")
-
-
-def pack(torch: Any, model: Any, *, double: bool) -> None:
-    """Replace linear modules (`Conv1D`, too) but the head by 4-bit ones, and hold everything else in fp32 as peft prepares it."""
-    from transformers.pytorch_utils import Conv1D
-
-    kind = four_bit_class(torch)
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, torch.nn.Linear | Conv1D) and name != "lm_head":
-                setattr(module, name, kind(child, double))
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-        if parameter.dtype in {torch.float16, torch.bfloat16}:
-            parameter.data = parameter.data.to(torch.float32)
-
-
-def four_bit_class(torch: Any) -> Any:
-    """A linear module with NF4's bytes: half a byte a weight, a scale for each 64, and theirs for each 256."""
-    nn, functional = torch.nn, torch.nn.functional
-
-    class Product(torch.autograd.Function):  # type: ignore[misc]
-        @staticmethod
-        def forward(ctx: Any, x: Any, packed: Any, scales: Any, shape: Any, dtype: Any, bias: Any) -> Any:
-            weight = torch.empty(shape, dtype=dtype, device=x.device)
-            ctx.save_for_backward(packed, scales)
-            ctx.shape, ctx.dtype = shape, dtype
-            return functional.linear(x.to(dtype), weight, bias)
-
-        @staticmethod
-        def backward(ctx: Any, gradient: Any) -> Any:
-            ctx.saved_tensors  # noqa: B018 - unpacking is what recomputation waits for
-            weight = torch.empty(ctx.shape, dtype=ctx.dtype, device=gradient.device)
-            return gradient.to(ctx.dtype) @ weight, None, None, None, None, None
-
-    class FourBit(nn.Linear):  # type: ignore[misc, name-defined]
-        def __init__(self, linear: Any, double: bool) -> None:
-            nn.Module.__init__(self)
-            outputs, inputs = linear.weight.shape if isinstance(linear, nn.Linear) else linear.weight.shape[::-1]
-            n, device = outputs * inputs, linear.weight.device
-            blocks = -(-n // WEIGHT_BLOCK)
-            self.in_features, self.out_features, self.bias = inputs, outputs, linear.bias
-            packed = torch.empty(((n + 1) // 2, 1), dtype=torch.uint8, device=device)
-            self.weight = nn.Parameter(packed, requires_grad=False)
-            kind = torch.uint8 if double else torch.float32
-            self.register_buffer("absmax", torch.empty(blocks, dtype=kind, device=device))
-            if double:
-                scales = torch.empty(-(-blocks // SCALE_BLOCK), dtype=torch.float32, device=device)
-                self.register_buffer("absmax2", scales)
-
-        def forward(self, x: Any) -> Any:
-            kind = x.device.type
-            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-            with torch.autocast(kind, enabled=False):
-                shape = (self.out_features, self.in_features)
-                return Product.apply(x, self.weight, self.absmax, shape, torch.bfloat16, self.bias).to(dtype)
-
-    return FourBit

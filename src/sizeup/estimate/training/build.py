@@ -116,7 +116,8 @@ class Build:
             result = self.linear(name, x, inputs, outputs)
             return add(self.tape, result, self.weight(f"{name}.bias", outputs))
         if method.four_bit:
-            result = four_bit(self.tape, x, self._packed(name, inputs, outputs), self._bias(name, outputs, bias))
+            packed, offset = self._packed(name, inputs, outputs), self._bias(name, outputs, bias)
+            result = four_bit(self.tape, x, packed, offset, saves=not method.wide_results)
             result = cast(self.tape, result, x.item) if method.wide_results else result
         else:
             kind = "transposed" if self.transposed else "matrix"

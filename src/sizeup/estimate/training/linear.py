@@ -177,15 +177,19 @@ def _changed(tape: Tape, adapter: Adapter, inputs: int, rank: int, n: int) -> li
     return [*kept, tape.value(n, item) if low != item else product]
 
 
-def four_bit(tape: Tape, x: Value, weight: Parameter, bias: Parameter | None = None) -> Value:
+def four_bit(
+    tape: Tape, x: Value, weight: Parameter, bias: Parameter | None = None, *, saves: bool = True
+) -> Value:
     """A linear layer whose weight is unpacked to 16 bits for each product, forward and backward (QLoRA).
 
-    Nothing of the input is kept: the weight is frozen.
+    Nothing of the input is kept: the weight is frozen. saves: the packed weight is kept as saved tensors are, so that
+    recomputation goes as far; bitsandbytes keeps it as an attribute.
     """
     inputs = weight.n // weight.rows
     rows, n = x.n // inputs, x.n
     lowered = tape.value(x.n, 2) if x.item != 2 else x
-    tape.saved()
+    if saves:
+        tape.saved()
     whole = weight.n
 
     def backward(g: Value) -> Sequence[Value | None]:
