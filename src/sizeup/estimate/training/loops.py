@@ -8,7 +8,8 @@ points of forward and backward are those of the last two runs, when all of it is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from sizeup.estimate.training.tape import ROUND, Node, Storage, Tape, Value, rounded
 
@@ -54,7 +55,7 @@ def _keep_more(tape: Tape, node: Node, times: int, start: int, others: list[Valu
         if storage is not None:
             more.append(storage)
 
-    def with_more(grad: object, _kept: list[Storage] = more) -> object:
+    def with_more(grad: Any, _kept: list[Storage] = more) -> Sequence[Value | None]:
         return backward(grad)
 
     node.backward = with_more

@@ -238,21 +238,21 @@ def sharing(
     total = sum(kind == "hybrid" for kind in kinds[:layers])
     heads = cfg.int("num_attention_heads")
     width = 2 * cfg.int("hidden_size")
-    found: list[Callable[[Any, Value], Value]] = []
+    found: list[dict[str, Any]] = []
     number = 0
     for kind in kinds[:layers]:
         if kind != "hybrid":
-            found.append(mixer)
+            found.append({"mixer": mixer})
             continue
         shared = Shared(
             block=number % blocks, first=number < blocks, last=number >= total - blocks, rank=rank,
             after=min(2, total - 1 - number), pairs_everywhere=everywhere,
             others=len(range(number % blocks, total, blocks)) - 1,
         )  # fmt: skip
-        found.append(Hybrid(mixer, shared))
+        found.append({"mixer": Hybrid(mixer, shared)})
         number += 1
     return base(
         cfg, order="zamba", rotary=0, head_dim=cfg.optional_int("attention_head_dim") or width // heads,
         tied=cfg.bool("tie_word_embeddings", default=True), activation=cfg.str("hidden_act", default="gelu"),
-        varied=tuple({"mixer": each} for each in found),
+        varied=tuple(found),
     )  # fmt: skip
