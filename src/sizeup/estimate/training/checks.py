@@ -7,6 +7,7 @@ from sizeup.estimate.training.architectures.programs import Shape
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.heads import HEADS
 from sizeup.estimate.training.image_checks import check_images
+from sizeup.estimate.training.method_checks import check_methods
 from sizeup.estimate.training.optimizers import OPTIMIZERS
 from sizeup.estimate.training.settings import (
     ADAPTER_PRECISIONS,
@@ -51,6 +52,7 @@ def check(setting: TrainSetting, shape: Shape, context: int | None) -> None:
         raise BadInput(f"head {setting.head!r} isn't estimated for this architecture", hint="leave head out")
     _check_checkpointing(setting)
     _check_method(setting, shape)
+    check_methods(setting, shape)
     _check_sequence(setting, shape, context)
     check_images(setting, shape)
     _check_parallel(setting, shape)

@@ -250,7 +250,8 @@ def _with_parts(entry: TrainItem, parts: dict[tuple[str, str], list[Term]]) -> T
 
 def _stepping(setting: TrainSetting, optimizer: Optimizer, trained: list[tuple[Weight, int]]) -> int:
     """What the optimizer's step takes while it runs."""
-    stepping = 0 if setting.offload_optimizer else optimizer.step(trained)
+    stepped = [(msgspec.structs.replace(w, item=4), c) for w, c in trained] if setting.master_item else trained
+    stepping = 0 if setting.offload_optimizer else optimizer.step(stepped)
     if setting.master_item:
         stepping += sum(count * rounded(4 * weight.n) for weight, count in trained)
     return stepping + (own_rows(trained) if setting.tensor_parallel > 1 else 0)
