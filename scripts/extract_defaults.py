@@ -10,8 +10,8 @@ Real config.json files leave out what equals the class's default. The file holds
     aliases   {name: stored name} of older and newer spellings (the class's `attribute_map`)
     parts     {field: {"model_type": …, fields that differ}} of nested configurations when they are absent
 
-Kept are the model types that have an anatomy, with their parts, and the fields that an anatomy names: run it again
-after adding one. Runs in an environment that has transformers and msgspec; the version is noted in the file.
+Kept are the model types that have an anatomy, with their parts, and the fields that an anatomy or a family of training
+steps names: run it again after adding one. Runs in an environment that has transformers and msgspec; the version is noted in the file.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any
 
 ANATOMY = Path(__file__).parents[1] / "src" / "sizeup" / "models" / "anatomy"
 TARGET = ANATOMY / "defaults.json"
+TRAINING = ANATOMY.parents[1] / "estimate" / "training" / "families"
 #: What every configuration has and no anatomy reads.
 IRRELEVANT = frozenset(
     {"architectures", "dtype", "id2label", "is_encoder_decoder", "transformers_version", "add_cross_attention"}
@@ -84,9 +85,9 @@ def _with_parts(known: list[str], classes: dict[str, type]) -> set[str]:
 
 @cache
 def _named() -> tuple[frozenset[str], tuple[str, ...]]:
-    """The strings in the anatomies: whole ones, and the pieces that names are put together of."""
+    """The strings in anatomies and families: whole ones, and the pieces that names are put together of."""
     whole, pieces = set(), set()
-    for file in ANATOMY.glob("*.py"):
+    for file in (*ANATOMY.glob("*.py"), *TRAINING.glob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.JoinedStr):
                 pieces |= {part.value for part in node.values if isinstance(part, ast.Constant)}
