@@ -134,7 +134,7 @@ def route(build: Build, x: Value, hidden: int, m: Mixture) -> tuple[Value, Value
     item = 4 if m.scoring.endswith("in fp32") else 0
     gate: Value = build.weight("mlp.gate", hidden * m.experts, m.experts, "matrix", item=item)
     if _adapts(build, m):
-        gate = _adapted_weight(build, "mlp.gate", gate, hidden, 1, 1)
+        gate = _changed(tape, gate, *_factors(build, "mlp.gate", gate, hidden, 1, 1))
     if m.scoring in {"sigmoid", "softmax wide", "softmax in fp32", "sigmoid in fp32", "sigmoid last, wide"}:
         x, gate = cast(tape, x, 4), cast(tape, gate, 4)
     offset = build.weight("mlp.router.bias", m.experts) if m.bias else None
@@ -183,9 +183,13 @@ def routed(build: Build, x: Value, weights: Value, numbers: Value, hidden: int, 
         "mlp.experts.gate_up_proj", m.experts * hidden * sides * m.width, sides * m.width, "experts", m.experts
     )
     outer: Value = build.weight("mlp.experts.down_proj", m.experts * hidden * m.width, hidden, "experts", m.experts)
+    factors = None
     if _adapts(build, m):
-        inner = _adapted_weight(build, "mlp.experts.gate_up_proj", inner, hidden, m.experts, sides)
-        outer = _adapted_weight(build, "mlp.experts.down_proj", outer, m.width, m.experts, 1)
+        factors = (
+            _factors(build, "mlp.experts.down_proj", outer, m.width, m.experts, 1),
+            _factors(build, "mlp.experts.gate_up_proj", inner, hidden, m.experts, sides),
+        )
+        inner = _changed(tape, inner, *factors[1])
     y = _grouped(tape, picked, inner, pairs * sides * m.width)
     if m.bias:
         n = m.experts * sides * m.width
@@ -199,6 +203,8 @@ def routed(build: Build, x: Value, weights: Value, numbers: Value, hidden: int, 
         del gate, up
     else:
         y = activate(tape, y, activation)
+    if factors is not None:
+        outer = _changed(tape, outer, *factors[0])
     y = _grouped(tape, y, outer, pairs * hidden)
     if m.bias:
         y, biases = _offset(build, y, "mlp.experts.down_proj_bias", m.experts * hidden, sorted_numbers)
@@ -299,21 +305,28 @@ def _weighed(build: Build, x: Value, y: Value, hidden: int) -> Value:
     return multiply(build.tape, pointwise(build.tape, gate, keeps_output=True), y)
 
 
-def _adapted_weight(build: Build, name: str, weight: Value, inputs: int, copies: int, ranks: int) -> Value:
-    """W + B · A of every expert: peft adapts stacked experts by making the changed weight itself.
+def _factors(build: Build, name: str, weight: Value, inputs: int, copies: int, ranks: int) -> tuple[Value, Value]:
+    """A and B of every expert in the weight's type, made when the module is entered.
 
-    peft 0.21, `lora/layer.py` (`ParamWrapper`): the factors are cast to the weight's type; the changed weight is made
-    once when the module is entered and again where it is used, and kept for the gradient of its input. Fused gate and
-    up projections get twice the rank (`transformers_weight_conversion.py`).
+    peft 0.21, `lora/layer.py` (`ParamWrapper`) adapts stacked experts by making the changed weight itself: once when
+    the module is entered and again where it is used, kept for the gradient of its input. Fused gate and up projections
+    get twice the rank (`transformers_weight_conversion.py`).
     """
-    tape, method = build.tape, build.method
-    rank = method.rank * ranks
+    tape = build.tape
+    rank = build.method.rank * ranks
     outputs = weight.n // inputs // copies
     down = build.adapter_half(f"{name}.lora_A", copies * rank * inputs, copies * rank)
     up = build.adapter_half(f"{name}.lora_B", outputs * copies * rank, outputs)
     before, tape.label = tape.label, ADAPTER
-    a, b = cast(tape, down, weight.item), cast(tape, up, weight.item)
+    factors = cast(tape, down, weight.item), cast(tape, up, weight.item)
     tape.transient(weight.n * weight.item)
+    tape.label = before
+    return factors
+
+
+def _changed(tape: Tape, weight: Value, a: Value, b: Value) -> Value:
+    """W + B · A."""
+    before, tape.label = tape.label, ADAPTER
     keep, sizes = (a.storage, b.storage), (a.n, b.n)
 
     def backward(g: Value, _keep: object = keep) -> Sequence[Value | None]:
