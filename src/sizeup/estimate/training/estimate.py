@@ -9,6 +9,7 @@ from sizeup.estimate.training.alive import Ruler, Tensors, alive, state_terms, t
 from sizeup.estimate.training.architectures.programs import Shape, input_sizes
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.build import Weight
+from sizeup.estimate.training.generation import generation_bytes
 from sizeup.estimate.training.footprint import Rank, TrainFootprint, TrainItem, footprint, item, phases
 from sizeup.estimate.training.optimizers import OPTIMIZERS, Optimizer
 from sizeup.estimate.training.outline import Outline
@@ -110,13 +111,23 @@ def _courses(shape: Shape, setting: TrainSetting) -> list[Course]:
     stages, count = setting.pipeline_parallel, setting.world
     if stages == 1:
         device = f"each of {count} devices" if count > 1 else "the device"
-        return [_course(_step(made, amounts, setting), setting, blocks, inputs, device)]
+        course = _course(_step(made, amounts, setting), setting, blocks, inputs, device)
+        return [_generating(course, generation_bytes(shape, setting))]
     found = []
     for stage in range(stages):
         step = _step(made, amounts, setting, stage_layers(shape.layers, stages, stage))
         device = f"stage {stage + 1} of {stages}"
         found.append(_course(step, setting, blocks, inputs, device, in_flight(setting, stage)))
     return found
+
+
+def _generating(course: Course, size: int) -> Course:
+    """The course with the phase before it that writes what is scored. size: of what that takes; 0 without one."""
+    if not size:
+        return course
+    moment = Moment("generation", "completions", course.static.total + size, 0, 0, backward=False)
+    best = max(course.best, moment, key=lambda found: found.peak)
+    return msgspec.structs.replace(course, moments=[*course.moments, moment], best=best)
 
 
 def recorded(shape: Shape, setting: TrainSetting) -> Step:
@@ -321,7 +332,7 @@ def _items(
     items += [item(component, name, size, f"alive at {best.phase}") for (component, name), size in by_component.items()]
     rest = best.peak - sum(entry.bytes for entry in items)
     if rest:
-        items.append(item("temporaries", f"{best.phase}: what it computes with", rest, "temporaries of the optimizer"))
+        items.append(item("temporaries", f"{best.phase}: what it computes with", rest, f"temporaries of {best.segment}"))
     return tuple(sorted((entry for entry in items if entry.bytes), key=lambda entry: -entry.bytes))
 
 
