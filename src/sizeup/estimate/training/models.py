@@ -8,9 +8,9 @@ import msgspec
 
 from sizeup.errors import NotFound, SizeupError
 from sizeup.estimate.training.architectures.decoder import DecoderShape, segments
+from sizeup.estimate.training.architectures.programs import Shape
 from sizeup.estimate.training.architectures.state_space import CHUNK, scan_of
 from sizeup.estimate.training.build import Build, Method
-from sizeup.estimate.training.architectures.programs import Shape
 from sizeup.estimate.training.families import INDEX, TEXTS, shape_reader
 from sizeup.estimate.training.families.unknown import unknown
 from sizeup.estimate.training.heads import headed
@@ -28,6 +28,9 @@ from sizeup.models.model_type import model_type_of
 #: Relative error of a step of an architecture whose modules haven't been read: it was up to 35 % when llama's were
 #: taken for ones with plain feed-forwards, norms after attention or fused projections.
 UNKNOWN = 0.35
+#: The same where the code isn't in transformers, so that it was read from its description and never simulated.
+DESCRIBED = 0.15
+OUTSIDE = "the code of {family} isn't in transformers: its shape follows that code's description and wasn't simulated"
 #: The same where layers scan (up to 60 % over, under autocast) or carry several residual streams (up to 42 % under).
 FAR = 0.6
 
@@ -73,7 +76,10 @@ def _decoder(cfg: Config, family: str, name: str, *, nested: bool = False) -> Su
     known = shape_reader(family)
     if known is not None:
         cfg = filled(cfg, family, nested=nested)
-        notes = (SCANS,) if INDEX[family][0] in SCANNING else ()
+        module = INDEX[family][0]
+        notes = (SCANS,) if module in SCANNING else ()
+        if module == "remote":
+            return Subject(name, known(cfg), _context(cfg), DESCRIBED, (*notes, OUTSIDE.format(family=family)))
         return Subject(name, headed(known(cfg), cfg.data), _context(cfg), notes=notes)
     if not looks_like_decoder(cfg):
         raise NotFound(

@@ -17,8 +17,14 @@ FAMILIES = {
     ),
     "plain": ("gpt2 gpt-sw3:gpt2 stablelm starcoder2 gpt_neox phi nemotron opt arcee apertus"),
     "recent": "granite_swa afmoe laguna gemma4_text gemma3n_text cwm jais2 nanochat bitnet gpt_neox_japanese hyperclovax",
-    "newer": "mimo_v2_flash cohere2_moe axk1 axk2 longcat_flash granitemoe_swa kolibri1 flint minimax_m3_vl_text doge "
+    "newer": "mimo_v2_flash cohere2_moe axk1 axk2 longcat_flash granitemoe_swa kolibri1 flint minimax_m3_vl_text minimax_m3:minimax_m3_vl_text doge "
     "dots3_note_text",
+    "remote": (
+        "xverse:llama skywork:llama aquila:llama Yi:llama Emu3:llama minicpm internlm internlm2 baichuan orion exaone "
+        "dream llada mimo chatglm phi-msft:phi_msft deepseek bailing_moe bailing_moe_v2:bailing_moe "
+        "nemotron-nas:nemotron_nas deci openelm stablelm_epoch RefinedWeb:refined_web RefinedWebModel:refined_web_model "
+        "hf_olmo phi3small phi3_v arctic"
+    ),
     "early": "gpt_bigcode gptj codegen gpt_neo biogpt persimmon bloom mpt falcon xglm openai-gpt:openai_gpt ctrl",
     "scans": "mamba falcon_mamba mamba2 bamba granitemoehybrid jamba falcon_h1 nemotron_h zamba zamba2",
     "mixtures": (

@@ -255,7 +255,8 @@ def llama4_text(cfg: Config) -> DecoderShape:
         shared=s.ffn, scoring="sigmoid of the chosen", normalised=False,
     )  # fmt: skip
     chunk = cfg.optional_int("attention_chunk_size")
-    numbers = cfg.ints("moe_layers", min=0) or range(s.layers)
+    step = cfg.int("interleave_moe_layer_step", default=1)
+    numbers = cfg.ints("moe_layers", min=0) or range(step - 1, s.layers, step)
     every = cfg.int("no_rope_layer_interval", default=4)
     turned = cfg.ints("no_rope_layers", min=0) or tuple((number + 1) % every for number in range(s.layers))
     kinds = cfg.strs("layer_types") or tuple("chunked_attention" if turn else "full_attention" for turn in turned)

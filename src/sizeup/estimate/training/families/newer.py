@@ -28,6 +28,9 @@ def _sparse(cfg: Config, layers: int, dense: int = 1) -> tuple[bool, ...]:
     kinds = cfg.strs("mlp_layer_types")
     if kinds:
         return tuple(kind == "sparse" for kind in kinds)
+    listed = cfg.data.get("moe_layer_freq")
+    if isinstance(listed, list):
+        return tuple(bool(each) for each in listed)
     first = cfg.optional_int("first_k_dense_replace", min=0)
     return tuple(number >= (dense if first is None else first) for number in range(layers))
 
@@ -166,11 +169,17 @@ def minimax_m3_vl_text(cfg: Config) -> DecoderShape:
         experts=cfg.int("num_local_experts"), chosen=cfg.int("num_experts_per_tok"), width=s.ffn,
         shared=cfg.int("shared_intermediate_size"), shared_first=True, scoring="sigmoid after", clamped=True, halves=True,
     )  # fmt: skip
+    own = cfg.optional_sub("sparse_attention_config")
+    where = own if own is not None else cfg
     blocks = Blocks(
-        cfg.int("index_n_heads", default=4), cfg.int("index_head_dim", default=128),
-        cfg.int("index_block_size", default=128), cfg.int("index_topk_blocks", default=16),
+        where.int("sparse_num_index_heads", "index_n_heads", default=4),
+        where.int("sparse_index_dim", "index_head_dim", default=128),
+        where.int("sparse_block_size", "index_block_size", default=128),
+        where.int("sparse_topk_blocks", "index_topk_blocks", default=16),
     )  # fmt: skip
-    kinds = cfg.strs("layer_types") or (FULL,) * s.layers
+    chosen = own.ints("sparse_attention_freq", min=0) if own is not None else None
+    kinds = tuple(FULL if not each else "sparse" for each in chosen) if chosen else cfg.strs("layer_types")
+    kinds = kinds or (FULL,) * s.layers
     return base(
         cfg, norm="rms_offset", qk_norm="head", rotary=cfg.int("rotary_dim", default=s.head_dim) / s.head_dim,
         rotary_joined=True, mlp="clamped", ffn=cfg.int("dense_intermediate_size", default=s.ffn), mixture=m,
