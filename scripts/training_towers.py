@@ -44,6 +44,7 @@ def _wrapper(text_type: str, vision: dict, text: dict | None = None, **fields: o
     return {"text_config": TEXT | {"model_type": text_type} | (text or {}), "vision_config": vision, **fields}
 
 
+PLACES = [[112, 112], [112, 224], [224, 112], [224, 224]]
 IMAGE = {"image_token_id": 9, "image_token_index": 9, "video_token_id": 10}
 GEMMA3 = {"head_dim": 64, "sliding_window": 256, "query_pre_attn_scalar": 64}
 #: Model type → configuration.
@@ -55,8 +56,10 @@ WRAPPERS: dict[str, dict] = {
     "glm4v": _wrapper("glm4v_text", GLM, MROPE, **IMAGE),
     "glm4v_moe": _wrapper("glm4v_moe_text", GLM, MOE_ROPE | MIXED, **IMAGE),
     "llava": _wrapper("llama", CLIP, **IMAGE),
-    "llava_next": _wrapper("mistral", CLIP, {"sliding_window": None}, **IMAGE),
-    "llava_onevision": _wrapper("qwen2", SIGLIP, **IMAGE),
+    "llava_next": _wrapper(
+        "mistral", CLIP | {"image_size": 112}, {"sliding_window": None}, image_grid_pinpoints=PLACES, **IMAGE
+    ),
+    "llava_onevision": _wrapper("qwen2", SIGLIP | {"image_size": 112}, image_grid_pinpoints=PLACES, **IMAGE),
     "paligemma": _wrapper("gemma", SIGLIP, {"head_dim": 64}, projection_dim=512, **IMAGE),
     "gemma3": _wrapper("gemma3_text", SIGLIP, GEMMA3, mm_tokens_per_image=16, **IMAGE),
     "mistral3": _wrapper(
@@ -128,6 +131,8 @@ WRAPPERS: dict[str, dict] = {
 
 OWN = {"loss": "standard", "objective": "causal"}
 IMAGES = {"images": 2, "image_size": 168}
+#: Models whose images are given in another way.
+SEEN = {name: {"images": 1, "image_size": 224} for name in ("llava_next", "llava_onevision")}
 FEW = ("bf16", "autocast checkpointed", "fp32", "lora", "eager")
 #: What each case sets.
 CASES: dict[str, dict] = {
@@ -137,7 +142,8 @@ CASES: dict[str, dict] = {
 }
 #: Models whose towers are programs here.
 SEEING = (
-    "llava", "paligemma", "gemma3", "mistral3", "lighton_ocr", "internvl", "idefics3", "smolvlm", "qwen2_vl",
+    "llava", "llava_next", "llava_onevision",
+    "paligemma", "gemma3", "mistral3", "lighton_ocr", "internvl", "idefics3", "smolvlm", "qwen2_vl",
     "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v", "glm4v_moe", "aya_vision", "cohere2_vision",
 )  # fmt: skip
 
@@ -150,13 +156,17 @@ def main(folder: Path, names: list[str]) -> None:
         for label, changes in CASES.items():
             if changes.get("images") and name not in SEEING:
                 continue
+            seen = SEEN.get(name, {}) if changes.get("images") else {}
             try:
-                result = simulated({"config": config}, DEFAULT | OWN | changes)
+                result = simulated({"config": config}, DEFAULT | OWN | changes | seen)
             except Exception as error:
                 print(name, label, repr(error)[:200], file=sys.stderr)
                 continue
             versions, peaks[label] = result["versions"], result["peak_bytes"]
-        write(folder / f"{name}.json", {"versions": versions, "config": whole(config), "peaks": peaks})
+        write(
+            folder / f"{name}.json",
+            {"versions": versions, "config": whole(config), "seen": IMAGES | SEEN.get(name, {}), "peaks": peaks},
+        )
         print(name, len(peaks), "cases")
 
 

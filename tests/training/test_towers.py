@@ -5,9 +5,9 @@ import statistics
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, grid_script
 from training_cases import estimated
 
+from conftest import ROOT, grid_script
 from sizeup.errors import BadInput
 from sizeup.estimate.training.models import subject_of
 from sizeup.models.config import Config
@@ -19,10 +19,11 @@ FOLDER = ROOT / "tests" / "data" / "training_towers"
 
 def cases(path: Path):
     """(label, setting, peak) of a file."""
-    script = grid_script()
-    for label, peak in json.loads(path.read_text())["peaks"].items():
+    script, found = grid_script(), json.loads(path.read_text())
+    for label, peak in found["peaks"].items():
         first, _, rest = label.partition(" ")
-        changes = {"images": IMAGES, "frozen": IMAGES | {"train_vision": False}}.get(first, {})
+        seen = found.get("seen", IMAGES)
+        changes = {"images": seen, "frozen": seen | {"train_vision": False}}.get(first, {})
         yield label, script.DEFAULT | script.SETTINGS[rest if changes else label] | changes, peak
 
 

@@ -10,7 +10,15 @@ from typing import Any
 #: Towers that take all images as one sequence of patches, with a grid for each.
 PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v", "glm4v_moe", "glm46v", "exaone4_5")
 #: Models that are given the images of each sequence apart, with a mask of the pixels; those that are told their sizes.
-NESTED, SIZED = frozenset({"idefics2", "idefics3", "smolvlm"}), frozenset({"mistral3", "lighton_ocr"})
+NESTED = frozenset({"idefics2", "idefics3", "smolvlm"})
+SIZED = frozenset({"mistral3", "lighton_ocr", "llava_next", "llava_onevision"})
+#: What the models call the patches on a side that become one token.
+MERGED = {
+    "mistral3": "spatial_merge_size", "lighton_ocr": "spatial_merge_size", "idefics3": "scale_factor",
+    "smolvlm": "scale_factor", "aya_vision": "downsample_factor", "cohere2_vision": "downsample_factor",
+}  # fmt: skip
+#: Models that cut an image into tiles.
+TILED = frozenset({"llava_next", "llava_onevision"})
 #: Models whose processor says which tokens are an image's, under these names.
 TYPED = {"gemma3": "token_type_ids", "paligemma": "token_type_ids"} | dict.fromkeys(PACKED, "mm_token_type_ids")
 
@@ -20,6 +28,9 @@ def pixels_of(config: Any, setting: dict[str, Any]) -> tuple[int, ...]:
     vision, kind = config.vision_config, config.model_type
     side = setting.get("image_size") or _first(vision.image_size)
     whole = setting["batch"] * setting["images"]
+    if kind in TILED:
+        own = _first(vision.image_size)
+        return whole, tiles_of(config, side, setting["images"]), 3, own, own
     if kind in PACKED:
         patch = _first(vision.patch_size)
         return whole * (side // patch) ** 2, vision.in_channels * vision.temporal_patch_size * patch * patch
@@ -34,7 +45,8 @@ def known_inputs(torch: Any, config: Any, setting: dict[str, Any]) -> dict[str, 
     side = setting.get("image_size") or _first(vision.image_size)
     across = side // _first(vision.patch_size)
     whole = setting["batch"] * setting["images"]
-    ids = placeholders(torch, config, setting, tokens_of(config, across))
+    tokens = tiled_tokens(config, side, setting["images"]) if kind in TILED else tokens_of(config, across)
+    ids = placeholders(torch, config, setting, tokens)
     values = {"input_ids": ids}
     if kind in PACKED:
         values["image_grid_thw"] = torch.tensor([[1, across, across]] * whole)
@@ -57,24 +69,45 @@ def placeholders(torch: Any, config: Any, setting: dict[str, Any], tokens: int) 
     return torch.tensor([row + [0] * (setting["sequence"] - len(row))] * setting["batch"])
 
 
+def tiles_of(config: Any, side: int, images: int) -> int:
+    """Tiles of an image, the whole among them."""
+    if config.model_type == "llava_onevision" and images > 1:
+        return 1
+    height, width = _resolution(config, side)
+    tile = _first(config.vision_config.image_size)
+    return 1 + -(-height // tile) * -(-width // tile)
+
+
+def tiled_tokens(config: Any, side: int, images: int) -> int:
+    """Placeholders of an image cut into tiles: the whole, the tiles without padding, and one after each line."""
+    across = _first(config.vision_config.image_size) // _first(config.vision_config.patch_size)
+    if tiles_of(config, side, images) == 1:
+        return across * across + 1
+    tile = _first(config.vision_config.image_size)
+    rows, columns = (size // tile * across for size in _resolution(config, side))
+    cut = abs(rows - columns) // 2 * 2
+    rows, columns = (rows, columns - cut) if columns > rows else (rows - cut, columns)
+    return across * across + rows * (columns + 1)
+
+
+def _resolution(config: Any, side: int) -> tuple[int, int]:
+    from transformers.image_processing_utils import select_best_resolution
+
+    height, width = select_best_resolution((side, side), config.image_grid_pinpoints)
+    return int(height), int(width)
+
+
 def tokens_of(config: Any, across: int) -> int:
     """Placeholders of an image whose side is that many patches."""
     kind, vision = config.model_type, config.vision_config
-    if kind in PACKED:
-        return (across // vision.spatial_merge_size) ** 2
-    if kind in SIZED:
-        return (across // config.spatial_merge_size) ** 2
     if kind == "gemma3":
-        return config.mm_tokens_per_image
-    if kind in {"idefics3", "smolvlm"}:
-        return across * across // config.scale_factor**2
+        return int(config.mm_tokens_per_image)
+    if kind == "idefics2":
+        return int(config.perceiver_config.resampler_n_latents)
     if kind == "internvl":
         return int(across * config.downsample_ratio) ** 2
-    if kind == "idefics2":
-        return config.perceiver_config.resampler_n_latents
-    if kind in {"aya_vision", "cohere2_vision"}:
-        return (across // config.downsample_factor) ** 2
-    return across * across
+    owner, name = (vision, "spatial_merge_size") if kind in PACKED else (config, MERGED.get(kind, ""))
+    return (across // int(getattr(owner, name, 1))) ** 2
 
 
 def _first(size: Any) -> int:

@@ -13,9 +13,7 @@ from sizeup.estimate.training.linear import weight_copy
 from sizeup.estimate.training.tape import Value
 
 
-def strided_convolution(
-    build: Build, name: str, x: Value, inputs: int, outputs: int, *, bias: bool = True
-) -> Value:
+def strided_convolution(build: Build, name: str, x: Value, inputs: int, outputs: int, *, bias: bool = True) -> Value:
     """A convolution of that name. inputs: elements of a patch of all channels; outputs: channels of the result."""
     tape = build.tape
     weight = build.weight(name, inputs * outputs, outputs, "filter")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sizeup.errors import BadInput
 from sizeup.estimate.training.architectures.programs import Shape
 from sizeup.estimate.training.architectures.shape import DecoderShape
-from sizeup.estimate.training.architectures.vision_tower import Tower
+from sizeup.estimate.training.architectures.vision_shape import Tower
 from sizeup.estimate.training.settings import TrainSetting
 
 #: More of either is a slip.
@@ -46,7 +46,7 @@ def image_notes(setting: TrainSetting, shape: Shape) -> list[str]:
     if shape.tower is None or not setting.images:
         return ["given text alone, its towers lie idle: weights on the device, without gradients or optimizer states"]
     tower = shape.tower
-    tokens = tower.projector.tokens_of((setting.image_size or tower.side) // tower.patch)
+    tokens = tower.tokens_of(setting.image_size, setting.images)
     share = "the vision tower trains, too (train_vision=False freezes it)" if setting.train_vision else "it is frozen"
     return [f"an image takes {tokens:,} of a sequence's {setting.sequence:,} tokens; {share}"]
 
@@ -58,6 +58,8 @@ def _check_sides(setting: TrainSetting, tower: Tower) -> None:
             f"images is {setting.images}, but image_size isn't given, and the tower takes images of any size",
             hint=f"set image_size to a multiple of {step}",
         )
+    if tower.resolutions:
+        return
     if tower.position_rows and tower.positions != "resampled" and side != tower.side:
         raise BadInput(
             f"image_size is {side}, but the tower has positions for {tower.side} × {tower.side} pixels only",
@@ -72,7 +74,7 @@ def _check_sides(setting: TrainSetting, tower: Tower) -> None:
 
 def _check_room(setting: TrainSetting, tower: Tower) -> None:
     """Images are among the tokens of a sequence, each after a token of text."""
-    tokens = tower.projector.tokens_of((setting.image_size or tower.side) // tower.patch)
+    tokens = tower.tokens_of(setting.image_size, setting.images)
     least = setting.images * (tokens + 1)
     if least > setting.sequence:
         raise BadInput(

@@ -90,15 +90,15 @@ def _decoder(cfg: Config, family: str, name: str, *, nested: bool = False) -> Su
     shape = _completed(cfg, unknown(cfg))
     streams = cfg.optional_int("altup_num_inputs", "hc_mult") or 1
     sure = FAR if shape.varied or streams > 1 else UNKNOWN
-    notes = [
-        f"the modules of {family} haven't been read: every part its configuration names is counted at its dearest, "
-        f"so up to {sure:.0%} off; simulate it"
+    said = [
+        f"the modules of {family} haven't been read: every part its configuration names is counted at its dearest, so "
+        + f"up to {sure:.0%} off; simulate it"
     ]
     if shape.varied:
-        notes.append(SCANS)
+        said.append(SCANS)
     if streams > 1:
-        notes.append(f"its {streams} residual streams are counted as one: more likely under than over")
-    return Subject(name, shape, _context(cfg), sure, tuple(notes))
+        said.append(f"its {streams} residual streams are counted as one: more likely under than over")
+    return Subject(name, shape, _context(cfg), sure, tuple(said))
 
 
 def _completed(cfg: Config, shape: DecoderShape) -> DecoderShape:

@@ -16,7 +16,7 @@ from sizeup.estimate.training.tape import EMBEDDING, RESIDUAL, Value
 
 if TYPE_CHECKING:
     from sizeup.estimate.training.architectures.shape import DecoderShape
-    from sizeup.estimate.training.architectures.vision_tower import Tower
+    from sizeup.estimate.training.architectures.vision_shape import Tower
 
 LISTED = 24
 
@@ -56,10 +56,10 @@ def with_features(build: Build, state: State, shape: DecoderShape, tower: Tower)
 
 
 def value_of(state: State, name: str) -> Value:
-    """A tensor that the model keeps under that name. Raises ValueError when there is none."""
+    """A tensor that the model keeps under that name. Raises TypeError when it is none."""
     found = state.held[name]
     if not isinstance(found, Value):
-        raise ValueError(f"{name} is no tensor")
+        raise TypeError(f"{name} is no tensor")
     return found
 
 

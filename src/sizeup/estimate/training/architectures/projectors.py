@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sizeup.estimate.training.activations import activate
-from sizeup.estimate.training.basic import cast, copy, cut, gathered, multiply, split
+from sizeup.estimate.training.basic import cast, copy, cut, gathered, join, multiply, split, whole_size
 from sizeup.estimate.training.convolution import strided_convolution
 from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.tape import MLP, Value
 
 if TYPE_CHECKING:
-    from sizeup.estimate.training.architectures.vision_tower import Images, Tower
+    from sizeup.estimate.training.architectures.vision_shape import Images, Tower
     from sizeup.estimate.training.build import Build
 
 
@@ -73,6 +73,24 @@ def two_linears(p: Projector, build: Build, tower: Tower, images: Images, x: Val
     if tower.class_token:
         x = cut(build.tape, x, images.count * images.patches * tower.hidden, strided=True)
     return _two(p, build, p.norms(build, x, tower.hidden), tower.hidden)
+
+
+def in_tiles(p: Projector, build: Build, tower: Tower, images: Images, x: Value) -> Value:
+    """LLaVA-NeXT's: tiles put together, without what was padded, a trained token after each line, the whole before."""
+    tape, t, out = build.tape, images.tiling, p.out
+    x = two_linears(p, build, tower, images, x)
+    count = images.count // t.tiles
+    newline = build.weight("image_newline", out)
+    lines = Value(count * max(t.rows, 1) * out, newline.item, None)
+    tape.record((newline,), (lines,), lambda _g: (tape.value(out, newline.item),))
+    if t.tiles == 1:
+        return join(tape, (cut(tape, x, x.n), lines))
+    whole = cut(tape, x, count * t.whole * out)
+    grid = copy(tape, cut(tape, x, count * t.grid * out))
+    del x
+    if t.kept < t.grid:
+        grid = cut(tape, grid, count * t.kept * out)
+    return join(tape, (whole, join(tape, (grid, lines))))
 
 
 def _two(p: Projector, build: Build, x: Value, width: int) -> Value:
@@ -145,7 +163,7 @@ def pooled(p: Projector, build: Build, tower: Tower, images: Images, x: Value) -
     x = copy(tape, x)
     n, item, keep = x.n, x.item, x.storage
     tokens = images.count * p.tokens
-    averaged = tape.result(tokens * width, item, (x,), lambda _g, _keep=keep: (tape.value(n, item),))
+    averaged = tape.result(tokens * width, item, (x,), whole_size(tape, n, item, keep))
     del x, keep
     averaged.strided = True
     normed = build.rms("mm_soft_emb_norm", averaged, width, in_fp32=True, offset=True)
@@ -154,6 +172,6 @@ def pooled(p: Projector, build: Build, tower: Tower, images: Images, x: Value) -
 
 
 KINDS: dict[str, Callable[[Projector, Build, Tower, Images, Value], Value]] = {
-    "two": two_linears, "one": one_linear, "shuffled": shuffled, "merger": merger, "unfolded": unfolded,
-    "pooled": pooled, "gated": gated, "downsampled": downsampled,
+    "two": two_linears, "tiles": in_tiles, "one": one_linear, "shuffled": shuffled, "merger": merger,
+    "unfolded": unfolded, "pooled": pooled, "gated": gated, "downsampled": downsampled,
 }  # fmt: skip

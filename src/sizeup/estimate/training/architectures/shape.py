@@ -13,7 +13,7 @@ from sizeup.estimate.training.architectures.indexer import Index
 from sizeup.estimate.training.architectures.latent import Latent
 from sizeup.estimate.training.architectures.state_space import Scan
 from sizeup.estimate.training.architectures.streams import Streams
-from sizeup.estimate.training.architectures.vision_tower import Tower
+from sizeup.estimate.training.architectures.vision_shape import Tower
 from sizeup.estimate.training.architectures.task_heads import TaskHead
 from sizeup.estimate.training.attention import Way
 from sizeup.estimate.training.idle import Idle

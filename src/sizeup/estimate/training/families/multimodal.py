@@ -60,7 +60,7 @@ def glm4v_moe_text(cfg: Config) -> DecoderShape:
 
 def mllama_text_model(cfg: Config) -> DecoderShape:
     """Llama without its layers that look at images: given text alone, they are passed over."""
-    crossing = cfg.ints("cross_attention_layers", min=0)
+    crossing = cfg.ints("cross_attention_layers", min=0) or ()
     rows = cfg.int("vocab_size") + MLLAMA_ROWS
     return base(cfg, layers=sizes(cfg).layers - len(set(crossing)), embedding_rows=rows)
 

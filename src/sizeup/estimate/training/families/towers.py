@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from sizeup.estimate.training.architectures.projectors import Projector
-from sizeup.estimate.training.architectures.vision_tower import Tower
+from sizeup.estimate.training.architectures.vision_shape import Tower
 from sizeup.models.anatomy.defaults import filled
 from sizeup.models.anatomy.vision import pair
 from sizeup.models.config import Config
@@ -99,6 +99,21 @@ def llava(cfg: Config, out: int) -> Tower:
     return msgspec.structs.replace(tower, last_norm=False)
 
 
+def llava_next(cfg: Config, out: int) -> Tower:
+    """LLaVA's of an image and its tiles."""
+    tower = llava(cfg, out)
+    places = cfg.data.get("image_grid_pinpoints") or []
+    resolutions = tuple((int(height), int(width)) for height, width in places)
+    projector = msgspec.structs.replace(tower.projector, kind="tiles")
+    return msgspec.structs.replace(tower, projector=projector, resolutions=resolutions)
+
+
+def llava_onevision(cfg: Config, out: int) -> Tower:
+    """The same of SigLIP's last layer; several images of a sequence aren't cut."""
+    tower = llava_next(Config(cfg.data | {"vision_feature_layer": -1}, cfg.origin), out)
+    return msgspec.structs.replace(tower, tiles_alone=True)
+
+
 def paligemma(cfg: Config, out: int) -> Tower:
     """One projection of every patch."""
     return _any(cfg, Projector(kind="one", out=out, joined=False), typed=True)
@@ -153,7 +168,7 @@ def qwen2_5_vl(cfg: Config, out: int) -> Tower:
     projector = Projector(kind="merger", out=out, side=vision.int("spatial_merge_size", default=2), norm="rms",
                           returned=False)  # fmt: skip
     window = vision.int("window_size", default=112) // vision.int("patch_size")
-    whole = tuple(vision.ints("fullatt_block_indexes", min=0))
+    whole = tuple(vision.ints("fullatt_block_indexes", min=0) or ())
     return packed(vision, projector, norm="rms", mlp="gated", window=window, whole=whole)
 
 
@@ -162,7 +177,7 @@ def qwen3_vl(cfg: Config, out: int) -> Tower:
     vision = _vision(cfg)
     projector = Projector(kind="merger", out=out, side=vision.int("spatial_merge_size", default=2), norm="layer",
                           returned=False)  # fmt: skip
-    deep = tuple(vision.ints("deepstack_visual_indexes", min=0))
+    deep = tuple(vision.ints("deepstack_visual_indexes", min=0) or ())
     return packed(vision, projector, patch_bias=True, hook="", positions="resampled",
                   position_rows=vision.int("num_position_embeddings"), deep=deep)  # fmt: skip
 
@@ -200,7 +215,8 @@ def cohere2_vision(cfg: Config, out: int) -> Tower:
 
 #: Wrapper → its tower, for a text of that width.
 TOWERS: dict[str, Callable[[Config, int], Tower]] = {
-    "llava": llava, "paligemma": paligemma, "gemma3": gemma3, "mistral3": mistral3,
+    "llava": llava, "llava_next": llava_next, "llava_onevision": llava_onevision, "paligemma": paligemma,
+    "gemma3": gemma3, "mistral3": mistral3,
     "lighton_ocr": mistral3, "internvl": internvl, "idefics3": idefics3, "smolvlm": idefics3, "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl, "qwen3_vl_moe": qwen3_vl, "glm4v": glm4v, "glm4v_moe": glm4v,
     "glm46v": glm4v, "aya_vision": aya_vision, "cohere2_vision": cohere2_vision,
