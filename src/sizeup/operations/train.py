@@ -48,6 +48,7 @@ def setting_of(request: TrainRequest) -> TrainSetting:
     given["checkpointing"] = _checkpointing(request.checkpointing)
     given["lora_rank"] = 16 if request.lora_rank is None else request.lora_rank
     given["lora_targets"] = _targets(request.lora_targets)
+    given["modules_to_save"] = _targets(request.modules_to_save)
     given["adapter_precision"] = request.adapter_precision or "fp32"
     if request.method == "full" and (request.lora_rank is not None or given["lora_targets"]):
         named = "lora_targets are given" if given["lora_targets"] else f"lora_rank is {request.lora_rank}"

@@ -38,6 +38,7 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     kernels: Annotated[str, Meta(description="Scans: none (in Python) or fast (mamba-ssm, causal-conv1d).")] = "none"
     lora_rank: Annotated[int | None, Meta(description="Rank of the adapters.")] = None
     lora_targets: Annotated[Targets, Meta(description="Modules: q_proj,v_proj; default: all linear ones.")] = None
+    modules_to_save: Annotated[Targets, Meta(description="Tables trained whole beside adapters: lm_head.")] = None
     lora_dropout: Annotated[float, Meta(description="Dropout before an adapter.")] = 0.0
     adapter_precision: Annotated[str | None, Meta(description="fp32 (peft's default) or bf16.")] = None
     double_quantization: Annotated[bool, Meta(description="QLoRA: quantize the scales, too.")] = True

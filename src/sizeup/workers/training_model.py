@@ -87,6 +87,7 @@ def adapted(model: Any, setting: dict[str, Any]) -> Any:
         exclude_modules=None if setting.get("train_vision", True) else TOWER,
         lora_dropout=setting["lora_dropout"],
         use_dora=setting["method"] == "dora",
+        modules_to_save=list(setting.get("modules_to_save", ())) or None,
         task_type="CAUSAL_LM" if words else None,
     )
     return get_peft_model(model, config, autocast_adapter_dtype=setting["adapter_precision"] == "fp32")

@@ -39,7 +39,8 @@ class Method(msgspec.Struct, frozen=True):
 
     item: bytes of a weight. train: whether the model's own weights do. four_bit: linear weights are packed.
     double_quantization: the scales are packed too. wide_results: what a packed
-    layer computes takes its input's type, and is copied before an adapter adds to it (bitsandbytes, peft). rank: of the adapters (0: none). targets: names of the modules
+    layer computes takes its input's type, and is copied before an adapter adds to it (bitsandbytes, peft). saved: of
+    the tables at both ends, those of which a trained copy is used beside the frozen one (peft's `modules_to_save`). rank: of the adapters (0: none). targets: names of the modules
     adapted; empty means every linear module but the head. adapter_item: bytes of an adapter's weight.
     """
 
@@ -48,6 +49,7 @@ class Method(msgspec.Struct, frozen=True):
     four_bit: bool = False
     double_quantization: bool = True
     wide_results: bool = False
+    saved: tuple[str, ...] = ()
     rank: int = 0
     targets: tuple[str, ...] = ()
     adapter_item: int = 4
@@ -97,9 +99,22 @@ class Build:
         method = self.method
         trains = method.train and (kind != "embedding" or method.train_embeddings)
         item = item or method.item
+        if name in method.saved:
+            self.made[f"{key}.original"] = frozen = Parameter(n, item, None, rows=rows)
+            self._keep(f"{key}.original", frozen, name, kind, (n * item,), copies)
+            trains = True
         parameter = Parameter(n, item, None, needs=trains, rows=rows)
         self._keep(key, parameter, name, kind, (n * item,), copies)
         return parameter
+
+    def copied(self, name: str, original: Parameter) -> Parameter:
+        """A trained copy of a frozen weight, under a name of its own."""
+        found = self.made.get(self.scope + name)
+        if found is None:
+            n, item = original.n, original.item
+            found = Parameter(n, item, None, needs=True, rows=original.rows)
+            self._keep(self.scope + name, found, name, "head", (n * item,))
+        return found
 
     def frozen(self, name: str, n: int) -> None:
         """A weight that never trains and that nothing is multiplied with (a table of sines)."""

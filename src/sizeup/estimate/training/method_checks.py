@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sizeup.errors import BadInput
 from sizeup.estimate.training.architectures.decoder import DecoderShape
-from sizeup.estimate.training.settings import FOUR_BITS, TrainSetting
+from sizeup.estimate.training.settings import ENDS, FOUR_BITS, TrainSetting
 
 _SCORED = ("dpo", "grpo")
 
@@ -23,8 +23,23 @@ def check_methods(setting: TrainSetting, shape: object) -> None:
             "precision fp8 computes linear layers in one byte, but method qlora packs them into four bits",
             hint="set method=lora, or precision=bf16",
         )
+    _check_saved(setting)
     _check_stacked(setting, shape)
     _check_objective(setting, shape)
+
+
+def _check_saved(setting: TrainSetting) -> None:
+    if setting.modules_to_save and not setting.adapters:
+        raise BadInput(
+            f"modules_to_save are given, but method {setting.method} trains everything",
+            hint="set method=lora, or drop it",
+        )
+    for name in setting.modules_to_save:
+        if name not in ENDS:
+            raise BadInput(
+                f"modules_to_save {name} isn't counted: of the tables at both ends copies can train",
+                hint=f"name {', '.join(ENDS)}, or adapt the module by lora_targets",
+            )
 
 
 def _check_stacked(setting: TrainSetting, shape: object) -> None:

@@ -19,7 +19,7 @@ from sizeup.estimate.training.open_sizes import OPEN, OpenSize, Sheet
 from sizeup.estimate.training.parallel import split_shape
 from sizeup.estimate.training.program import NothingTrains, Recording, record
 from sizeup.estimate.training.runs import Run
-from sizeup.estimate.training.settings import TrainSetting
+from sizeup.estimate.training.settings import ENDS, TrainSetting
 from sizeup.estimate.training.tape import Blocks, Tape
 
 #: Recordings that are kept, of all models and of one kind.
@@ -158,6 +158,7 @@ def method_of(setting: TrainSetting) -> Method:
         train=not setting.adapters,
         four_bit=setting.method == "qlora",
         wide_results=setting.four_bit == "bitsandbytes",
+        saved=tuple([ENDS.get(name, name) for name in setting.modules_to_save]),
         double_quantization=setting.double_quantization,
         targets=setting.lora_targets,
         adapter_item=setting.adapter_item,

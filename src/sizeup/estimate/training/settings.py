@@ -13,6 +13,11 @@ SHARDINGS = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 KERNELS = ("none", "fast")
 LOSSES = ("standard", "chunked", "fused", "tiled")
+#: What families call the tables at both ends → what they are called here.
+ENDS = {
+    "embed_tokens": "embed_tokens", "wte": "embed_tokens", "word_embeddings": "embed_tokens", "embed_in": "embed_tokens",
+    "lm_head": "lm_head", "embed_out": "lm_head",
+}  # fmt: skip
 FOUR_BITS = ("plain", "bitsandbytes")
 ADAPTER_PRECISIONS = ("fp32", "bf16", "fp16")
 SCHEDULES = ("1f1b", "gpipe", "interleaved")
@@ -58,6 +63,7 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     image_size: int = 0
     train_vision: bool = True
     adapter_precision: str = "fp32"
+    modules_to_save: tuple[str, ...] = ()
     double_quantization: bool = True
     four_bit: str = "plain"
     train_embeddings: bool = True

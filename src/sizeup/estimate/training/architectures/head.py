@@ -76,13 +76,22 @@ def split_loss(build: Build, shape: DecoderShape, kind: str, x: Value) -> Value:
 
 def table(build: Build, shape: DecoderShape) -> Parameter:
     """The head's weight; a tied one is the embedding."""
-    name, kind = ("embed_tokens", "embedding") if shape.tied else ("lm_head", "head")
-    return build.weight(name, shape.vocabulary * shape.hidden, shape.vocabulary, kind)
+    return head_weight(build, shape.hidden, shape.vocabulary, tied=shape.tied)
+
+
+def head_weight(build: Build, hidden: int, vocabulary: int, *, tied: bool) -> Parameter:
+    """The weight that makes logits: its own, the embedding's, or a trained copy of that; never the embedding's copy."""
+    n, saved = hidden * vocabulary, build.method.saved
+    if not tied:
+        return build.weight("lm_head", n, vocabulary, "head")
+    shared = build.weight("embed_tokens", n, vocabulary, "embedding")
+    if "lm_head" in saved:
+        return build.copied("lm_head", shared)
+    return build.made[f"{build.scope}embed_tokens.original"] if "embed_tokens" in saved else shared
 
 
 def head(build: Build, x: Value, hidden: int, vocabulary: int, *, tied: bool, bias: bool = False) -> Value:
     """The output projection, never packed nor adapted; a tied one multiplies with the embedding."""
-    name = "embed_tokens" if tied else "lm_head"
-    table = build.weight(name, vocabulary * hidden, vocabulary, "embedding" if tied else "head")
+    table = head_weight(build, hidden, vocabulary, tied=tied)
     offset = build.weight("lm_head.bias", vocabulary) if bias else None
     return linear(build.tape, x, table, offset)
