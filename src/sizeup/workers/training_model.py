@@ -9,6 +9,10 @@ from sizeup.workers.training_checkpointing import recompute
 from sizeup.workers.training_four_bit import pack
 from sizeup.workers.training_task import auto_class, with_pooling
 
+#: What peft calls the heads whose weights it trains beside the adapters.
+PEFT_TASKS = {"classification": "SEQ_CLS", "tokens": "TOKEN_CLS", "question": "QUESTION_ANS"}
+#: Modules of such heads.
+HEADS = ["classifier", "pre_classifier", "score", "qa_outputs"]
 #: Modules of a tower, without what leads from it into the text.
 TOWER = r".*\b(vision_tower|vision_model|vision_encoder|visual\.(?!merger|deepstack_merger|downsample)).*"
 
@@ -50,7 +54,7 @@ def built(torch: Any, config: Any, setting: dict[str, Any], device: str, head: s
         if adapters:
             model.enable_input_require_grads()
     if adapters:
-        model = adapted(model, setting)
+        model = adapted(model, setting, head)
     if head == "embedding":
         model = with_pooling(torch, model)
     model.train()
@@ -74,8 +78,8 @@ def _in_eight_bits(torch: Any, model: Any, device: str) -> None:
     convert_to_float8_training(model, module_filter_fn=lambda module, _name: module is not head)
 
 
-def adapted(model: Any, setting: dict[str, Any]) -> Any:
-    """The model with peft's adapters."""
+def adapted(model: Any, setting: dict[str, Any], head: str = "lm") -> Any:
+    """The model with peft's adapters; a head of labels trains as a copy of its own."""
     from peft import LoraConfig, get_peft_model
 
     rank = setting["lora_rank"]
@@ -84,10 +88,10 @@ def adapted(model: Any, setting: dict[str, Any]) -> Any:
         r=rank,
         lora_alpha=2 * rank,
         target_modules=list(setting["lora_targets"]) or "all-linear",
-        exclude_modules=None if setting.get("train_vision", True) else TOWER,
+        exclude_modules=HEADS if head in PEFT_TASKS else None if setting.get("train_vision", True) else TOWER,
         lora_dropout=setting["lora_dropout"],
         use_dora=setting["method"] == "dora",
         modules_to_save=list(setting.get("modules_to_save", ())) or None,
-        task_type="CAUSAL_LM" if words else None,
+        task_type=PEFT_TASKS.get(head, "CAUSAL_LM" if words else None),
     )
     return get_peft_model(model, config, autocast_adapter_dtype=setting["adapter_precision"] == "fp32")

@@ -154,6 +154,21 @@ class Build:
         self.weight(f"{name}.bias", outputs)
         self.idle = before
 
+    def head_linear(self, name: str, x: Value, inputs: int, outputs: int, *, bias: bool = False) -> Value:
+        """A linear module of a head of labels. With adapters it isn't adapted, but trains as a copy of the frozen one.
+
+        Source: peft 0.21, `ModulesToSaveWrapper`.
+        """
+        if not self.method.rank:
+            return self.linear(name, x, inputs, outputs, bias=bias)
+        self.weight(name, inputs * outputs, outputs, "matrix")
+        self._bias(name, outputs, bias)
+        before, self.method = self.method, msgspec.structs.replace(self.method, train=True)
+        matrix = self.weight(f"{name}.saved", inputs * outputs, outputs, "matrix")
+        offset = self._bias(f"{name}.saved", outputs, bias)
+        self.method = before
+        return linear(self.tape, x, matrix, offset)
+
     def _bias(self, name: str, outputs: int, wanted: bool) -> Parameter | None:
         return self.weight(f"{name}.bias", outputs) if wanted else None
 

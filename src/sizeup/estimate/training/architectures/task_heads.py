@@ -22,11 +22,12 @@ class TaskHead(msgspec.Struct, frozen=True):
     """How a family makes its heads.
 
     scores_all: every token gets the labels, of which the last one's are taken (decoders). dense: the first token
-    passes a layer before its labels. activation: of that layer. dropout: before the labels. bias: the labels have one.
+    passes a layer before its labels, which is one of the head (RoBERTa) or of the model. activation: of that layer. dropout: before the labels. bias: the labels have one.
     """
 
     scores_all: bool = False
     dense: bool = True
+    dense_in_head: bool = False
     activation: str = "tanh"
     dropout: float = 0.1
     bias: bool = True
@@ -41,7 +42,7 @@ def task_loss(build: Build, x: Value, hidden: int, task: TaskHead, run: Run) -> 
     labels = 2 if run.head == "question" else run.labels
     if run.head == "tokens":
         x = dropout(build.tape, x, task.dropout)
-    logits = build.linear("classifier", x, hidden, labels, bias=True)
+    logits = build.head_linear("classifier", x, hidden, labels, bias=True)
     if run.head == "question":
         logits, _ends = split(build.tape, logits, (logits.n // 2, logits.n // 2))
         return cross_entropy(build.tape, logits, build.batch, shifted=False, upcast=False)
@@ -51,14 +52,15 @@ def task_loss(build: Build, x: Value, hidden: int, task: TaskHead, run: Run) -> 
 def _classified(build: Build, x: Value, hidden: int, task: TaskHead, run: Run) -> Value:
     tape, batch = build.tape, build.batch
     if task.scores_all:
-        scores = build.linear("score", x, hidden, run.labels, bias=task.bias)
+        scores = build.head_linear("score", x, hidden, run.labels, bias=task.bias)
         logits = tape.result(batch * run.labels, scores.item, (scores,), whole_size(tape, scores.n, scores.item))
         return cross_entropy(tape, logits, batch, shifted=False, upcast=False)
     first = cut(tape, x, batch * hidden)
     if task.dense:
-        first = activate(tape, build.linear("pooler.dense", first, hidden, hidden, bias=True), task.activation)
+        dense = build.head_linear if task.dense_in_head else build.linear
+        first = activate(tape, dense("pooler.dense", first, hidden, hidden, bias=True), task.activation)
     first = dropout(tape, first, task.dropout)
-    logits = build.linear("classifier", first, hidden, run.labels, bias=task.bias)
+    logits = build.head_linear("classifier", first, hidden, run.labels, bias=task.bias)
     return cross_entropy(tape, logits, batch, shifted=False, upcast=False)
 
 

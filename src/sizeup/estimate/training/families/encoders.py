@@ -33,7 +33,7 @@ def bert(cfg: Config, **twists: Any) -> EncoderShape:
 
 def roberta(cfg: Config) -> EncoderShape:
     """Positions counted from the words; GELU in the head."""
-    return bert(cfg, counted=True, head_activation="gelu")
+    return bert(cfg, counted=True, head_activation="gelu", task=TaskHead(dense_in_head=True))
 
 
 def albert(cfg: Config) -> EncoderShape:
@@ -51,7 +51,10 @@ def mpnet(cfg: Config) -> EncoderShape:
     """RoBERTa without kinds of sentences, with a bias of the scores for every distance."""
     rows = cfg.int("max_position_embeddings")
     biased = Biased(cfg.int("relative_attention_num_buckets", default=32))
-    return bert(cfg, kinds=0, counted=True, head_activation="gelu", biased=biased, buffers=(8 * rows,))
+    return bert(
+        cfg, kinds=0, counted=True, head_activation="gelu", biased=biased, buffers=(8 * rows,),
+        task=TaskHead(dense_in_head=True),
+    )  # fmt: skip
 
 
 def deberta_v2(cfg: Config) -> EncoderShape:
@@ -74,7 +77,8 @@ def deberta_v2(cfg: Config) -> EncoderShape:
 
 def electra(cfg: Config) -> EncoderShape:
     """Embeddings that may be narrower than the layers; GELU in the generator's head."""
-    return bert(cfg, narrow=cfg.int("embedding_size"), head_activation="gelu")
+    task = TaskHead(dense_in_head=True, activation="gelu")
+    return bert(cfg, narrow=cfg.int("embedding_size"), head_activation="gelu", task=task, pooler=False)
 
 
 def distilbert(cfg: Config) -> EncoderShape:
@@ -86,7 +90,10 @@ def distilbert(cfg: Config) -> EncoderShape:
         vocabulary=cfg.int("vocab_size"), positions=rows, kinds=0, activation=activation, head_activation=activation,
         dropout=cfg.float("dropout", default=0.1), attention_dropout=cfg.float("attention_dropout", default=0.1),
         narrow=cfg.int("dim"), counted=False, tied=cfg.bool("tie_word_embeddings", default=True), buffers=(8 * rows,),
-        drops_attention=False,
+        drops_attention=False, pooler=False,
+        task=TaskHead(
+            dense_in_head=True, activation="relu", dropout=cfg.float("seq_classif_dropout", default=0.2)
+        ),
     )  # fmt: skip
 
 
