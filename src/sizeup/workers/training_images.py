@@ -56,6 +56,8 @@ def known_inputs(torch: Any, config: Any, setting: dict[str, Any]) -> dict[str, 
         shape = pixels_of(config, setting)
         values["pixel_attention_mask"] = torch.ones(shape[0], shape[1], side, side, dtype=torch.long)
         values["pixel_values"] = torch.ones(()).expand(shape)
+    if setting["padding"]:
+        values["attention_mask"] = torch.ones_like(ids)
     if kind in TYPED:
         values[TYPED[kind]] = (ids == _image_token(config)).long()
     return values

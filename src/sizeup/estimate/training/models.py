@@ -90,10 +90,8 @@ def _decoder(cfg: Config, family: str, name: str, *, nested: bool = False) -> Su
     shape = _completed(cfg, unknown(cfg))
     streams = cfg.optional_int("altup_num_inputs", "hc_mult") or 1
     sure = FAR if shape.varied or streams > 1 else UNKNOWN
-    said = [
-        f"the modules of {family} haven't been read: every part its configuration names is counted at its dearest, so "
-        + f"up to {sure:.0%} off; simulate it"
-    ]
+    unread = f"the modules of {family} haven't been read: every part its configuration names is counted at its dearest"
+    said = [f"{unread}, so up to {sure:.0%} off; simulate it"]
     if shape.varied:
         said.append(SCANS)
     if streams > 1:
