@@ -33,7 +33,10 @@ def train(request: TrainRequest) -> TrainReport:
     report = TrainReport(
         model=what.name, setting=setting, footprint=found, process_bytes=process,
         uncertainty=max(what.uncertainty, beyond, unchecked),
-        notes=(*notes, *image_notes(setting, what.shape), *method_notes(setting), *reasons, *filter(None, (beyond_context(setting, what.context),))),
+        notes=(
+            *notes, *image_notes(setting, what.shape), *method_notes(setting), *reasons,
+            *filter(None, (beyond_context(setting, what.context),)),
+        ),
     )  # fmt: skip
     if any(getattr(request, name) for name in ANSWERS):
         from sizeup.operations.train_answers import answered
