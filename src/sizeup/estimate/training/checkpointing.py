@@ -93,7 +93,9 @@ def _again(
         last.grads[0] = grads.pop()
     del last
     _first_of_all(tape, start)
+    tape.again = True
     tape.backward(bottom)
+    tape.again = False
     return leaf.grads[0]
 
 

@@ -150,7 +150,8 @@ class Tape:
     autocast: bytes of the compute type that matrix products cast to; 0 without autocast.
     grad: whether a graph is made. accumulating: whether parameters still hold gradients of an earlier micro-batch.
     eight_bit: whether matrix products take copies of one byte. sheet: of the sizes that are left open.
-    kept: where selective recomputation collects what it keeps; replayed: what it finds again.
+    kept: where selective recomputation collects what it keeps; replayed: what it finds again. again: whether a layer
+    runs backward that was computed again (what it saved goes as soon as it is read).
     """
 
     def __init__(
@@ -168,6 +169,7 @@ class Tape:
         self.accumulating = accumulating
         self.cached: list[Parameter] = []
         self.segment = 0
+        self.again = False
         self.last_save = 0
         self.last_saver = 0
 
@@ -254,7 +256,6 @@ class Tape:
                     continue
                 node.grads = []
                 results = list(node.backward(grads))
-                del grads
             else:
                 grad = node.grads[0]
                 if grad is None:
@@ -270,13 +271,18 @@ class Tape:
                         self.send(edge, result)
                     del edge, result
                     continue
-                results = list(node.backward(grad))
+                grads = [grad]
                 del grad
+                results = list(node.backward(grads[0]))
+            kept = None if self.again else node.backward
             edges, node.edges, node.backward = node.edges, [], _spent
+            self._fit(edges, results)
+            del grads, kept
             self._pass_on(edges, results)
             del edges
 
-    def _pass_on(self, edges: list[Edge], results: list[Value | None]) -> None:
+    def _fit(self, edges: list[Edge], results: list[Value | None]) -> None:
+        """Sum and cast the results; what came in and what was saved is still there, but for what was recomputed."""
         for place, edge in enumerate(edges):
             result = results[place]
             if (
@@ -286,6 +292,8 @@ class Tape:
             ):
                 results[place] = self.fitted(result, edge[2], edge[3])
             del result
+
+    def _pass_on(self, edges: list[Edge], results: list[Value | None]) -> None:
         for place, edge in enumerate(edges):
             result = results[place]
             results[place] = None
