@@ -9,7 +9,8 @@ from sizeup.estimate.training.settings import TrainSetting
 def estimated(config, setting):
     """The footprint of a configuration with a setting as a mapping."""
     what = subject_of(config)
-    made = TrainSetting(**(setting | {"lora_targets": tuple(setting.get("lora_targets", ()))}))
+    tuples = {name: tuple(setting.get(name, ())) for name in ("lora_targets", "modules_to_save")}
+    made = TrainSetting(**(setting | tuples))
     check(made, what.shape, what.context)
     return training_footprint(what.shape, made)
 

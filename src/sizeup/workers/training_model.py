@@ -94,4 +94,15 @@ def adapted(model: Any, setting: dict[str, Any], head: str = "lm") -> Any:
         modules_to_save=list(setting.get("modules_to_save", ())) or None,
         task_type=PEFT_TASKS.get(head, "CAUSAL_LM" if words else None),
     )
-    return get_peft_model(model, config, autocast_adapter_dtype=setting["adapter_precision"] == "fp32")
+    made = get_peft_model(model, config, autocast_adapter_dtype=setting["adapter_precision"] == "fp32")
+    _fresh_copies(made)
+    return made
+
+
+def _fresh_copies(model: Any) -> None:
+    """Make the trained copies of whole modules anew: a copied fake tensor is taken for one that must be laid out."""
+    for module in model.modules():
+        if type(module).__name__ == "ModulesToSaveWrapper":
+            for copy in module.modules_to_save.values():
+                for name, parameter in list(copy.named_parameters(recurse=False)):
+                    setattr(copy, name, type(copy.get_parameter(name))(parameter.data.new_empty(parameter.shape)))
