@@ -131,6 +131,22 @@ SCANS: dict[str, dict] = {
         "moe_shared_expert_intermediate_size": 768,
     },
 }  # fmt: skip
+#: Hybrids of attention and linear attention; few words, so that the head isn't what decides.
+DELTA = {
+    "vocab_size": 512, "head_dim": 64, "linear_num_key_heads": 4, "linear_num_value_heads": 8,
+    "linear_key_head_dim": 32, "linear_value_head_dim": 64,
+}  # fmt: skip
+EVEN = {"linear_num_key_heads": 6, "linear_num_value_heads": 6, "linear_key_head_dim": 48, "linear_value_head_dim": 40}
+GATED_EXPERTS = EXPERTS | {"shared_expert_intermediate_size": 256, "num_local_experts": None}
+CONVOLUTIONS = {"vocab_size": 512, "layer_types": ["conv", "full_attention", "conv", "conv"]}
+LINEAR: dict[str, dict] = {
+    "qwen3_5_text": DELTA, "qwen3_5_moe_text": DELTA | GATED_EXPERTS, "qwen3_next": DELTA | GATED_EXPERTS,
+    "qwen3_next even": DELTA | GATED_EXPERTS | EVEN | {"model_type": "qwen3_next", "mlp_only_layers": [1]},
+    "olmo_hybrid": DELTA, "lfm2": CONVOLUTIONS,
+    "lfm2_moe": CONVOLUTIONS | EXPERTS | {"num_local_experts": None, "num_dense_layers": 1},
+    "lfm3": {"vocab_size": 512, "num_hidden_layers": 6, "head_dim": 64, "sliding_window": 128},
+    "minimax": SMALL_EXPERTS | {"vocab_size": 512, "head_dim": 64, "block_size": 64},
+}  # fmt: skip
 BY_TOKEN = ("mamba", "falcon_mamba", "jamba", "zamba")
 AUTOCAST = "bf16-autocast-fp32-weights"
 #: What each case sets; the rest is the default.
@@ -190,11 +206,13 @@ def labels_of(name: str) -> tuple[str, ...]:
     """The settings by which an architecture is judged."""
     if name in SCANS:
         return tuple(label for label in SETTINGS if label.startswith("short")) if name in BY_TOKEN else BY_CHUNK
+    if name in LINEAR:
+        return (*BY_CHUNK, "bf16 checkpointed", "autocast", "lora", "lora checkpointed")
     return FEW if name in MORE else EVERY
 
 
 def config_of(name: str) -> dict:
-    twists = (ARCHITECTURES | MORE | SCANS)[name]
+    twists = (ARCHITECTURES | MORE | SCANS | LINEAR)[name]
     fields = COMMON | twists
     removed = {key for key, value in twists.items() if value is None and key != "sliding_window"}
     return {"model_type": name} | {key: value for key, value in fields.items() if key not in removed}
@@ -222,7 +240,9 @@ def load(folder: Path) -> dict:
 
 
 def main(folder: Path, names: list[str]) -> None:
-    for name in [name for name in names if name != "sharded"] or ([] if names else list(ARCHITECTURES | MORE | SCANS)):
+    for name in [name for name in names if name != "sharded"] or (
+        [] if names else list(ARCHITECTURES | MORE | SCANS | LINEAR)
+    ):
         config, peaks, versions = config_of(name), {}, {}
         for label in labels_of(name):
             try:
