@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from sizeup.estimate.training.build import Build, Weight
-from sizeup.estimate.training.tape import TEMPORARY, Storage, Value
+from sizeup.estimate.training.tape import TEMPORARY, Parameter, Storage, Value
 
 
 class State:
@@ -38,6 +38,16 @@ class State:
         return self.x
 
 
+class Kind(msgspec.Struct, frozen=True):
+    """What a segment has in common with those that run alike.
+
+    opened: what it is the first to be given, and therefore the last to let go: when its backward pass is over.
+    """
+
+    name: str
+    opened: tuple[object, ...] = ()
+
+
 class Segment(msgspec.Struct, frozen=True):
     """One part of a step. key: its kind. run: its forward pass. name: for people. layer: whether it is one of many.
 
@@ -48,7 +58,7 @@ class Segment(msgspec.Struct, frozen=True):
     run: Callable[[Build, State], None]
     name: str = ""
     layer: bool = False
-    kind: Callable[[State], str] | None = None
+    kind: Callable[[State], Kind] | None = None
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -72,61 +82,95 @@ class Recording(msgspec.Struct, frozen=True):
     order: tuple[str, ...]
 
 
+class _Part(msgspec.Struct):
+    """A kind of segment while it is recorded. node: the number of its first node; opened: by the piece's name."""
+
+    segment: Segment
+    node: int
+    weights: list[Weight]
+    copies: list[Parameter]
+    returned: list[Value]
+    forward: tuple[int, ...] = ()
+    release: tuple[int, ...] = ()
+    backward: tuple[int, ...] = ()
+    opened: dict[str, list[object]] = {}
+    let_go: dict[str, tuple[int, ...]] = {}
+
+    def opens(self, kind: Kind) -> str:
+        """The name of the piece of a segment of this kind."""
+        if not kind.opened:
+            return kind.name
+        name = f"{kind.name} opens" + f" {len(self.opened)}" * bool(self.opened)
+        self.opened[name] = list(kind.opened)
+        return name
+
+    def pieces(self, kind: str) -> dict[str, Piece]:
+        """The piece of this kind, and those that let something go at their end."""
+        segment, weights = self.segment, tuple(self.weights)
+        name = segment.name or segment.key
+        return {
+            key: Piece(name, self.forward, self.release, self.backward + more, weights, segment.layer)
+            for key, more in [(kind, ()), *self.let_go.items()]
+        }
+
+
 def record(build: Build, segments: list[Segment], *, keeps_outputs: bool) -> Recording:
     """Run each kind of segment forward, then all of them backward, and cut the log at their seams."""
-    tape, state = build.tape, State()
-    kinds: dict[str, str] = {}
-    chosen: dict[str, Segment] = {}
-    log = tape.log
-    cuts, nodes, weights, copies, returned = [0], [], [], [], []
+    state = State()
+    parts: dict[str, _Part] = {}
+    names: dict[str, str] = {}
     for segment in segments:
-        if segment.key in kinds:
-            continue
-        kind = kinds[segment.key] = segment.key if segment.kind is None else segment.kind(state)
-        if kind in chosen:
-            continue
-        chosen[kind] = segment
-        nodes.append(len(tape.nodes))
-        build.weights, tape.cached, state.returned = [], [], []
-        segment.run(build, state)
-        weights.append(tuple(build.weights))
-        copies.append(tape.cached)
-        returned.append(state.returned)
-        cuts.append(len(log))
-    outputs = state.logits
+        if segment.key not in names:
+            kind = Kind(segment.key) if segment.kind is None else segment.kind(state)
+            if kind.name not in parts:
+                parts[kind.name] = _forward(build, state, segment)
+            names[segment.key] = parts[kind.name].opens(kind)
+    _kept = _between(build, state, list(parts.values()), keeps_outputs=keeps_outputs)
+    _backward(build, state, list(parts.values()))
+    order = tuple([names[segment.key] for segment in segments])
+    pieces = {name: piece for kind, part in parts.items() for name, piece in part.pieces(kind).items()}
+    return Recording({name: pieces[name] for name in dict.fromkeys(order)}, order)
+
+
+def _forward(build: Build, state: State, segment: Segment) -> _Part:
+    tape = build.tape
+    part = _Part(segment, len(tape.nodes), [], [], [])
+    build.weights, tape.cached, state.returned = part.weights, part.copies, part.returned
+    start = len(tape.log)
+    segment.run(build, state)
+    part.forward = tuple(tape.log[start:])
+    return part
+
+
+def _between(build: Build, state: State, parts: list[_Part], *, keeps_outputs: bool) -> Value | None:
+    """The model returns: outputs that nobody keeps go, and what autocast has cached. Returns the logits if kept."""
+    log = build.tape.log
+    start = len(log)
+    outputs = state.logits if keeps_outputs else None
     state.logits, state.returned = None, []
-    if not keeps_outputs:
-        del outputs
-    cuts[-1] = len(log)
-    released = [len(log)]
-    for cached, tensors in zip(copies, returned, strict=True):
-        tape.drop_copies(cached)
+    parts[-1].forward += tuple(log[start:])
+    for part in parts:
+        start = len(log)
+        build.tape.drop_copies(part.copies)
         if not keeps_outputs:
-            tensors.clear()
-        released.append(len(log))
+            part.returned.clear()
+        part.release = tuple(log[start:])
+    return outputs
+
+
+def _backward(build: Build, state: State, parts: list[_Part]) -> None:
+    tape, log = build.tape, build.tape.log
+    start = len(log)
     tape.label = TEMPORARY
     _start_backward(tape.value(1, 4), state)
-    after: list[tuple[int, int]] = []
-    start = released[-1]
-    for place in range(len(chosen) - 1, -1, -1):
-        tape.backward(nodes[place])
-        if place == 0:
+    for part in reversed(parts):
+        tape.backward(part.node)
+        if part is parts[0]:
             state.lasting.clear()
-        after.append((start, len(log)))
-        start = len(log)
-    after.reverse()
-    pieces = {
-        kind: Piece(
-            segment.name or segment.key,
-            tuple(log[cuts[place] : cuts[place + 1]]),
-            tuple(log[released[place] : released[place + 1]]),
-            tuple(log[after[place][0] : after[place][1]]),
-            weights[place],
-            segment.layer,
-        )
-        for place, (kind, segment) in enumerate(chosen.items())
-    }
-    return Recording(pieces, tuple([kinds[segment.key] for segment in segments]))
+        part.backward, start = tuple(log[start:]), len(log)
+        for name, things in part.opened.items():
+            things.clear()
+            part.let_go[name], start = tuple(log[start:]), len(log)
 
 
 class NothingTrains(ValueError):

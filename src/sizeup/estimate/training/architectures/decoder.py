@@ -25,7 +25,7 @@ from sizeup.estimate.training.build import Build, wants_gradient
 from sizeup.estimate.training.idle import lay_idle
 from sizeup.estimate.training.masks import bidirectional_mask, make_mask
 from sizeup.estimate.training.positions import Rotary
-from sizeup.estimate.training.program import Segment, State
+from sizeup.estimate.training.program import Kind, Segment, State
 from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.tape import EMBEDDING, OTHER, POSITIONS, Value
 
@@ -56,10 +56,9 @@ def segments(shape: DecoderShape, run: Run) -> list[Segment]:
         key = (*words, window, window in seen)
         seen.add(window)
         if key not in layers:
-            runner = layer_runner(
-                shape.of(number), run, sparse=sparse, window=window, recomputed=recomputed, still=still
-            )
-            kind = _kind(shape, words, window, handed, recomputed=recomputed)
+            own = shape.of(number)
+            runner = layer_runner(own, run, sparse=sparse, window=window, recomputed=recomputed, still=still)
+            kind = _kind(own, words, window, handed, recomputed=recomputed)
             name = "mixture layer" if sparse else "layer"
             layers[key] = Segment(" ".join(map(str, key)), runner, name, layer=True, kind=kind)
         parts.append(layers[key])
@@ -79,20 +78,22 @@ def _loss(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
 
 def _kind(
     shape: DecoderShape, words: tuple[str, ...], window: int | None, handed: set[int], *, recomputed: bool
-) -> Callable[[State], str]:
-    """The kind of a layer by its parts, whether it has a mask, the length of its table, and whether it opens them.
+) -> Callable[[State], Kind]:
+    """The kind of a layer by its parts, whether it has a mask, and the length of its table.
 
-    The first layer that is given a table lets it go in the backward pass; a mask, if it is recomputed. handed: what
-    layers have been given so far.
+    The first layer that keeps a table for its backward pass lets it go; so does it a mask if it is recomputed. shape:
+    the layer's. handed: what earlier layers keep.
     """
+    first, turns = bool(words[0]), recomputed or shape.mixer is None
 
-    def kind(state: State) -> str:
+    def kind(state: State) -> Kind:
         mask, table = mask_and_table(state, window)
         length = shape.rotary_dims[-1 if window is None else 0] if shape.rotary_dims and table is not None else ""
-        kept = {id(thing) for thing in (table, mask if recomputed else None) if thing is not None}
-        opens = bool(kept - handed)
-        handed.update(kept)
-        return " ".join(filter(None, (*words, "masked" * (mask is not None), f"{length}", "opens" * opens)))
+        kept = [table if turns and "still" not in words else None, mask if recomputed else None]
+        opened = tuple([thing for thing in kept if thing is not None and id(thing) not in handed])
+        handed.update(map(id, opened))
+        name = " ".join(filter(None, (*words, "masked" * (mask is not None), f"{length}")))
+        return Kind(name, () if first else opened)
 
     return kind
 

@@ -21,7 +21,7 @@ def reference_forward(build: Build, parts: list[Segment]) -> None:
     other, state = Build(tape, method, build.batch, build.sequence, build.target), State()
     seen: set[str] = set()
     for part in parts:
-        kind = part.key if part.kind is None else part.kind(state)
+        kind = part.key if part.kind is None else part.kind(state).name
         if kind not in seen:
             seen.add(kind)
             part.run(other, state)
