@@ -38,6 +38,7 @@ def segments(shape: DecoderShape, run: Run) -> list[Segment]:
     layers: dict[tuple[object, ...], Segment] = {}
     seen: set[int | None] = set()
     handed: set[int] = set()
+    before: set[tuple[str, ...]] = set()
     varied: list[dict[str, Any]] = []
     shared = any(fields.get("caches") or "index" in fields for fields in shape.varied)
     ends = ends_of(shape) if shared else set()
@@ -53,8 +54,9 @@ def segments(shape: DecoderShape, run: Run) -> list[Segment]:
             f"variant {varied.index(shape.varied[number])}" if shape.varied else "", "ends" * (number in ends),
             f"shares {window}" * shared,
         )  # fmt: skip
-        key = (*words, window, window in seen)
+        key = (*words, window, window in seen, tuple(sorted(before)))
         seen.add(window)
+        before.add(words[1:])
         if key not in layers:
             own = shape.of(number)
             runner = layer_runner(own, run, sparse=sparse, window=window, recomputed=recomputed, still=still)
@@ -79,7 +81,7 @@ def _loss(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
 def _kind(
     shape: DecoderShape, words: tuple[str, ...], window: int | None, handed: set[int], *, recomputed: bool
 ) -> Callable[[State], Kind]:
-    """The kind of a layer by its parts, whether it has a mask, and the length of its table.
+    """The kind of a layer: its parts, whether it has a mask, the length of its table, whether anything trains before it.
 
     The first layer that keeps a table for its backward pass lets it go; so does it a mask if it is recomputed. shape:
     the layer's. handed: what earlier layers keep.
@@ -92,7 +94,8 @@ def _kind(
         kept = [table if turns and "still" not in words else None, mask if recomputed else None]
         opened = tuple([thing for thing in kept if thing is not None and id(thing) not in handed])
         handed.update(map(id, opened))
-        name = " ".join(filter(None, (*words, "masked" * (mask is not None), f"{length}")))
+        untrained = "untrained" * (not state.hidden.needs)
+        name = " ".join(filter(None, (*words, "masked" * (mask is not None), f"{length}", untrained)))
         return Kind(name, () if first else opened)
 
     return kind
