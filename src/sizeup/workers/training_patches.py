@@ -15,18 +15,19 @@ _libraries: list[Any] = []
 _state: dict[str, Any] = {"padding": False, "attention": None}
 
 
-def applied(torch: Any, *, padding: bool) -> Any:
+def applied(torch: Any, *, padding: bool, written: bool = False) -> Any:
     """Replace, and return the attention that stands in.
 
     SiLU's and Mish's backward fall apart into seven operations without a CUDA kernel. Attention would be `math`.
-    transformers takes fake tensors for tracing and then makes masks it wouldn't make; it looks into masks for padding.
-    Optimizers take the loop for tensors of an unknown type, and read the step counter. `Module.to` swaps tensors.
-    Distributions look at their parameters' values. The threads of the backward pass make tensors on a device that isn't
-    there, when a layer that is recomputed makes one of a number.
+    transformers takes fake tensors for tracing and then makes masks it wouldn't make; it looks into masks for
+    padding. Optimizers take the loop for tensors of an unknown type, and read the step counter. `Module.to` swaps
+    tensors. Distributions look at their parameters' values. The threads of the backward pass make tensors on a
+    device that isn't there, when a layer that is recomputed makes one of a number. written: an encoder may read
+    padding, its decoder writes none.
     """
     from sizeup.workers.training_kernels import Attention
 
-    _state["padding"] = padding
+    _state["padding"], _state["padded"] = padding and not written, padding
     if _state["attention"] is not None:
         _state["attention"].chosen.clear()
         return _state["attention"]
@@ -56,10 +57,16 @@ def _made_on_host(original: Any) -> Any:
     return tensor
 
 
+def _needs_no_mask(padding: Any, keys: int, window: int | None = None) -> bool:
+    """Whether every token may look at every other: nothing is padded, and the window is wider than the sequence."""
+    return (padding is None or not _state["padded"]) and (window is None or keys < window)
+
+
 def _masks() -> None:
     masks = importlib.import_module("transformers.masking_utils")
     masks.is_tracing = lambda *_args, **_kwargs: False  # type: ignore[attr-defined]
     masks.find_packed_sequence_indices = lambda _positions: None  # type: ignore[attr-defined]
+    masks._ignore_bidirectional_mask_sdpa = _needs_no_mask  # type: ignore[attr-defined]
     masks.fast_all = lambda _tensor: not _state["padding"]  # type: ignore[attr-defined]
     masks.create_recurrent_attention_mask = _recurrent_mask  # type: ignore[attr-defined]
     experts = importlib.import_module("transformers.integrations.moe")

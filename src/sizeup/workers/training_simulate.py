@@ -79,7 +79,7 @@ def simulated(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
     if not real:
         training_device.install(torch)
         written = getattr(config, "is_encoder_decoder", False)
-        attention = training_patches.applied(torch, padding=setting["padding"] and not written)
+        attention = training_patches.applied(torch, padding=setting["padding"], written=written)
     world = World(torch, setting) if setting["data_parallel"] * setting["tensor_parallel"] > 1 else None
     from torch._subclasses.fake_tensor import FakeTensorMode
 
