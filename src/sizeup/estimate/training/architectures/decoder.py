@@ -81,7 +81,7 @@ def _loss(build: Build, state: State, shape: DecoderShape, run: Run) -> None:
 def _kind(
     shape: DecoderShape, words: tuple[str, ...], window: int | None, handed: set[int], *, recomputed: bool
 ) -> Callable[[State], Kind]:
-    """The kind of a layer: its parts, whether it has a mask, the length of its table, whether anything trains before it.
+    """The kind of a layer: its parts, its mask, the length of its table, and whether anything trains before it.
 
     The first layer that keeps a table for its backward pass lets it go; so does it a mask if it is recomputed. shape:
     the layer's. handed: what earlier layers keep.
