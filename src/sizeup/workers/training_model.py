@@ -101,8 +101,10 @@ def adapted(model: Any, setting: dict[str, Any], head: str = "lm") -> Any:
 
 def _fresh_copies(model: Any) -> None:
     """Make the trained copies of whole modules anew: a copied fake tensor is taken for one that must be laid out."""
+    import torch
+
     for module in model.modules():
         if type(module).__name__ == "ModulesToSaveWrapper":
             for copy in module.modules_to_save.values():
                 for name, parameter in list(copy.named_parameters(recurse=False)):
-                    setattr(copy, name, type(copy.get_parameter(name))(parameter.data.new_empty(parameter.shape)))
+                    setattr(copy, name, torch.nn.Parameter(parameter.data.new_empty(parameter.shape)))
