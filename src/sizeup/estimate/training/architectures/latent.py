@@ -20,8 +20,8 @@ from sizeup.estimate.training.tape import ATTENTION, Tape, Value
 class Latent(msgspec.Struct, frozen=True):
     """Ranks and sizes of the parts of a head. q_rank 0: one full query projection.
 
-    scaled: what is multiplied by a number: the `parts` of the query and the latent (LongCat), or both `latents`
-    (dots3). shared_norm: the key's rotary part is normed. gate: the output is weighed by a sigmoid, of each `head`, or
+    scaled: what is multiplied by a number: the `parts` of the query and the latent (LongCat), both `latents`
+    (dots3), or the whole `query` (Mistral 4). shared_norm: the key's rotary part is normed. gate: the output is weighed by a sigmoid, of each `head`, or
     of each channel and `joined` to the query projection, which also sees the query's latent before its norm (A.X K2).
     """
 
@@ -64,10 +64,12 @@ def latent_attention(
         passed, turned = scale(tape, passed), scale(tape, turned)
     turned, shared = turn(turned), turn(shared)
     query = join(tape, (passed, turned))
+    if m.scaled == "query":
+        query = scale(tape, query)
     query.headed = True
     wide = build.linear("self_attn.kv_b_proj", latent, m.kv_rank, count * (m.nope_dim + m.value_dim))
     key, value = split(tape, heads(tape, wide), (tokens * count * m.nope_dim, tokens * count * m.value_dim))
-    keys = _expanded(tape, key, shared, tokens * count * m.key_dim)
+    keys = expanded(tape, key, shared, tokens * count * m.key_dim)
     sizes = Heads(build.batch, build.sequence, build.sequence, count, count, m.key_dim, m.value_dim)
     if index is not None and mask is not None:
         chosen = chosen_keys(build, x, low, hidden, m.q_rank, index, mask, turn)
@@ -94,7 +96,7 @@ def _latents(build: Build, x: Value, hidden: int, m: Latent, names: list[Value])
     if m.scaled == "latents":
         latent = copy(tape, latent)
     latent = build.rms("kv_a_layernorm", latent, m.kv_rank)
-    if m.scaled:
+    if m.scaled in {"parts", "latents"}:
         latent = scale(tape, latent)
     if m.shared_norm:
         shared = build.rms("k_rope_only_layernorm", shared, m.rope_dim)
@@ -123,7 +125,7 @@ def _queries(
     return heads(tape, build.linear("self_attn.q_b_proj", low, m.q_rank, width)), low, None
 
 
-def _expanded(tape: Tape, key: Value, shared: Value, n: int) -> Value:
+def expanded(tape: Tape, key: Value, shared: Value, n: int) -> Value:
     """A new tensor that both parts are copied into; each part's gradient is a copy, the shared one's is summed."""
     first, second = key.n, shared.n
 
