@@ -1,7 +1,7 @@
 """Splitting a model: the shards of every state sum to the whole, and the worst rank is named."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from training_cases import LLAMA, estimated
 
@@ -9,7 +9,8 @@ from sizeup.estimate.training import fsdp
 from sizeup.estimate.training.estimate import recorded
 from sizeup.estimate.training.models import subject_of
 from sizeup.estimate.training.optimizers import OPTIMIZERS
-from sizeup.estimate.training.parallel import in_flight, stage_layers
+from sizeup.estimate.training.parallel import stage_layers
+from sizeup.estimate.training.pipeline import in_flight, operations, turns
 from sizeup.estimate.training.settings import TrainSetting
 
 
@@ -58,6 +59,28 @@ def test_pipeline_stages_differ_and_the_worst_is_named():
     assert in_flight(TrainSetting(**setting), 0) == 4
     assert in_flight(TrainSetting(**setting), 3) == 1
     assert in_flight(TrainSetting(**setting | {"schedule": "gpipe"}), 3) == 8
+
+
+@given(st.sampled_from(["gpipe", "1f1b", "interleaved"]), st.integers(2, 9), st.integers(1, 30), st.integers(0, 8))
+def test_a_schedule_runs_every_micro_batch_once_each_way(schedule, stages, micro, rank):
+    """Each chunk forward before backward, never fewer than none in flight, and the worst moments are among the turns."""
+    assume(schedule != "interleaved" or micro % max(1, micro // stages) == 0)
+    setting = TrainSetting(pipeline_parallel=stages, micro_batches=micro, schedule=schedule)
+    ran = operations(setting, rank % stages)
+    chunks = 2 if schedule == "interleaved" else 1
+    for chunk in range(chunks):
+        mine = [backward for backward, number in ran if number == chunk]
+        assert mine.count(True) == mine.count(False) == micro
+        assert all(mine[:n].count(True) <= mine[:n].count(False) for n in range(len(mine) + 1))
+    flying = [sum(1 if not backward else -1 for backward, _ in ran[:n]) for n in range(len(ran))]
+    assert max(sum(turn.waiting) + 1 for turn in turns(setting, rank % stages)) == max(flying)
+
+
+def test_interleaved_passes_are_those_of_torch():
+    """`ScheduleInterleaved1F1B` of torch 2.13: rank 0 of 2 with 4 micro-batches, forward (F) and backward (B)."""
+    setting = TrainSetting(pipeline_parallel=2, micro_batches=4, schedule="interleaved")
+    ran = " ".join(f"{'FB'[backward]}{chunk}" for backward, chunk in operations(setting, 0))
+    assert ran == "F0 F0 F1 F1 F0 B1 F0 B1 F1 B0 F1 B0 B1 B1 B0 B0"
 
 
 def test_tensor_and_sequence_parallel_save():

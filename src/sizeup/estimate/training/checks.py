@@ -147,6 +147,16 @@ def _check_parallel(setting: TrainSetting, shape: Shape) -> None:
             f"pipeline_parallel {setting.pipeline_parallel} is more than the model's {shape.layers} layers",
             hint=f"set pipeline_parallel to {shape.layers} or less",
         )
+    if (
+        setting.schedule == "interleaved"
+        and setting.pipeline_parallel > 1
+        and 2 * setting.pipeline_parallel > shape.layers
+    ):
+        raise BadInput(
+            f"schedule interleaved deals out two chunks to each of {setting.pipeline_parallel} stages, but the model has "
+            f"{shape.layers} layers",
+            hint="set schedule=1f1b, or fewer stages",
+        )
     if setting.sharding != "none" and setting.data_parallel == 1:
         raise BadInput(
             f"sharding {setting.sharding} spreads over data_parallel ranks, but data_parallel is 1",

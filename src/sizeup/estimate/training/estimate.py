@@ -9,12 +9,12 @@ from sizeup.estimate.training.alive import Ruler, Tensors, alive, state_terms, t
 from sizeup.estimate.training.architectures.programs import Shape, input_sizes
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.build import Weight
-from sizeup.estimate.training.generation import generation_bytes
 from sizeup.estimate.training.footprint import Rank, TrainFootprint, TrainItem, footprint, item, phases
+from sizeup.estimate.training.generation import generation_bytes
 from sizeup.estimate.training.optimizers import OPTIMIZERS, Optimizer
 from sizeup.estimate.training.outline import Outline
-from sizeup.estimate.training.parallel import in_flight, split_shape, stage_layers
-from sizeup.estimate.training.program import Recording
+from sizeup.estimate.training.parallel import split_shape, stage_layers
+from sizeup.estimate.training.pipeline import chunk_count, chunks_of, stage_of, turns
 from sizeup.estimate.training.recordings import ALIKE, OpenRecording, recording_of
 from sizeup.estimate.training.settings import TrainSetting
 from sizeup.estimate.training.step import (
@@ -113,12 +113,57 @@ def _courses(shape: Shape, setting: TrainSetting) -> list[Course]:
         device = f"each of {count} devices" if count > 1 else "the device"
         course = _course(_step(made, amounts, setting), setting, blocks, inputs, device)
         return [_generating(course, generation_bytes(shape, setting))]
-    found = []
-    for stage in range(stages):
-        step = _step(made, amounts, setting, stage_layers(shape.layers, stages, stage))
-        device = f"stage {stage + 1} of {stages}"
-        found.append(_course(step, setting, blocks, inputs, device, in_flight(setting, stage)))
-    return found
+    stream = rounded(stream_bytes(made.shape, setting))
+    return [_piped(shape, setting, rank, inputs, stream) for rank in range(stages)]
+
+
+def _piped(shape: Shape, setting: TrainSetting, rank: int, inputs: int, stream: int) -> Course:
+    """The highest course of a pipeline's rank. inputs, stream: bytes of a micro-batch.
+
+    Buffers that stages receive into are there for every micro-batch; the first chunk's log brings one itself. In
+    1f1b the gradient that was sent last is held until the next is.
+    """
+    chunks, stages = chunks_of(setting, rank), setting.pipeline_parallel * chunk_count(setting)
+    layers = [stage_layers(shape.layers, stages, chunk) for chunk in chunks]
+    device = f"stage {rank + 1} of {setting.pipeline_parallel}"
+    ends = (0 in chunks) + (stages - 1 in chunks)
+    received = [(chunk > 0) + (chunk < stages - 1) for chunk in chunks]
+    found: list[Course] = []
+    for turn in turns(setting, rank):
+        given = msgspec.structs.replace(setting, accumulating=setting.accumulating or turn.later, keeps_outputs=True)
+        made, amounts = recording_of(shape, given)
+        blocks = made.blocks(amounts)
+        steps = [_step(made, amounts, given, part) for part in layers]
+        kept = [kept_bytes(step.outline, blocks) for step in steps]
+        waiting = sum(count * size for count, size in zip(turn.waiting, kept, strict=True))
+        sent = turn.later and rank > 0 and setting.schedule == "1f1b"
+        buffers = setting.micro_batches * sum(received) - (chunks[turn.chunk] == 0) + sent
+        step = _together(steps, turn.chunk, buffers * stream)
+        held = setting.micro_batches * inputs // 2 * ends
+        found.append(_course(step, given, blocks, held, device, waiting))
+    return max(found, key=lambda course: course.best.peak)
+
+
+def _together(steps: list[Step], chunk: int, buffers: int) -> Step:
+    """A chunk's step on a rank that holds other chunks, too. buffers: for what other ranks send."""
+    sums = {name: sum(getattr(step.static, name) for step in steps) for name in Static.__struct_fields__}
+    sums["buckets"] += buffers
+    return msgspec.structs.replace(
+        steps[chunk],
+        weights=[weight for step in steps for weight in step.weights],
+        static=Static(**sums),
+        host_bytes=sum(step.host_bytes for step in steps),
+        disk_bytes=sum(step.disk_bytes for step in steps),
+        clipping=sum(step.clipping for step in steps),
+        stepping=sum(step.stepping for step in steps),
+    )
+
+
+def stream_bytes(shape: Shape, setting: TrainSetting) -> int:
+    """What passes from one stage to the next: a number of the hidden size for each token of a micro-batch."""
+    tokens = setting.sequences * setting.sequence // setting.context_parallel
+    ways = setting.tensor_parallel if setting.sequence_parallel else 1
+    return shape.hidden * tokens * setting.compute_item // ways
 
 
 def _generating(course: Course, size: int) -> Course:
@@ -154,7 +199,7 @@ def _made(made: OpenRecording, amounts: list[int], setting: TrainSetting, layers
     """
     recording = made.sized(amounts)
     if layers is not None:
-        recording = _stage(recording, layers, made.shape.layers)
+        recording = stage_of(recording, layers, made.shape.layers)
     weights = counted_weights(recording)
     optimizer = OPTIMIZERS[setting.optimizer]
     asked = zero.zero_of(setting)
@@ -196,27 +241,11 @@ def _divided(shape: Shape, made: zero.Divided, weights: list[tuple[Weight, int]]
     )
 
 
-def _stage(made: Recording, layers: range, count: int) -> Recording:
-    """Only the segments of a stage: its layers, the ends where they belong."""
-    seen = -1
-    order = []
-    for place, key in enumerate(made.order):
-        if made.pieces[key].layer:
-            seen += 1
-            if seen in layers:
-                order.append(key)
-        elif (place == 0 and 0 in layers) or (place > 0 and count - 1 in layers):
-            order.append(key)
-    return Recording({key: made.pieces[key] for key in dict.fromkeys(order)}, tuple(order))
-
-
-def _course(step: Step, setting: TrainSetting, blocks: Blocks, inputs: int, device: str, flights: int = 1) -> Course:
-    """The phases of a rank's step. flights: micro-batches whose activations it holds."""
+def _course(step: Step, setting: TrainSetting, blocks: Blocks, inputs: int, device: str, waiting: int = 0) -> Course:
+    """The phases of a rank's step. waiting: what micro-batches in flight keep."""
     static = msgspec.structs.replace(step.static, inputs=inputs)
     outline = step.outline
-    kept = kept_bytes(outline, blocks) if flights > 1 else 0
     received = received_bytes(outline, blocks) if setting.pipeline_parallel > 1 else {}
-    waiting = (flights - 1) * kept
     found, level = moments(outline, blocks, static.total + waiting + sum(received.values()))
     if setting.gradient_clip:
         found.append(Moment("gradient clipping", "norms", level + step.clipping, 0, 0, True))
@@ -322,7 +351,12 @@ def _items(
         item("reference_model", "frozen reference", static.reference, "the weights once more, without gradients"),
         item("inputs_and_buffers", "token ids, labels, buffers", static.inputs + static.buffers, "8 bytes an id"),
         item("gradients", "gradients of earlier micro-batches", static.gradients, "one of every weight that trains"),
-        item("communication", "gradient buckets", static.buckets, "gradients pass through buckets"),
+        item(
+            "communication",
+            "buckets and buffers",
+            static.buckets,
+            "what gradients pass through, or stages receive into",
+        ),
         item("activations", "micro-batches in flight", waiting, "what the stage keeps of each"),
     ]
     by_component: dict[tuple[str, str], int] = {}
@@ -332,7 +366,9 @@ def _items(
     items += [item(component, name, size, f"alive at {best.phase}") for (component, name), size in by_component.items()]
     rest = best.peak - sum(entry.bytes for entry in items)
     if rest:
-        items.append(item("temporaries", f"{best.phase}: what it computes with", rest, f"temporaries of {best.segment}"))
+        items.append(
+            item("temporaries", f"{best.phase}: what it computes with", rest, f"temporaries of {best.segment}")
+        )
     return tuple(sorted((entry for entry in items if entry.bytes), key=lambda entry: -entry.bytes))
 
 

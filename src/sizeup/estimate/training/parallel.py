@@ -55,21 +55,6 @@ def stage_layers(layers: int, stages: int, stage: int) -> range:
     return range(-(-layers * stage // stages), -(-layers * (stage + 1) // stages))
 
 
-def in_flight(setting: TrainSetting, stage: int) -> int:
-    """Micro-batches whose activations a stage holds at once.
-
-    gpipe: all of them. 1f1b: stages left to the end, the own one included (Narayanan et al. 2021), never more than
-    there are. interleaved: with two chunks a device, half as many again.
-    """
-    total, stages = setting.micro_batches, setting.pipeline_parallel
-    if setting.schedule == "gpipe":
-        return total
-    depth = stages - stage
-    if setting.schedule == "interleaved":
-        depth += (stages - 1 + 1) // 2
-    return max(1, min(total, depth))
-
-
 def derived(setting: TrainSetting, shape: object) -> tuple[float, tuple[str, ...]]:
     """How far off the parallelism may be beyond what was simulated (DDP, FSDP2, tensor parallel), and why."""
     found: list[tuple[float, str]] = []
