@@ -9,21 +9,25 @@ import msgspec
 from sizeup.estimate.training.architectures import vision_tower
 from sizeup.estimate.training.architectures.task_heads import TaskHead, task_loss
 from sizeup.estimate.training.architectures.vision_tower import Tower
+from sizeup.estimate.training.basic import cut, join, whole_size
 from sizeup.estimate.training.build import Build
+from sizeup.estimate.training.loss import cross_entropy
 from sizeup.estimate.training.program import Segment, State
 from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.settings import TrainSetting
-from sizeup.estimate.training.tape import LOSS
+from sizeup.estimate.training.tape import LOSS, Value
 
 ID, WIDE = 8, 4
 
 
 class ImageShape(msgspec.Struct, frozen=True, kw_only=True):
-    """tower: all but the head. labels: kinds of images. mean: the patches' mean stands beside the class token."""
+    """tower: all but the head. labels: kinds of images. mean: the patches' mean stands beside the class token.
+    keeps_pixels: in the weights' type, as long as the model runs."""
 
     tower: Tower
     buffers: tuple[int, ...] = ()
     mean: bool = False
+    keeps_pixels: bool = True
     head: str = "classification"
     labels: int = 2
     task: TaskHead = TaskHead(dense=False, dropout=0.0)
@@ -58,17 +62,17 @@ def segments(shape: ImageShape, run: Run) -> list[Segment]:
     """The step: patches, layers, norm, head and loss."""
     run = msgspec.structs.replace(run, images=1, train_vision=True)
     start, *tower, _projector = vision_tower.segments(shape.tower, run)
-    start = msgspec.structs.replace(start, run=_named(start.run, shape.tower))
+    start = msgspec.structs.replace(start, run=_named(start.run, shape))
     return [start, *tower, Segment("loss", lambda build, state: _loss(build, state, shape, run), "head and loss")]
 
 
-def _named(inner: Callable[[Build, State], None], tower: Tower) -> Callable[[Build, State], None]:
+def _named(inner: Callable[[Build, State], None], shape: ImageShape) -> Callable[[Build, State], None]:
     """The start, with the names that live as long as the model runs: pixels in the weights' type, embeddings."""
 
     def run(build: Build, state: State) -> None:
         inner(build, state)
-        if not build.method.train and build.method.item != WIDE:
-            pixels = tower.channels * tower.side * tower.side
+        if shape.keeps_pixels and not build.method.train and build.method.item != WIDE:
+            pixels = shape.tower.channels * shape.tower.side * shape.tower.side
             state.held["pixels"] = build.tape.value(build.batch * pixels, build.method.item)
         state.held["embeddings"] = state.x
 
@@ -80,4 +84,14 @@ def _loss(build: Build, state: State, shape: ImageShape, run: Run) -> None:
     x = state.hidden
     state.x = None
     state.held.clear()
-    state.loss = task_loss(build, x, shape.hidden, shape.task, run)
+    state.loss = _with_mean(build, x, shape, run) if shape.mean else task_loss(build, x, shape.hidden, shape.task, run)
+
+
+def _with_mean(build: Build, x: Value, shape: ImageShape, run: Run) -> Value:
+    """The labels of an image from its class token and the mean of its patches."""
+    tape, batch, h = build.tape, build.batch, shape.hidden
+    patches = cut(tape, x, x.n - batch * h)
+    mean = tape.result(batch * h, x.item, (patches,), whole_size(tape, patches.n, x.item))
+    both = join(tape, (cut(tape, x, batch * h), mean))
+    logits = build.head_linear("classifier", both, 2 * h, run.labels, bias=True)
+    return cross_entropy(tape, logits, batch, shifted=False, upcast=False)

@@ -20,7 +20,7 @@ class Tower(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes and habits of a tower.
 
     Patches. patch, frames, channels: of a patch; side: of an image in pixels, where the model says. patch_bias: of the
-    convolution. class_token: a trained row before the patches. positions: a `table` that is looked up, a trained
+    convolution. class_token: trained rows before the patches. positions: a `table` that is looked up, a trained
     `parameter`, or a table that is `resampled` (four rows a patch, weighed) or `sampled` (as an image); position_rows
     long. resolutions: heights and widths that images are cut into tiles at; tiles_alone: only where a sequence has one
     image. hook: what passes for input embeddings, `patches`, or `embeddings` with their positions, or nothing.
@@ -46,7 +46,7 @@ class Tower(msgspec.Struct, frozen=True, kw_only=True):
     frames: int = 1
     channels: int = 3
     patch_bias: bool = True
-    class_token: bool = False
+    class_token: int = 0
     positions: str = ""
     position_rows: int = 0
     norm: str = "layer"
@@ -143,4 +143,4 @@ def images_of(build: Build, tower: Tower, run: Run) -> Images:
     tiling = tower.tiling(run.image_size, run.images)
     side = tower.side if tower.resolutions else run.image_size or tower.side
     count = build.batch * run.images * tiling.tiles
-    return Images(count, side // tower.patch, int(tower.class_token), tiling)
+    return Images(count, side // tower.patch, tower.class_token, tiling)

@@ -76,9 +76,10 @@ def with_positions(build: Build, tower: Tower, images: Images, x: Value) -> Valu
     """The class token in front of the patches, and a row for each place added."""
     tape, width = build.tape, tower.hidden
     if tower.class_token:
-        token = build.weight("class_embedding", width)
-        rows = Value(images.count * width, token.item, None)
-        tape.record((token,), (rows,), lambda _g: (tape.value(width, token.item),))
+        n = width * tower.class_token
+        token = build.weight("class_embedding", n)
+        rows = Value(images.count * n, token.item, None)
+        tape.record((token,), (rows,), lambda _g: (tape.value(n, token.item),))
         x = join(tape, (rows, x))
     if tower.positions == "table":
         return add(tape, x, build.embedding("position_embedding", tower.position_rows, width, images.rows))

@@ -18,7 +18,7 @@ FAMILIES = {
     "plain": ("gpt2 gpt-sw3:gpt2 stablelm starcoder2 gpt_neox phi nemotron opt arcee apertus"),
     "recent": "granite_swa afmoe laguna gemma4_text gemma3n_text cwm jais2 nanochat bitnet gpt_neox_japanese hyperclovax",
     "newer": "mimo_v2_flash cohere2_moe axk1 axk2 longcat_flash granitemoe_swa kolibri1 flint minimax_m3_vl_text minimax_m3:minimax_m3_vl_text doge "
-    "dots3_note_text",
+    "dots3_note_text mistral4 cohere_compass_text modernbert-decoder:modernbert_decoder",
     "remote": (
         "xverse:llama skywork:llama aquila:llama Yi:llama Emu3:llama minicpm internlm internlm2 baichuan orion exaone "
         "dream llada mimo chatglm phi-msft:phi_msft deepseek bailing_moe bailing_moe_v2:bailing_moe "
@@ -36,10 +36,10 @@ FAMILIES = {
         "qwen2_vl_text qwen2_5_vl_text:qwen2_vl_text qwen3_vl_text qwen3_vl_moe_text glm4v_text glm4v_moe_text "
         "mllama_text_model"
     ),
-    "linear_attention": "qwen3_5_text qwen3_5_moe_text qwen3_next olmo_hybrid lfm2 lfm2_moe lfm3 minimax",
+    "linear_attention": "qwen3_5_text qwen3_5_moe_text qwen3_next olmo_hybrid lfm2 lfm2_moe lfm3 minimax kimi_linear",
     "encoders": "bert roberta xlm-roberta:roberta camembert:roberta electra distilbert albert mpnet deberta-v2:deberta_v2 "
     "eurobert modernbert",
-    "vision": "vit clip",
+    "vision": "vit deit dinov2 clip",
     "seq2seq": (
         "t5 mt5 umt5 bart mbart pegasus marian plbart:bart blenderbot blenderbot-small:blenderbot_small m2m_100 whisper"
     ),

@@ -14,6 +14,8 @@ from sizeup.models.anatomy.vision import pair
 from sizeup.models.config import Config
 
 SPLIT = {"attn.proj": "self_attn.out_proj"} | {f"attn.{x}_proj": f"self_attn.{x}_proj" for x in "qkv"}
+#: What mergers call their two projections.
+MERGER, FC = ({"linear_1": first, "linear_2": second} for first, second in (("0", "2"), ("linear_fc1", "linear_fc2")))
 #: Towers that a wrapper takes by their own model types → what they are without their projector.
 OWN = {"clip_vision_model": "clip", "siglip_vision_model": "siglip", "pixtral": "pixtral"}
 
@@ -38,7 +40,7 @@ def _rows(cfg: Config) -> int:
 def clip(cfg: Config, projector: Projector, **twists: Any) -> Tower:
     """A class token, a table of positions, a norm before the layers; the last norm is for the class token alone."""
     fields: dict[str, Any] = {
-        "patch_bias": False, "class_token": True, "positions": "table", "position_rows": _rows(cfg) + 1,
+        "patch_bias": False, "class_token": 1, "positions": "table", "position_rows": _rows(cfg) + 1,
         "first_norm": True, "names": SPLIT,
     }  # fmt: skip
     return vit(cfg, projector, **(fields | twists))
@@ -64,7 +66,7 @@ def packed(cfg: Config, projector: Projector, **twists: Any) -> Tower:
     """The line of Qwen 2 VL: patches of two frames, all images in one sequence, heads turned in fp32."""
     fields: dict[str, Any] = {
         "frames": cfg.int("temporal_patch_size", default=2), "patch_bias": False, "fused": True, "rotary": "wide",
-        "packed": True, "typed": True,
+        "packed": True, "typed": True, "names": {"mlp.fc2": "mlp.down_proj"},
     }  # fmt: skip
     return vit(cfg, projector, **(fields | twists))
 
@@ -138,7 +140,7 @@ def internvl(cfg: Config, out: int) -> Tower:
     side = round(1 / cfg.float("downsample_ratio", default=0.5))
     b = vision.bool("attention_bias", default=False)
     return vit(
-        vision, Projector(kind="shuffled", out=out, side=side, norm="layer", joined=False), class_token=True,
+        vision, Projector(kind="shuffled", out=out, side=side, norm="layer", joined=False), class_token=1,
         positions="parameter", position_rows=_rows(vision) + 1, scaled=True, softmax_in_fp32=False, qkv_bias=b,
         norm="rms" if vision.str("norm_type", default="layer_norm") == "rms_norm" else "layer",
         last_norm=not vision.bool("use_mean_pooling", default=True), names={"attn.proj": "attention.projection_layer"},
@@ -158,15 +160,15 @@ def qwen2_vl(cfg: Config, out: int) -> Tower:
     width = vision.int("embed_dim", default=1280)
     inner = int(width * vision.float("mlp_ratio", default=4))
     projector = Projector(kind="merger", out=out, side=vision.int("spatial_merge_size", default=2), norm="layer",
-                          returned=False)  # fmt: skip
-    return packed(vision, projector, hidden=width, ffn=inner)
+                          returned=False, names=MERGER)  # fmt: skip
+    return packed(vision, projector, hidden=width, ffn=inner, names={})
 
 
 def qwen2_5_vl(cfg: Config, out: int) -> Tower:
     """Gated feed-forwards and RMS norms; most layers see windows of an image."""
     vision = _vision(cfg)
     projector = Projector(kind="merger", out=out, side=vision.int("spatial_merge_size", default=2), norm="rms",
-                          returned=False)  # fmt: skip
+                          returned=False, names=MERGER)  # fmt: skip
     window = vision.int("window_size", default=112) // vision.int("patch_size")
     whole = tuple(vision.ints("fullatt_block_indexes", min=0) or ())
     return packed(vision, projector, norm="rms", mlp="gated", window=window, whole=whole)
@@ -176,10 +178,11 @@ def qwen3_vl(cfg: Config, out: int) -> Tower:
     """Positions resampled to each image; features of three layers go into the text's first layers."""
     vision = _vision(cfg)
     projector = Projector(kind="merger", out=out, side=vision.int("spatial_merge_size", default=2), norm="layer",
-                          returned=False)  # fmt: skip
+                          returned=False, names=FC)  # fmt: skip
     deep = tuple(vision.ints("deepstack_visual_indexes", min=0) or ())
     return packed(vision, projector, patch_bias=True, hook="", positions="resampled",
-                  position_rows=vision.int("num_position_embeddings"), deep=deep)  # fmt: skip
+                  position_rows=vision.int("num_position_embeddings"), deep=deep,
+                  names={f"mlp.fc{n}": f"mlp.linear_fc{n}" for n in (1, 2)})  # fmt: skip
 
 
 def glm4v(cfg: Config, out: int) -> Tower:
