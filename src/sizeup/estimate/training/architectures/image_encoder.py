@@ -22,7 +22,9 @@ ID, WIDE = 8, 4
 
 class ImageShape(msgspec.Struct, frozen=True, kw_only=True):
     """tower: all but the head. labels: kinds of images. mean: the patches' mean stands beside the class token.
-    keeps_pixels: in the weights' type, as long as the model runs."""
+
+    keeps_pixels: in the weights' type, as long as the model runs.
+    """
 
     tower: Tower
     buffers: tuple[int, ...] = ()
