@@ -91,7 +91,7 @@ def _kind(
     def kind(state: State) -> Kind:
         mask, table = mask_and_table(state, window)
         length = shape.rotary_dims[-1 if window is None else 0] if shape.rotary_dims and table is not None else ""
-        kept = [table if turns and "still" not in words else None, mask if recomputed else None]
+        kept = [table if turns and "still" not in words else None, mask if recomputed and shape.masked else None]
         opened = tuple([thing for thing in kept if thing is not None and id(thing) not in handed])
         handed.update(map(id, opened))
         untrained = "untrained" * (not state.hidden.needs)

@@ -83,7 +83,8 @@ class Layer:
     ) -> None:
         self.build, self.shape, self.run, self.sparse = build, shape, run, sparse
         self.scope = build.scope
-        self.mask, self.rotary = mask_and_table(state, window)
+        mask, self.rotary = mask_and_table(state, window)
+        self.mask = mask if shape.masked else None
         alibi = state.held.get("alibi")
         self.names: list[Value] = []
         original = state.held.get("original")

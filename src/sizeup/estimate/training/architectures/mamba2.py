@@ -61,8 +61,6 @@ class Mamba2(msgspec.Struct, frozen=True, kw_only=True):
         build = layer.build
         label, scope = build.tape.label, build.scope
         build.tape.label, build.scope = STATE_SPACE, f"{scope}{self.name}/"
-        if layer.run.padding:
-            x = without_padding(build.tape, x)
         way = _by_kernel if layer.run.kernels else _mixed
         y = way(build, x, layer.shape.hidden, self, padding=layer.run.padding)
         build.tape.label, build.scope = label, scope
@@ -70,8 +68,9 @@ class Mamba2(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _by_kernel(build: Build, x: Value, hidden: int, m: Mamba2, *, padding: bool) -> Value:
-    """Projection, and one function for the rest; padding is only set to zero before."""
-    del padding
+    """Projection, and one function for the rest. padding: what is padded is set to zero before."""
+    if padding:
+        x = without_padding(build.tape, x)
     projected = _projected(build, x, hidden, m)
     a = decays(build, m.heads)
     sizes = Fused(
@@ -87,8 +86,10 @@ def chunks_of(build: Build, m: Mamba2) -> Chunks:
 
 
 def _mixed(build: Build, x: Value, hidden: int, m: Mamba2, *, padding: bool) -> Value:
-    """The mixer's function, with the names that it has. padding: what is padded is set to zero once more."""
+    """The mixer's function, with the names that it has. padding: what is padded is set to zero, twice."""
     tape, tokens, item = build.tape, build.tokens, x.item
+    if padding:
+        x = without_padding(tape, x)
     projected = _projected(build, x, hidden, m)
     a = decays(build, m.heads)
     gate, mixed, dt = split(tape, projected, (tokens * m.inner, tokens * m.convolved, tokens * m.heads))
@@ -96,8 +97,8 @@ def _mixed(build: Build, x: Value, hidden: int, m: Mamba2, *, padding: bool) -> 
     if padding:
         mixed = without_padding(tape, mixed)
     small = tokens * m.groups * m.state
-    channels, b, c = split(tape, mixed, (tokens * m.inner, small, small))
-    y = chunk_scan(build, channels, dt, a, b, c, chunks_of(build, m))
+    x, b, c = split(tape, mixed, (tokens * m.inner, small, small))
+    y = chunk_scan(build, x, dt, a, b, c, chunks_of(build, m))
     y = _weighed(build, y, gate, m)
     return build.linear("out_proj", cast(tape, y, item), m.inner, hidden, bias=m.out_bias)
 
@@ -130,7 +131,7 @@ def without_padding(tape: Tape, x: Value) -> Value:
 
 
 def decays(build: Build, n: int, *, item: int = 0) -> Value:
-    """-exp(A) of n logarithms, in fp32. item: bytes of a logarithm, where the model keeps them in a type of their own."""
+    """-exp(A) of n logarithms, in fp32. item: bytes of a logarithm, where they have a type of their own."""
     return scale(build.tape, exponential(build.tape, cast(build.tape, build.weight("A_log", n, item=item), 4)))
 
 

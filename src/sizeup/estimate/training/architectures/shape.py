@@ -68,6 +68,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     peft refuses to adapt. residual_wide: the stream is in fp32.
     logits_wide: the model itself makes its logits fp32. streams: several residual streams (Gemma 3n). sparse_gate: only
     the largest gates of a token stay. gate_rank: of the gate on a layer's norms (A.X K2). last_norm: whether there is one before the head.
+    head_dense: the activation of a dense layer before it, which a norm follows.
     blocks: an index of blocks of keys (MiniMax-M3). dynamic_window: a mask that trains lets so many keys through (Doge).
     """
 
@@ -126,6 +127,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     zero_added: bool = False
     triangle: int = 0
     last_norm: bool = True
+    head_dense: str = ""
     sines: int = 0
     embedding_norm: bool = False
     alibi: str = ""
@@ -169,6 +171,11 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     own_loss: bool = False
     axes: bool = False
     transposed: bool = False
+
+    @property
+    def masked(self) -> bool:
+        """Whether a layer is given attention's mask: not if something else stands in its place."""
+        return self.mixer is None or self.order in {"falcon_h1", "zamba"}
 
     def of(self, number: int) -> DecoderShape:
         """The shape of one layer."""
