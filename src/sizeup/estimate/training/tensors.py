@@ -130,3 +130,53 @@ def _product(tape: Tape, n: int, item: int) -> Value:
     value = tape.value(n, item)
     value.view = True
     return value
+
+
+def square_root(tape: Tape, x: Value) -> Value:
+    """`sqrt`: keeps its result; its gradient is divided by twice that."""
+    output = tape.value(x.n, x.item)
+    tape.saved()
+    n, item = x.n, x.item
+
+    def backward(_g: Value, _kept: object = output.storage) -> Sequence[Value | None]:
+        twice = tape.value(n, item)
+        result = tape.value(n, item)
+        del twice
+        return (result,)
+
+    tape.record((x,), (output,), backward)
+    return output
+
+
+def divide(tape: Tape, a: Value, b: Value) -> Value:
+    """A / b: keeps both; the gradient of b is -g · (a / b) / b, summed."""
+    keep = (a.storage if b.needs else None, b.storage)
+    wants, n, item = (a.needs, b.needs), max(a.n, b.n), max(a.item, b.item)
+    tape.saved()
+
+    def backward(_g: Value, _keep: object = keep) -> Sequence[Value | None]:
+        of_a = tape.value(n, item) if wants[0] else None
+        of_b = _of_divisor(tape, n, item) if wants[1] else None
+        return of_a, of_b
+
+    return tape.result(n, item, (a, b), backward)
+
+
+def _of_divisor(tape: Tape, n: int, item: int) -> Value:
+    negative = tape.value(n, item)
+    ratio = tape.value(n, item)
+    ratio = tape.value(n, item)
+    result = tape.value(n, item)
+    del negative, ratio
+    return result
+
+
+def chosen(tape: Tape, condition: Value, a: Value, b: Value) -> Value:
+    """`where(condition, a, b)`: keeps the condition; each gradient is the other one's zeros."""
+    n, item, wants = max(a.n, b.n), max(a.item, b.item), (a.needs, b.needs)
+    tape.saved()
+
+    def backward(g: Value, _keep: object = condition.storage) -> Sequence[Value | None]:
+        return [tape.value(n, g.item) if want else None for want in wants]
+
+    return tape.result(n, item, (a, b), backward)

@@ -9,8 +9,10 @@ from sizeup.estimate.training.norms import inverse_rms
 from sizeup.estimate.training.tape import NORM, Value
 
 
-def gated_norm(build: Build, name: str, x: Value, gate: Value, width: int, *, activation: str = "silu") -> Value:
-    """Weight · norm(x) in the type of x, times the gate's activation in fp32, cast back."""
+def gated_norm(
+    build: Build, name: str, x: Value, gate: Value, width: int, *, activation: str = "silu", wide: bool = False
+) -> Value:
+    """weight · norm(x) in the type of x, times the gate's activation in fp32, cast back. wide: all of it in fp32."""
     tape, item = build.tape, x.item
     before, tape.label = tape.label, NORM
     x = cast(tape, x, 4)
@@ -18,7 +20,11 @@ def gated_norm(build: Build, name: str, x: Value, gate: Value, width: int, *, ac
     variance = tape.value(x.n // width, 4)
     x = multiply(tape, x, inverse)
     del inverse
-    x = multiply(tape, build.weight(name, width), cast(tape, x, item))
+    weight: Value = build.weight(name, width)
+    if wide:
+        x = multiply(tape, cast(tape, weight, 4), x)
+    else:
+        x = multiply(tape, weight, cast(tape, x, item))
     x = multiply(tape, x, activate(tape, cast(tape, gate, 4), activation))
     x = cast(tape, x, item)
     del variance

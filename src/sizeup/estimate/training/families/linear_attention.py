@@ -14,8 +14,11 @@ from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.architectures.gated_attention import GatedAttention
 from sizeup.estimate.training.architectures.gated_delta import GatedDelta
+from sizeup.estimate.training.architectures.kimi_delta import KimiDelta
+from sizeup.estimate.training.architectures.latent import Latent
 from sizeup.estimate.training.architectures.lightning import Lightning
 from sizeup.estimate.training.architectures.short_convolution import ShortConvolution
+from sizeup.estimate.training.architectures.still_latent import StillLatent
 from sizeup.estimate.training.families.common import base, bias
 from sizeup.models.anatomy.family import FULL, LINEAR, SLIDING, layer_kinds, sizes
 from sizeup.models.anatomy.lfm import lfm2_width
@@ -75,6 +78,45 @@ def olmo_hybrid(cfg: Config) -> DecoderShape:
         cfg, norm="rms_fp32", qk_norm="whole", qkv_bias=b, output_bias=b, rotary=1.0 if turns else 0.0,
         still=tuple(kind != FULL for kind in kinds), rotary_wide=True, rotary_back=True, varied=varied,
     )  # fmt: skip
+
+
+def kimi_linear(cfg: Config) -> DecoderShape:
+    """Kimi's delta attention, with latent attention without positions in some layers, and mixtures."""
+    s = sizes(cfg)
+    inner = cfg.optional_sub("linear_attn_config") or cfg
+    delta = KimiDelta(
+        heads=inner.int("linear_num_heads", "num_heads", default=32),
+        head_dim=inner.int("linear_head_dim", "head_dim", default=128),
+        kernel=inner.int("linear_conv_kernel_dim", "short_conv_kernel_size", default=4),
+    )  # fmt: skip
+    latent = Latent(
+        cfg.optional_int("q_lora_rank", min=0) or 0, cfg.int("kv_lora_rank"), cfg.int("qk_nope_head_dim"),
+        cfg.int("qk_rope_head_dim"), cfg.int("v_head_dim"),
+    )  # fmt: skip
+    full = StillLatent(latent, bias(cfg))
+    varied: tuple[dict[str, Any], ...] = tuple(
+        {"mixer": full if kind == FULL else delta} for kind in _kimi_kinds(cfg, s.layers)
+    )
+    width = cfg.int("moe_intermediate_size")
+    mixture = Mixture(
+        experts=cfg.int("num_experts", "num_local_experts"),
+        chosen=cfg.int("num_experts_per_token", "num_experts_per_tok"), width=width,
+        shared=width * cfg.int("num_shared_experts", "n_shared_experts", min=0, default=1), scoring="sigmoid",
+        normalised=cfg.bool("moe_renormalize", "norm_topk_prob", default=True), adapted=True,
+    )  # fmt: skip
+    dense = cfg.int("first_k_dense_replace", min=0, default=1)
+    mlps = cfg.strs("mlp_layer_types")
+    sparse = tuple(kind == "sparse" for kind in mlps) if mlps else tuple(n >= dense for n in range(s.layers))
+    return base(cfg, rotary=0.0, head_dim=latent.rope_dim, mixture=mixture, sparse=sparse, varied=varied)
+
+
+def _kimi_kinds(cfg: Config, layers: int) -> Sequence[str]:
+    """`layer_types`, or the numbers (from 1) that `linear_attn_config` gives the full layers."""
+    inner = cfg.optional_sub("linear_attn_config")
+    full = inner.ints("full_attn_layers") if inner else None
+    if full is not None and not cfg.strs("layer_types"):
+        return [FULL if number + 1 in full else LINEAR for number in range(layers)]
+    return layer_kinds(cfg, layers, [FULL if number and number % 4 == 0 else LINEAR for number in range(layers)])
 
 
 def lfm2(cfg: Config) -> DecoderShape:
