@@ -16,6 +16,8 @@ from math import gcd
 from operator import add, eq, floordiv, le, lt, mul, ne, sub
 from typing import Any
 
+import msgspec
+
 #: Open sizes at the point without a pattern: powers of a number, modulo a prime.
 _ROOT, _PRIME = 0x9E3779B97F4A7C15, (1 << 61) - 1
 
@@ -24,21 +26,22 @@ OPEN = 1 << 50
 
 Operation = Callable[[Any, Any], Any]
 
+#: Operation, number of its left size, number of its right one or the right side itself, whether it is that (fixed).
+Step = tuple[Operation, int, int, bool]
+
 
 class Sheet:
     """The open sizes' values in the case at hand, the steps of their arithmetic, what it decided, and what was stored.
 
-    steps: operation, number of its left size, number of its right one (or the right side itself: fixed). Sizes are
-    numbered in the order of their making, the open ones first. decided: the same for comparisons, with the outcome.
+    Sizes are numbered in the order of their making, the open ones first. decided: comparisons with their outcomes.
     """
 
     def __init__(self, values: tuple[int, ...]) -> None:
-        self.opened = len(values)
-        self.steps: list[tuple[Operation, int, int, bool]] = []
-        self.decided: dict[tuple[Operation, int, int, bool], bool] = {}
+        self.steps: list[Step] = []
+        self.decided: dict[Step, bool] = {}
         self.stored: list[OpenSize] = []
         self._sizes: dict[int, OpenSize] = {}
-        self._quotients: dict[tuple[Operation, int, int, bool], OpenSize] = {}
+        self._quotients: dict[Step, OpenSize] = {}
         self._generic = (pow(_ROOT, place, _PRIME) for place in count(3))
         self.open = tuple([self._new(value, next(self._generic), 1) for value in values])
 
@@ -70,6 +73,26 @@ class Sheet:
             self._quotients[step] = found
         return found
 
+    def closed(self) -> Formulas:
+        """What is needed to evaluate the sizes, when no more are made."""
+        steps, decided = tuple(self.steps), tuple(self.decided.items())
+        return Formulas(steps, decided, tuple([size.number for size in self.stored]))
+
+    def allocated(self, size: int) -> Any:
+        """The bytes of an allocation, rounded as the allocator does; size: those bytes, or what stands for them."""
+        number = (size >> 9) - OPEN
+        if number < 0:
+            return size
+        return -(-self.stored[number] // 512) * 512
+
+
+class Formulas(msgspec.Struct, frozen=True):
+    """A sheet that is complete: steps, decisions with their outcomes, and the numbers of the sizes that are stored."""
+
+    steps: tuple[Step, ...]
+    decided: tuple[tuple[Step, bool], ...]
+    stored: tuple[int, ...]
+
     def amounts(self, values: tuple[int, ...]) -> list[int] | None:
         """Every size for these values of the open ones; None where something is impossible or decided otherwise."""
         found = list(values)
@@ -79,22 +102,14 @@ class Sheet:
                 append(operation(found[left], right if fixed else found[right]))
         except (ArithmeticError, ValueError):
             return None
-        for (operation, left, right, fixed), outcome in self.decided.items():
+        for (operation, left, right, fixed), outcome in self.decided:
             if operation(found[left], right if fixed else found[right]) is not outcome:
                 return None
         return found
 
-    def allocated(self, size: int) -> Any:
-        """The bytes of an allocation, rounded as the allocator does; size: those bytes, or what stands for them."""
-        number = (size >> 9) - OPEN
-        if number < 0:
-            return size
-        stored = self.stored[number]
-        return -(-stored // 512) * 512
-
     def blocks(self, amounts: list[int]) -> list[int]:
         """Blocks of 512 bytes of everything stored, by its number less `OPEN`."""
-        return [amounts[size.number] + 511 >> 9 for size in self.stored]
+        return [amounts[number] + 511 >> 9 for number in self.stored]
 
 
 class OpenSize:

@@ -15,7 +15,7 @@ from sizeup.errors import BadInput
 from sizeup.estimate.training.architectures.programs import Shape, segments
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.build import Build, Method, Weight
-from sizeup.estimate.training.open_sizes import OPEN, OpenSize, Sheet
+from sizeup.estimate.training.open_sizes import OPEN, Formulas, OpenSize, Sheet
 from sizeup.estimate.training.parallel import split_shape
 from sizeup.estimate.training.program import NothingTrains, Recording, record
 from sizeup.estimate.training.runs import Run
@@ -30,28 +30,28 @@ Values = tuple[int, int, int, int]
 
 
 class OpenRecording:
-    """A recording, the sheet of its open sizes (None: it is for `values` alone), and what was made of it by setting."""
+    """A recording, formulas of its open sizes (None: it is for `values` alone), and what was made of it by setting."""
 
-    __slots__ = ("made", "recording", "shape", "sheet", "values")
+    __slots__ = ("formulas", "made", "recording", "shape", "values")
 
-    def __init__(self, recording: Recording, sheet: Sheet | None, values: Values, shape: Shape) -> None:
-        self.recording, self.sheet, self.values, self.shape = recording, sheet, values, shape
+    def __init__(self, recording: Recording, formulas: Formulas | None, values: Values, shape: Shape) -> None:
+        self.recording, self.formulas, self.values, self.shape = recording, formulas, values, shape
         self.made: dict[Hashable, object] = {}
 
     def amounts(self, values: Values) -> list[int] | None:
         """Every size for these values; None where the step would run otherwise."""
-        if self.sheet is None:
+        if self.formulas is None:
             return [] if values == self.values else None
-        return self.sheet.amounts(tuple([value for value in values if value]))
+        return self.formulas.amounts(tuple([value for value in values if value]))
 
     def blocks(self, amounts: list[int]) -> Blocks:
         """What the numbers in the logs stand for."""
-        stored = [] if self.sheet is None else self.sheet.blocks(amounts)
+        stored = [] if self.formulas is None else self.formulas.blocks(amounts)
         return Blocks(enumerate(stored, OPEN))
 
     def sized(self, amounts: list[int]) -> Recording:
         """The recording with plain sizes of weights."""
-        if self.sheet is None or not self.values[3]:
+        if self.formulas is None or not self.values[3]:
             return self.recording
         pieces = {
             key: msgspec.structs.replace(piece, weights=tuple([_sized(weight, amounts) for weight in piece.weights]))
@@ -89,7 +89,7 @@ def recording_of(shape: Shape, setting: TrainSetting) -> tuple[OpenRecording, li
         amounts = recording.amounts(values)
         if amounts is not None:
             return recording, amounts
-    made = new_recording(shape, setting, opened=all(recording.sheet for recording in known))
+    made = new_recording(shape, setting, opened=all(recording.formulas for recording in known))
     if key not in kept and len(kept) >= LIMIT:
         del kept[next(iter(kept))]
     kept[key] = [made, *known[: ALIKE - 1]]
@@ -114,7 +114,7 @@ def new_recording(shape: Shape, setting: TrainSetting, *, opened: bool = True) -
         except (TypeError, AttributeError):
             pass
         else:
-            return OpenRecording(made, sheet, values, shape)
+            return OpenRecording(made, sheet.closed(), values, shape)
     return OpenRecording(_run_dry(shape, setting, values), None, values, shape)
 
 

@@ -242,7 +242,12 @@ class Tape:
     def result(self, n: int, item: int, inputs: Sequence[Value | None], backward: Backward) -> Value:
         """A new tensor made from inputs, with its step on the graph."""
         output = self.value(n, item)
-        self.record(inputs, (output,), backward)
+        if self.grad:
+            edges = [_edge(value) if value is not None and value.needs else None for value in inputs]
+            if any(edges):
+                node = Node(edges, backward, [None])
+                self.nodes.append(node)
+                output.node, output.needs = node, True
         return output
 
     def backward(self, until: int = 0) -> None:
