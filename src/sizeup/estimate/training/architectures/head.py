@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sizeup.estimate.training.activations import activate
+from sizeup.estimate.training.architectures.layer_norms import norm
 from sizeup.estimate.training.architectures.ranks import gathered
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.architectures.task_heads import task_loss
@@ -40,6 +41,9 @@ def head_and_loss(build: Build, state: State, shape: DecoderShape, run: Run) -> 
     if run.loss != "standard":
         state.loss = split_loss(build, shape, run.loss, x)
         return
+    if shape.head_dense:
+        x = activate(tape, build.linear("lm_head.dense", x, shape.hidden, shape.hidden), shape.head_dense)
+        x = norm(build, shape, "lm_head.norm", x, shape.hidden)
     logits = head(build, x, shape.hidden, shape.vocabulary, tied=shape.tied, bias=shape.head_bias)
     if shape.gathers_logits:
         logits = gathered(tape, logits, shape.vocabulary_ways)

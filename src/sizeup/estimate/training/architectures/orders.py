@@ -96,6 +96,12 @@ def _double(layer: Layer, x: Value) -> Value:
     return add(tape, add(tape, residual, layer.dense(x)), routed)
 
 
+def _bare(layer: Layer, x: Value) -> Value:
+    """`pre` without the first norm."""
+    x = layer.residual(x, layer.attention(x))
+    return layer.residual(x, layer.feed_forward(layer.norm("post_attention_layernorm", x)))
+
+
 def _fed(layer: Layer, x: Value) -> Value:
     """Only the second half (a search left the first out)."""
     return layer.residual(x, layer.feed_forward(layer.norm("post_attention_layernorm", x)))
@@ -193,7 +199,7 @@ def _parallel2(layer: Layer, x: Value) -> Value:
 ORDERS: dict[str, Callable[[Layer, Value], Value]] = {
     "pre": _pre, "post": _post, "sandwich": _sandwich, "named": _named, "kept": _kept, "bloom": _bloom,
     "parallel": _parallel,
-    "parallel2": _parallel2, "parallel_sum": _parallel_sum, "gemma4": gemma4_order, "gemma3n": gemma3n_order, "weighed": _weighed, "fed": _fed, "attended": _attended,
+    "parallel2": _parallel2, "parallel_sum": _parallel_sum, "gemma4": gemma4_order, "gemma3n": gemma3n_order, "weighed": _weighed, "bare": _bare, "fed": _fed, "attended": _attended,
     "passed": _passed,
     "after": _after, "scaled": _scaled, "gated": _gated, "double": _double, "falcon": _falcon,
     "falcon2": _falcon, "single": single, "falcon_h1": falcon_h1, "zamba": zamba,

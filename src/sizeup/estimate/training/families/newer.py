@@ -19,7 +19,7 @@ from sizeup.estimate.training.families.common import base, bias, everywhere, sha
 from sizeup.estimate.training.families.dense import cohere2
 from sizeup.estimate.training.families.mixtures import deepseek_v3, deepseek_v32, granitemoeshared
 from sizeup.estimate.training.families.recent import granite_swa
-from sizeup.models.anatomy.family import FULL, SLIDING, sizes
+from sizeup.models.anatomy.family import FULL, SLIDING, layer_kinds, sizes
 from sizeup.models.config import Config
 
 
@@ -252,3 +252,43 @@ def _sliding_sizes(cfg: Config, kinds: Sequence[str]) -> dict[str, int]:
 def _sliding_heads(cfg: Config, kinds: Sequence[str], count: int) -> int:
     own = _own_of(cfg, kinds).get("num_attention_heads")
     return own if isinstance(own, int) else count
+
+
+def mistral4(cfg: Config) -> DecoderShape:
+    """DeepSeek-V3 routed by a softmax, its queries scaled by position."""
+    shape = deepseek_v3(cfg)
+    if shape.latent is None or shape.mixture is None:
+        return shape
+    mixed = msgspec.structs.replace(shape.mixture, scoring="softmax", adapted=False)
+    return msgspec.structs.replace(shape, mixture=mixed, latent=msgspec.structs.replace(shape.latent, scaled="query"))
+
+
+def cohere_compass_text(cfg: Config) -> DecoderShape:
+    """Cohere 2 whose heads turn by the tables of their layer's kind, if it has any, and as Llama's do."""
+    shape = cohere2(cfg)
+    found = windows(cfg, shape.layers)
+    tables = cfg.optional_sub("rope_parameters")
+    kinds = [SLIDING if window else FULL for window in found]
+    still = tuple(tables is not None and kind not in tables.data for kind in kinds)
+    return msgspec.structs.replace(
+        shape, rotary_cast=False, windows=found, still=still, logit_scale=cfg.has("logit_scale"), axes=True,
+        rotary_tables=len(set(kinds)),
+    )  # fmt: skip
+
+
+def modernbert_decoder(cfg: Config) -> DecoderShape:
+    """Layer norms, none before the first attention; gate and up in one matrix, windows, a dense layer before the head."""
+    s, b = sizes(cfg), bias(cfg)
+    kinds = layer_kinds(cfg, s.layers, (FULL, SLIDING, SLIDING))
+    window = cfg.optional_int("local_attention", "sliding_window")
+    m, p = cfg.bool("mlp_bias", default=False), cfg.float("attention_dropout", default=0.0)
+    names = {"self_attn.o_proj": "attn.Wo", "mlp.gate_up_proj": "mlp.Wi", "mlp.down_proj": "mlp.Wo"}
+    return base(
+        cfg, kv_heads=s.heads, norm="layer", norm_bias=cfg.bool("norm_bias", default=False), qkv_bias=b, output_bias=b,
+        mlp="fused", mlp_bias=m, activation=cfg.str("hidden_activation", default="gelu"), embedding_norm=True,
+        embedding_dropout=cfg.float("embedding_dropout", default=0.0), attention_dropout=p, rotary_tables=2,
+        windows=tuple(window if kind == SLIDING else None for kind in kinds), names=names,
+        varied=tuple({"order": "pre" if number else "bare"} for number in range(s.layers)),
+        head_dense=cfg.str("classifier_activation", default="gelu"), head_bias=cfg.bool("decoder_bias", default=True),
+        tied=cfg.bool("tie_word_embeddings", default=True),
+    )  # fmt: skip
