@@ -191,6 +191,7 @@ def _math(tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Va
     item = q.item
     if item == 2:
         q, k, v = cast(tape, q, 4), cast(tape, k, 4), cast(tape, v, 4)
+    headed = q.headed
     q = scale(tape, q)
     if mask is None and way.causal:
         mask = _causal_mask(tape, h, q.item)
@@ -199,7 +200,7 @@ def _math(tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Va
     if grouped:
         k, v = repeat_heads(tape, k, h), repeat_heads(tape, v, h)
     scaled = scale(tape, k)
-    left = copy(tape, q) if way.broadcast or (h.batch > 1 and not q.headed) else q
+    left = copy(tape, q) if way.broadcast or (h.batch > 1 and not headed) else q
     right = repeat_heads(tape, scaled, h) if way.broadcast else scaled
     weights = product(tape, left, right, h.scores, h)
     weights = softmax(tape, weights, safe=True)
