@@ -12,6 +12,10 @@ from sizeup.estimate.training.tape import ROUND, Blocks, Height, added, height, 
 Change = tuple[tuple[int, int], ...]
 
 
+#: Times that a log is summed up entry by entry before it is worth the time to find its summits.
+_PATIENCE = 4
+
+
 class Log:
     """A log, and what is known of it whatever its sizes are."""
 
@@ -20,15 +24,15 @@ class Log:
     def __init__(self, entries: tuple[int, ...]) -> None:
         self.entries = entries
         self._added: tuple[tuple[int, int, int], ...] | None = None
-        self._summits: tuple[tuple[Change, int], ...] = ()
+        self._summits: tuple[tuple[Change, int], ...] | None = None
         self._asked = 0
 
     def height(self, blocks: Blocks) -> Height:
-        """The highest running sum and where it is reached; from the second time on only the points that can be it."""
-        self._asked += 1
-        if self._asked == 1:
-            return height(self.entries, blocks)
-        if self._asked == 2:
+        """The highest running sum and where it is reached; when asked often, of the points alone that can be it."""
+        if self._summits is None:
+            self._asked += 1
+            if self._asked <= _PATIENCE:
+                return height(self.entries, blocks)
             self._summits = summits(self.entries)
         level = top = entry = 0
         for change, place in self._summits:
