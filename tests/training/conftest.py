@@ -22,6 +22,12 @@ def grid():
 
 
 @pytest.fixture(scope="session")
+def grid_default():
+    """What every case of the grid begins with."""
+    return grid_script().DEFAULT
+
+
+@pytest.fixture(scope="session")
 def settings():
     """The settings of the grid by their labels."""
     script = grid_script()
