@@ -22,8 +22,8 @@ from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.settings import ENDS, TrainSetting
 from sizeup.estimate.training.tape import Blocks, Tape
 
-#: Recordings that are kept, of all models and of one kind.
-LIMIT, ALIKE = 256, 16
+#: Recordings that are kept (0.1 to 0.5 MiB each), of all models and of one kind.
+LIMIT, ALIKE = 256, 8
 
 #: Batch, sequence, target and rank; a size that a step hasn't got is 0 and not open.
 Values = tuple[int, int, int, int]
@@ -90,9 +90,9 @@ def recording_of(shape: Shape, setting: TrainSetting) -> tuple[OpenRecording, li
         if amounts is not None:
             return recording, amounts
     made = new_recording(shape, setting, opened=all(recording.formulas for recording in known))
-    if key not in kept and len(kept) >= LIMIT:
-        del kept[next(iter(kept))]
     kept[key] = [made, *known[: ALIKE - 1]]
+    while sum(map(len, kept.values())) > LIMIT:
+        del kept[next(iter(kept))]
     return made, made.amounts(values) or []
 
 
