@@ -16,6 +16,7 @@ from sizeup.estimate.training.architectures.layer_norms import norm
 from sizeup.estimate.training.architectures.orders import ORDERS
 from sizeup.estimate.training.architectures.ranks import gathered as gathered_of_ranks
 from sizeup.estimate.training.architectures.ranks import parted
+from sizeup.estimate.training.architectures.row_experts import with_rows
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.architectures.state_space import scanned
 from sizeup.estimate.training.attention import Heads, Way, attend
@@ -338,6 +339,8 @@ class Layer:
     def fed(self, x: Value) -> Value:
         """The dense half, or the mixture."""
         build, shape = self.build, self.shape
+        if shape.rows is not None:
+            return with_rows(self, x, shape.rows)
         if self.sparse and shape.mixture is not None:
             return mixture(build, x, shape.hidden, shape.mixture, shape.activation)
         return self.dense(x)

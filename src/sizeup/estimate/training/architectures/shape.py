@@ -11,6 +11,7 @@ from sizeup.estimate.training.architectures.blocks import Blocks
 from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.architectures.indexer import Index
 from sizeup.estimate.training.architectures.latent import Latent
+from sizeup.estimate.training.architectures.row_experts import RowExperts
 from sizeup.estimate.training.architectures.state_space import Scan
 from sizeup.estimate.training.architectures.streams import Streams
 from sizeup.estimate.training.architectures.vision_shape import Tower
@@ -69,7 +70,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     logits_wide: the model itself makes its logits fp32. streams: several residual streams (Gemma 3n). sparse_gate: only
     the largest gates of a token stay. gate_rank: of the gate on a layer's norms (A.X K2). last_norm: whether there is one before the head.
     head_dense: the activation of a dense layer before it, which a norm follows.
-    blocks: an index of blocks of keys (MiniMax-M3). dynamic_window: a mask that trains lets so many keys through (Doge).
+    blocks: an index of blocks of keys (MiniMax-M3). dynamic_window: a mask that trains lets so many keys through (Doge). rows: its experts of one row each.
     """
 
     hidden: int
@@ -118,6 +119,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     position_table: int = 0
     eager_only: bool = False
     mixture: Mixture | None = None
+    rows: RowExperts | None = None
     sparse: tuple[bool, ...] = ()
     names: dict[str, str] = {}
     buffers: tuple[int, ...] = ()

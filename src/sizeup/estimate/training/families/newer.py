@@ -14,6 +14,7 @@ from sizeup.estimate.training.architectures.blocks import Blocks
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.architectures.indexer import Index
+from sizeup.estimate.training.architectures.row_experts import RowExperts
 from sizeup.estimate.training.attention import Way
 from sizeup.estimate.training.families.common import base, bias, everywhere, share_of, windows
 from sizeup.estimate.training.families.dense import cohere2
@@ -195,6 +196,14 @@ def doge(cfg: Config) -> DecoderShape:
         cfg, qkv_bias=b, output_bias=b, mlp_bias=cfg.bool("mlp_bias", default=False), qk_norm="head", order="weighed",
         dynamic_window=cfg.int("keep_window_size", default=2048), always_masked=True,
         residual_dropout=cfg.float("hidden_dropout", default=0.0), windows=everywhere(cfg, s.layers),
+        rows=_rows(cfg) if cfg.bool("is_moe", default=False) else None,
+    )  # fmt: skip
+
+
+def _rows(cfg: Config) -> RowExperts:
+    return RowExperts(
+        cfg.int("num_experts", default=16384), cfg.int("num_experts_per_tok", default=64),
+        cfg.bool("norm_topk_prob", default=False),
     )  # fmt: skip
 
 
