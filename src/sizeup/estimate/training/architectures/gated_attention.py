@@ -19,6 +19,11 @@ class GatedAttention(msgspec.Struct, frozen=True):
 
     bias: bool = False
 
+    @property
+    def attends(self) -> bool:
+        """It is given attention's mask."""
+        return True
+
     def __call__(self, layer: Layer, x: Value) -> Value:
         """Queries and gate from one projection, norms, rotation, attention, the sigmoid of the gate, output."""
         build, shape = layer.build, layer.shape
@@ -27,6 +32,7 @@ class GatedAttention(msgspec.Struct, frozen=True):
         both = build.linear("self_attn.q_proj", x, shape.hidden, 2 * width, bias=self.bias)
         q, gate = split(tape, both, (build.tokens * width, build.tokens * width))
         gate = copy(tape, gate)
+        del both
         q = layer.norm("q_norm", q, shape.head_dim)
         k = heads(tape, self._small(layer, "k_proj", x))
         k = layer.norm("k_norm", k, shape.head_dim)

@@ -177,7 +177,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def masked(self) -> bool:
         """Whether a layer is given attention's mask: not if something else stands in its place."""
-        return self.mixer is None or self.order in {"falcon_h1", "zamba"}
+        attends = self.mixer is None or getattr(self.mixer, "attends", False)
+        return attends or self.order in {"falcon_h1", "zamba"}
 
     def of(self, number: int) -> DecoderShape:
         """The shape of one layer."""

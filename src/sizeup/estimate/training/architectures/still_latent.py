@@ -21,6 +21,11 @@ class StillLatent(msgspec.Struct, frozen=True):
     latent: Latent
     bias: bool = False
 
+    @property
+    def attends(self) -> bool:
+        """It is given attention's mask."""
+        return True
+
     def __call__(self, layer: Layer, x: Value) -> Value:
         """Queries, one compressed vector expanded to keys and values, attention, output."""
         build, shape, m = layer.build, layer.shape, self.latent
