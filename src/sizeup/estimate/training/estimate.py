@@ -224,7 +224,8 @@ def _made(made: OpenRecording, amounts: list[int], setting: TrainSetting, layers
     trained = [(weight, count) for weight, count in weights if weight.trains]
     clipping = clip_bytes(trained) if setting.gradient_clip else 0
     stepping = _stepping(setting, optimizer, trained)
-    return Step(Outline(recording), weights, static, host, clipping, stepping, _weights_formula(weights))
+    outline = Outline(recording) if setting.gathers or layers is not None else made.outline
+    return Step(outline, weights, static, host, clipping, stepping, _weights_formula(weights))
 
 
 def _divided(shape: Shape, made: zero.Divided, weights: list[tuple[Weight, int]], setting: TrainSetting) -> Step:

@@ -16,6 +16,7 @@ from sizeup.estimate.training.architectures.programs import Shape, segments
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.build import Build, Method, Weight
 from sizeup.estimate.training.open_sizes import OPEN, Formulas, OpenSize, Sheet
+from sizeup.estimate.training.outline import Outline
 from sizeup.estimate.training.parallel import split_shape
 from sizeup.estimate.training.program import NothingTrains, Recording, record
 from sizeup.estimate.training.runs import Run
@@ -32,11 +33,19 @@ Values = tuple[int, int, int, int]
 class OpenRecording:
     """A recording, formulas of its open sizes (None: it is for `values` alone), and what was made of it by setting."""
 
-    __slots__ = ("formulas", "made", "recording", "shape", "values")
+    __slots__ = ("_outline", "formulas", "made", "recording", "shape", "values")
 
     def __init__(self, recording: Recording, formulas: Formulas | None, values: Values, shape: Shape) -> None:
         self.recording, self.formulas, self.values, self.shape = recording, formulas, values, shape
         self.made: dict[Hashable, object] = {}
+        self._outline: Outline | None = None
+
+    @property
+    def outline(self) -> Outline:
+        """The recording in short, for all settings that leave its logs as they are."""
+        if self._outline is None:
+            self._outline = Outline(self.recording)
+        return self._outline
 
     def amounts(self, values: Values) -> list[int] | None:
         """Every size for these values; None where the step would run otherwise."""
