@@ -35,6 +35,7 @@ class BartShape(msgspec.Struct, frozen=True, kw_only=True):
     embedding_norm: where embeddings are normed: nowhere, `sum` (with their positions), or `words` in the decoder
     (Blenderbot small). key_bias: keys have one. by_heads: queries, keys and values are copied head by head. audio:
     what the encoder reads instead of words. head_bias: a bias that doesn't train is added to the logits.
+    eager_only: attention is always written in Python.
     """
 
     hidden: int
@@ -58,6 +59,7 @@ class BartShape(msgspec.Struct, frozen=True, kw_only=True):
     by_heads: bool = False
     audio: Audio | None = None
     head_bias: bool = True
+    eager_only: bool = False
 
     @property
     def layers(self) -> int:
@@ -81,6 +83,7 @@ class BartShape(msgspec.Struct, frozen=True, kw_only=True):
 
 def segments(shape: BartShape, run: Run) -> list[Segment]:
     """The step: encoder, decoder, head and loss."""
+    run = msgspec.structs.replace(run, eager=run.eager or shape.eager_only)
     parts = Parts(
         start=lambda build, state, stack: _start(build, state, shape, run, stack),
         layer=lambda build, state, stack, **_: Layer(build, state, shape, run, stack),

@@ -46,12 +46,16 @@ class StackLayer:
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """A family's own parts. start, end: of a stack, whose name they are given. layer: makes one of its layers."""
+    """A family's own parts. start, end: of a stack, whose name they are given. layer: makes one of its layers.
+
+    kind: in what a layer of that number differs from others of its stack.
+    """
 
     start: Callable[[Build, State, str], None]
     layer: Callable[..., StackLayer]
     end: Callable[[Build, State, str], None]
     loss: Callable[[Build, State], None]
+    kind: Callable[[str, int], str] = lambda _stack, _number: ""
 
 
 def segments(encoder_layers: int, decoder_layers: int, parts: Parts, run: Run) -> list[Segment]:
@@ -67,9 +71,9 @@ def segments(encoder_layers: int, decoder_layers: int, parts: Parts, run: Run) -
         for place in range(layers):
             again = bool(run.checkpoint) and run.checkpoint[number]
             name = "first" if place == 0 else "last" if place == layers - 1 else "middle"
-            key = f"{stack} {name}{' again' * again}"
+            key = " ".join((stack, name, "again" * again, parts.kind(stack, place))).rstrip()
             if key not in kinds:
-                kinds[key] = _layer_runner(parts, run, stack, first=place == 0, again=again)
+                kinds[key] = _layer_runner(parts, run, stack, place, again=again)
             found.append(Segment(key, kinds[key], f"{stack} layer", layer=True))
             number += 1
         found.append(Segment(f"{stack} end", _end(parts.end, stack), f"{stack} end"))
@@ -86,10 +90,10 @@ def _end(part: Callable[[Build, State, str], None], stack: str) -> Callable[[Bui
     return run
 
 
-def _layer_runner(parts: Parts, run: Run, stack: str, *, first: bool, again: bool) -> Callable[[Build, State], None]:
+def _layer_runner(parts: Parts, run: Run, stack: str, number: int, *, again: bool) -> Callable[[Build, State], None]:
     def forward(build: Build, state: State) -> None:
         build.scope = f"{stack}{len(build.made)}/"
-        layer = parts.layer(build, state, stack, first=first)
+        layer = parts.layer(build, state, stack, number=number)
         if again:
             state.x = checkpointed(
                 build.tape, layer, state.hidden, selective=run.selective, offload=run.offload, made=layer.made

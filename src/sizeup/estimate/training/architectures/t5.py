@@ -60,7 +60,7 @@ def segments(shape: T5Shape, run: Run) -> list[Segment]:
     """The step: encoder, decoder, head and loss."""
     parts = Parts(
         start=lambda build, state, stack: _start(build, state, shape, run, stack),
-        layer=lambda build, state, stack, first: Layer(build, state, shape, run, stack, first=first),
+        layer=lambda build, state, stack, number: Layer(build, state, shape, run, stack, first=number == 0),
         end=lambda build, state, stack: _end(build, state, shape, stack),
         loss=lambda build, state: _loss(build, state, shape, run),
     )

@@ -41,7 +41,8 @@ FAMILIES = {
     "eurobert modernbert",
     "vision": "vit deit dinov2 clip",
     "seq2seq": (
-        "t5 mt5 umt5 bart mbart pegasus marian plbart:bart blenderbot blenderbot-small:blenderbot_small m2m_100 whisper"
+        "t5 mt5 umt5 bart mbart pegasus marian plbart:bart blenderbot blenderbot-small:blenderbot_small m2m_100 whisper "
+        "t5gemma mvp"
     ),
 }
 

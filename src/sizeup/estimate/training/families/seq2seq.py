@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from sizeup.estimate.training.architectures.audio import Audio
 from sizeup.estimate.training.architectures.bart import BartShape
 from sizeup.estimate.training.architectures.t5 import T5Shape
+from sizeup.estimate.training.architectures.t5gemma import T5GemmaShape
+from sizeup.estimate.training.families.dense import gemma2
+from sizeup.models.anatomy.defaults import filled
 from sizeup.models.config import Config
 
 
@@ -35,6 +40,22 @@ def umt5(cfg: Config) -> T5Shape:
 def mt5(cfg: Config) -> T5Shape:
     """T5 whose decoder's output isn't scaled."""
     return t5(cfg, scaled=False)
+
+
+def t5gemma(cfg: Config) -> T5GemmaShape:
+    """Two stacks of Gemma 2's layers."""
+    parts = [filled(cfg.sub(name), "t5_gemma_module", nested=True) for name in ("encoder", "decoder")]
+    encoder, decoder = (gemma2(part) for part in parts)
+    return T5GemmaShape(
+        encoder=msgspec.structs.replace(encoder, way=msgspec.structs.replace(encoder.way, causal=False)),
+        decoder=msgspec.structs.replace(decoder, tied=cfg.bool("tie_word_embeddings", default=True)),
+        dropout=parts[1].float("dropout_rate", default=0.0),
+    )
+
+
+def mvp(cfg: Config) -> BartShape:
+    """BART that is written out in Python."""
+    return bart(cfg, eager_only=True)
 
 
 def bart(cfg: Config, *, offset: int = 2, **twists: Any) -> BartShape:
