@@ -136,6 +136,7 @@ def _by_magnitude(tape: Tape, x: Value, result: Value, adapter: Adapter, magnitu
     item, rank = adapter.down.item, adapter.down.rows
     inputs, outputs = adapter.down.n // rank, adapter.up.n // rank
     n = inputs * outputs
+    x = dropout(tape, x, adapter.dropout)
     product = _changed(tape, adapter, inputs, rank, n)
     if adapter.transposed and adapter.base_item == item:
         adapter.turned = Parameter(n, item, None, needs=True, rows=outputs)
@@ -147,7 +148,6 @@ def _by_magnitude(tape: Tape, x: Value, result: Value, adapter: Adapter, magnitu
     norm = tape.value(outputs, item)
     del changed
     factor = tape.result(outputs, item, (magnitude,), same_size(tape, norm.storage))
-    x = dropout(tape, x, adapter.dropout)
     branch = _branch(tape, x, adapter)
     if adapter.dropout:
         result = linear(tape, x, whole, outputs=outputs)
