@@ -91,5 +91,5 @@ def test_two_depths_give_the_third(python, monkeypatch):
 def test_what_is_not_simulated_is_refused_by_name(python):
     from sizeup.errors import BadConfig
 
-    with pytest.raises(BadConfig, match="objective='dpo' isn't simulated"):
-        run_worker("training_simulate.py", job(TrainSetting(objective="dpo")), python=python)
+    with pytest.raises(BadConfig, match="loss='fused' isn't simulated"):
+        run_worker("training_simulate.py", job(TrainSetting(loss="fused")), python=python)

@@ -16,6 +16,8 @@ _TRAINER_OPTIMIZERS = {
     "paged_adamw": "paged_adamw_32bit", "paged_adam8bit": "paged_adamw_8bit", "adafactor": "adafactor",
     "lion": "lion_32bit", "lion8bit": "lion_8bit", "sgd": "sgd", "galore": "galore_adamw",
 }  # fmt: skip
+#: How much GRPO's divergence from a reference weighs, where there is one (TRL's example; its default is none).
+KL_WEIGHT = 0.04
 _STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
 _DTYPES = {2: "bfloat16", 4: "float32"}
 
@@ -41,7 +43,7 @@ def trl(model: str, setting: TrainSetting) -> str:
     """
     known = {
         "optimizer": tuple(_TRAINER_OPTIMIZERS), "checkpointing": ("full", "none"),
-        "loss": ("fused", "standard"),
+        "loss": ("tiled", "fused", "standard"),
         "precision": ("bf16", "fp32", "fp16", "bf16-autocast-fp32-weights", "fp16-autocast-fp32-weights"),
     }  # fmt: skip
     refuse_unsaid("TRL", setting, known)
@@ -60,8 +62,15 @@ def trl(model: str, setting: TrainSetting) -> str:
         "max_grad_norm": 1.0 if setting.gradient_clip else 0.0,
     }
     if setting.optimizer == "galore":
-        fields |= {"optim_target_modules": ["attn", "mlp"], "optim_args": f"rank={GALORE_RANK}"}
-    return yaml(fields | _adapters(setting))
+        fields |= {"optim_target_modules": "all-linear", "optim_args": f"rank={GALORE_RANK}"}
+    return yaml(fields | _reference(setting) | _adapters(setting))
+
+
+def _reference(setting: TrainSetting) -> dict[str, Any]:
+    """Whether a reference runs in the step: DPO's unless its scores are computed before, GRPO's if it is weighed."""
+    if setting.objective == "dpo":
+        return {"precompute_ref_log_probs": not setting.reference}
+    return {"beta": KL_WEIGHT if setting.reference else 0.0} if setting.objective == "grpo" else {}
 
 
 def _lengths(setting: TrainSetting) -> dict[str, Any]:
@@ -89,6 +98,8 @@ def _adapters(setting: TrainSetting) -> dict[str, Any]:
         "lora_target_modules": list(setting.lora_targets) or "all-linear",
         "use_dora": setting.method == "dora",
     }
+    if setting.modules_to_save:
+        fields["lora_modules_to_save"] = list(setting.modules_to_save)
     if setting.method == "qlora":
         fields |= {
             "load_in_4bit": True,
