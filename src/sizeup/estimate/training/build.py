@@ -116,10 +116,13 @@ class Build:
             self._keep(self.scope + name, found, name, "head", (n * item,))
         return found
 
-    def frozen(self, name: str, n: int) -> None:
-        """A weight that never trains and that nothing is multiplied with (a table of sines)."""
+    def frozen(self, name: str, n: int, *, item: int = 0) -> None:
+        """A weight that never trains and that nothing is multiplied with (a table of sines).
+
+        item: bytes of an element where they aren't those of the weights that aren't packed.
+        """
         if self.scope + name not in self.made:
-            item = self.method.item
+            item = item or self.method.item
             self._keep(self.scope + name, Parameter(n, item, None), name, "embedding", (n * item,))
 
     def linear(
@@ -141,7 +144,7 @@ class Build:
             result = product(self.tape, x, matrix, self._bias(name, outputs, bias))
         key = self.scope + name
         if key not in self.modules:
-            self.modules[key] = self._adapter(name, inputs, outputs, biased=bias)
+            self.modules[key] = self.adapter_of(name, inputs, outputs, biased=bias)
         adapter = self.modules[key]
         if adapter is None:
             return result
@@ -188,7 +191,8 @@ class Build:
         self._keep(self.scope + name, parameter, name, "matrix", packed_sizes(n, self.method.double_quantization))
         return parameter
 
-    def _adapter(self, name: str, inputs: int, outputs: int, *, biased: bool) -> Adapter | None:
+    def adapter_of(self, name: str, inputs: int, outputs: int, *, biased: bool) -> Adapter | None:
+        """The adapter of a module, if it is a target."""
         rank = self.method.rank
         if not rank or not self.targeted(name):
             return None
@@ -202,7 +206,7 @@ class Build:
     def unused_adapter(self, name: str, inputs: int, outputs: int) -> None:
         """The adapter of a module whose weight is used without calling it: it is there, and never gets a gradient."""
         before, self.idle = self.idle, True
-        self._adapter(name, inputs, outputs, biased=False)
+        self.adapter_of(name, inputs, outputs, biased=False)
         self.idle = before
 
     def adapter_half(self, name: str, n: int, rows: int = 0) -> Parameter:

@@ -12,6 +12,7 @@ from sizeup.estimate.training.basic import add, cast, copy, gathered, join
 from sizeup.estimate.training.build import Build, wants_gradient
 from sizeup.estimate.training.convolution import strided_convolution
 from sizeup.estimate.training.idle import lay_idle
+from sizeup.estimate.training.linear import adapted
 from sizeup.estimate.training.positions import Rotary
 from sizeup.estimate.training.program import State
 from sizeup.estimate.training.runs import Run
@@ -61,7 +62,10 @@ def watched(build: Build, x: Value) -> Value:
 
 
 def patches(build: Build, tower: Tower, images: Images) -> Value:
-    """The pixels in the type of the weights, and the convolution over them."""
+    """The pixels in the type of the weights, and the convolution over them.
+
+    peft adapts it where modules are asked for by names that its own ends with, as for experts that lie in stacks.
+    """
     tape, length = build.tape, tower.channels * tower.frames * tower.patch * tower.patch
     pixels = Value(images.count * images.patches * length, 4, None)
     if tower.resolutions:
@@ -69,7 +73,11 @@ def patches(build: Build, tower: Tower, images: Images) -> Value:
     pixels = cast(tape, pixels, build.method.item)
     if tower.pixel_masks:
         pixels = copy(tape, pixels)
-    return strided_convolution(build, "patch_embedding", pixels, length, tower.hidden, bias=tower.patch_bias)
+    x = strided_convolution(build, "patch_embedding", pixels, length, tower.hidden, bias=tower.patch_bias)
+    if not (build.method.targets or build.unadapted):
+        return x
+    adapter = build.adapter_of(tower.name("patch_embed"), length, tower.hidden, biased=tower.patch_bias)
+    return x if adapter is None else adapted(tape, pixels, x, adapter)
 
 
 def with_positions(build: Build, tower: Tower, images: Images, x: Value) -> Value:

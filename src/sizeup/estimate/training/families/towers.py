@@ -66,7 +66,7 @@ def packed(cfg: Config, projector: Projector, **twists: Any) -> Tower:
     """The line of Qwen 2 VL: patches of two frames, all images in one sequence, heads turned in fp32."""
     fields: dict[str, Any] = {
         "frames": cfg.int("temporal_patch_size", default=2), "patch_bias": False, "fused": True, "rotary": "wide",
-        "packed": True, "typed": True, "names": {"mlp.fc2": "mlp.down_proj"},
+        "packed": True, "typed": True, "names": {"mlp.fc2": "mlp.down_proj", "patch_embed": "patch_embed.proj"},
     }  # fmt: skip
     return vit(cfg, projector, **(fields | twists))
 
@@ -161,7 +161,7 @@ def qwen2_vl(cfg: Config, out: int) -> Tower:
     inner = int(width * vision.float("mlp_ratio", default=4))
     projector = Projector(kind="merger", out=out, side=vision.int("spatial_merge_size", default=2), norm="layer",
                           returned=False, names=MERGER)  # fmt: skip
-    return packed(vision, projector, hidden=width, ffn=inner, names={})
+    return packed(vision, projector, hidden=width, ffn=inner, names={"patch_embed": "patch_embed.proj"})
 
 
 def qwen2_5_vl(cfg: Config, out: int) -> Tower:
@@ -182,7 +182,7 @@ def qwen3_vl(cfg: Config, out: int) -> Tower:
     deep = tuple(vision.ints("deepstack_visual_indexes", min=0) or ())
     return packed(vision, projector, patch_bias=True, hook="", positions="resampled",
                   position_rows=vision.int("num_position_embeddings"), deep=deep,
-                  names={f"mlp.fc{n}": f"mlp.linear_fc{n}" for n in (1, 2)})  # fmt: skip
+                  names={f"mlp.fc{n}": f"mlp.linear_fc{n}" for n in (1, 2)} | {"patch_embed": "patch_embed.proj"})  # fmt: skip
 
 
 def glm4v(cfg: Config, out: int) -> Tower:
