@@ -14,8 +14,18 @@ from sizeup.models.anatomy.defaults import filled
 from sizeup.models.config import Config
 
 #: Their attention is written in Python (which no configuration says), every expert computes every token, or a width is
-#: given that their modules don't use, or layers share keys and have embeddings of their own.
-OTHERWISE = {"gemma4_text", "gemma4 experts", "gpt_oss", "gpt_neo", "xglm", "llama4_text", "mixtral", "t5"}
+#: given that their modules don't use, or no number of layers, or layers share keys and have embeddings of their own.
+OTHERWISE = {
+    "gemma4_text",
+    "gemma4 experts",
+    "gpt_oss",
+    "gpt_neo",
+    "xglm",
+    "llama4_text",
+    "mixtral",
+    "t5",
+    "nemotron_h",
+}
 ENCODERS = {"bert", "roberta", "electra", "distilbert"}
 LABELS = {"bf16", "autocast checkpointed", "lora", "fp32"}
 
