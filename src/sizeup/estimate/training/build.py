@@ -130,7 +130,7 @@ class Build:
     ) -> Value:
         """A linear module of that name, with its adapter if it is a target. apart: its bias is added afterwards."""
         method = self.method
-        if bias and apart:
+        if bias and apart and not method.four_bit:
             result = self.linear(name, x, inputs, outputs)
             return add(self.tape, result, self.weight(f"{name}.bias", outputs))
         if method.four_bit:

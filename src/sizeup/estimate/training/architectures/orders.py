@@ -68,7 +68,7 @@ def _weighed(layer: Layer, x: Value) -> Value:
 
 def _after(layer: Layer, x: Value) -> Value:
     """A norm of the stream and each half's sum (GPT)."""
-    layer.build.frozen("attn.bias", layer.shape.triangle**2)
+    layer.build.frozen("attn.bias", layer.shape.triangle**2, item=2 if layer.build.method.four_bit else 0)
     attended = layer.attention(x)
     x = layer.norm("ln_1", add(layer.build.tape, x, attended))
     fed = layer.feed_forward(x)
