@@ -14,16 +14,17 @@ MOST_IMAGES, MOST_PIXELS = 2**16, 2**16
 
 def check_images(setting: TrainSetting, shape: Shape) -> None:
     """Raise BadInput for images that can't be."""
+    alone = not isinstance(shape, DecoderShape) and hasattr(shape, "tower")
     tower = shape.tower if isinstance(shape, DecoderShape) else None
     for name, most in (("images", MOST_IMAGES), ("image_size", MOST_PIXELS)):
         value = getattr(setting, name)
         if not 0 <= value <= most:
             raise BadInput(f"{name} is {value}", hint=f"give {name}=0 to {most:,}")
     seeing = isinstance(shape, DecoderShape) and bool(shape.idle)
-    if not setting.train_vision and not seeing:
+    if not setting.train_vision and not seeing and not alone:
         raise BadInput("train_vision=False freezes a vision tower, but the model has none", hint="leave it out")
     if not setting.images:
-        if setting.image_size:
+        if setting.image_size and not alone:
             raise BadInput(
                 f"image_size is {setting.image_size}, but images is 0, so the step is of text alone",
                 hint="set images=1 or more, or leave image_size out",
@@ -32,7 +33,7 @@ def check_images(setting: TrainSetting, shape: Shape) -> None:
     if tower is None:
         raise BadInput(
             f"images is {setting.images}, but "
-            + ("the model's tower has no program yet" if seeing else "the model takes none"),
+            + ("the model's tower has no program yet" if seeing else "the model takes none among its tokens"),
             hint="leave images out: its tower's weights are counted" if seeing else "leave images out",
         )
     _check_sides(setting, tower)

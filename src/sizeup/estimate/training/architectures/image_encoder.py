@@ -8,7 +8,7 @@ import msgspec
 
 from sizeup.estimate.training.architectures import vision_tower
 from sizeup.estimate.training.architectures.task_heads import TaskHead, task_loss
-from sizeup.estimate.training.architectures.vision_tower import Tower
+from sizeup.estimate.training.architectures.vision_shape import Tower
 from sizeup.estimate.training.basic import cut, join, whole_size
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.loss import cross_entropy

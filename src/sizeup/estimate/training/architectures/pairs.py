@@ -6,7 +6,7 @@ import msgspec
 
 from sizeup.estimate.training.architectures import decoder, vision_tower
 from sizeup.estimate.training.architectures.shape import DecoderShape
-from sizeup.estimate.training.architectures.vision_tower import Tower
+from sizeup.estimate.training.architectures.vision_shape import Tower
 from sizeup.estimate.training.basic import cut, scale, whole_size
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.loss import cross_entropy

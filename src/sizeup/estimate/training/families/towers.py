@@ -180,9 +180,11 @@ def qwen3_vl(cfg: Config, out: int) -> Tower:
     projector = Projector(kind="merger", out=out, side=vision.int("spatial_merge_size", default=2), norm="layer",
                           returned=False, names=FC)  # fmt: skip
     deep = tuple(vision.ints("deepstack_visual_indexes", min=0) or ())
-    return packed(vision, projector, patch_bias=True, hook="", positions="resampled",
-                  position_rows=vision.int("num_position_embeddings"), deep=deep,
-                  names={f"mlp.fc{n}": f"mlp.linear_fc{n}" for n in (1, 2)} | {"patch_embed": "patch_embed.proj"})  # fmt: skip
+    names = {f"mlp.fc{n}": f"mlp.linear_fc{n}" for n in (1, 2)} | {"patch_embed": "patch_embed.proj"}
+    return packed(
+        vision, projector, patch_bias=True, hook="", positions="resampled",
+        position_rows=vision.int("num_position_embeddings"), deep=deep, names=names,
+    )  # fmt: skip
 
 
 def glm4v(cfg: Config, out: int) -> Tower:
