@@ -39,6 +39,7 @@ def highest(program, elements, item, *, weight_item=2, backward=True, output_gra
         grad = node.grads[0]
         node.grads = [None] * len(node.grads)
         results = list(node.backward(grad))
+        tape._fit(node.edges, results)
         del grad
         tape._pass_on(node.edges, results)
     return (height(tape.log).top + held + rounded(elements * item) + stored_bytes(build.weights)) / MIB
