@@ -190,15 +190,18 @@ EVERY = tuple(SETTINGS)
 SHORT = {"sequence": 48}
 SETTINGS |= {
     "uneven": {"batch": 3, "sequence": 200}, "one chunk": {"batch": 2, "sequence": 100},
+    "lora of queries": {"method": "lora", "lora_rank": 16, "lora_targets": ["q_proj", "v_proj"]},
     "lora of inputs": {"method": "lora", "lora_rank": 16, "lora_targets": ["in_proj", "x_proj", "q_proj", "up_proj"]},
 }  # fmt: skip
 SETTINGS |= {
     "short": SHORT, "short autocast checkpointed": SETTINGS["autocast checkpointed"] | SHORT,
     "short fp32": SETTINGS["fp32"] | SHORT, "short padded": SETTINGS["padded"] | SHORT,
-    "short lora": SETTINGS["lora of inputs"] | SHORT, "short long": {"batch": 1, "sequence": 300},
+    "short lora": SETTINGS["lora of inputs"] | SHORT, "short lora of queries": SETTINGS["lora of queries"] | SHORT,
+    "short long": {"batch": 1, "sequence": 300},
 }  # fmt: skip
 BY_CHUNK = (
-    "bf16", "autocast checkpointed", "fp32", "lora of inputs", "eager", "padded", "long", "uneven", "one chunk",
+    "bf16", "autocast checkpointed", "fp32", "lora of inputs", "lora of queries", "eager", "padded", "long", "uneven",
+    "one chunk",
 )  # fmt: skip
 
 
