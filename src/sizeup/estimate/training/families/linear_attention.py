@@ -14,6 +14,7 @@ from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.architectures.gated_attention import GatedAttention
 from sizeup.estimate.training.architectures.gated_delta import GatedDelta
+from sizeup.estimate.training.architectures.gated_recurrence import GatedRecurrence, OwnTables
 from sizeup.estimate.training.architectures.kimi_delta import KimiDelta
 from sizeup.estimate.training.architectures.latent import Latent
 from sizeup.estimate.training.architectures.lightning import Lightning
@@ -176,6 +177,26 @@ def minimax(cfg: Config) -> DecoderShape:
     )  # fmt: skip
 
 
+def recurrent_gemma(cfg: Config) -> DecoderShape:
+    """Gated recurrences behind a convolution; windowed attention in every third layer."""
+    s = sizes(cfg)
+    activation = cfg.str("hidden_activation", "hidden_act", default="gelu_pytorch_tanh")
+    block = GatedRecurrence(
+        width=cfg.optional_int("lru_width") or s.hidden, blocks=s.heads, kernel=cfg.int("conv1d_width", default=4),
+        activation=activation,
+    )  # fmt: skip
+    full = OwnTables(share=_turned_share(cfg, 0.5), bias=bias(cfg))
+    pattern = cfg.strs("block_types", "_block_types") or ("recurrent", "recurrent", "attention")
+    kinds = [pattern[number % len(pattern)] for number in range(s.layers)]
+    varied: tuple[dict[str, Any], ...] = tuple({"mixer": full if kind == "attention" else block} for kind in kinds)
+    window = cfg.int("attention_window_size", "sliding_window", default=2048)
+    return base(
+        cfg, norm="rms_offset", embedding_scale="model", rotary=0.0, mlp_bias=True, ffn=max(1, s.ffn // 2),
+        tied=cfg.bool("tie_word_embeddings", default=True), activation=activation, logit_softcap=True, varied=varied,
+        windows=(window,) * s.layers,
+    )  # fmt: skip
+
+
 def _short_convolutions(cfg: Config, kinds: Sequence[str] | None = None) -> DecoderShape:
     s = sizes(cfg)
     chosen = cfg.ints("full_attn_idxs", min=0)
@@ -201,13 +222,13 @@ def _gated_delta(cfg: Config, *, projections: str, axes: bool = False) -> Decode
     return base(cfg, norm="rms_offset", rotary=_turned_share(cfg), rotary_joined=True, axes=axes, varied=varied)
 
 
-def _turned_share(cfg: Config) -> float:
-    """Share of a head that turns: a quarter unless it is said."""
+def _turned_share(cfg: Config, default: float = 0.25) -> float:
+    """Share of a head that turns."""
     nested = cfg.optional_sub("rope_parameters")
     value = cfg.optional_float("partial_rotary_factor")
     if value is None and nested is not None:
         value = nested.optional_float("partial_rotary_factor")
-    return 0.25 if value is None else value
+    return default if value is None else value
 
 
 def _mixture(cfg: Config) -> Mixture:
