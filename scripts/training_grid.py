@@ -145,9 +145,19 @@ LINEAR: dict[str, dict] = {
     "olmo_hybrid": DELTA, "lfm2": CONVOLUTIONS,
     "lfm2_moe": CONVOLUTIONS | EXPERTS | {"num_local_experts": None, "num_dense_layers": 1},
     "lfm3": {"vocab_size": 512, "num_hidden_layers": 6, "head_dim": 64, "sliding_window": 128},
+    "kimi_linear": {
+        "vocab_size": 512, "kv_lora_rank": 128, "qk_rope_head_dim": 32, "qk_nope_head_dim": 64, "v_head_dim": 64,
+        "num_key_value_heads": 8, "num_experts": 8, "num_experts_per_token": 2, "moe_intermediate_size": 384,
+        "linear_num_heads": 8, "linear_head_dim": 32, "max_position_embeddings": None,
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"], "num_hidden_layers": 3,
+    },
+    "recurrent_gemma": {
+        "vocab_size": 512, "num_hidden_layers": 3, "num_key_value_heads": 1, "lru_width": 640,
+        "attention_window_size": 32, "max_position_embeddings": None,
+    },
     "minimax": SMALL_EXPERTS | {"vocab_size": 512, "head_dim": 64, "block_size": 64},
 }  # fmt: skip
-BY_TOKEN = ("mamba", "falcon_mamba", "jamba", "zamba")
+BY_TOKEN = ("mamba", "falcon_mamba", "jamba", "zamba", "recurrent_gemma")
 AUTOCAST = "bf16-autocast-fp32-weights"
 #: What each case sets; the rest is the default.
 SETTINGS: dict[str, dict] = {
@@ -207,8 +217,10 @@ BY_CHUNK = (
 
 def labels_of(name: str) -> tuple[str, ...]:
     """The settings by which an architecture is judged."""
+    if name in BY_TOKEN:
+        return tuple(label for label in SETTINGS if label.startswith("short"))
     if name in SCANS:
-        return tuple(label for label in SETTINGS if label.startswith("short")) if name in BY_TOKEN else BY_CHUNK
+        return BY_CHUNK
     if name in LINEAR:
         return (*BY_CHUNK, "bf16 checkpointed", "autocast", "lora", "lora checkpointed")
     return FEW if name in MORE else EVERY
