@@ -42,7 +42,7 @@ SCANS = (
 
 
 #: Modules of families to which that applies.
-SCANNING = frozenset({"scans"})
+SCANNING = frozenset({"scans", "linear_attention"})
 
 
 class Subject(msgspec.Struct, frozen=True):
