@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_cases import estimated
 
-from sizeup.errors import BadConfig
+from sizeup.errors import BadConfig, BadInput
 from sizeup.estimate.training import loops
 from sizeup.estimate.training.architectures.chunk_scan import Chunks
 from sizeup.estimate.training.architectures.decoder import segments
@@ -23,6 +23,7 @@ from sizeup.estimate.training.step import counted_weights
 from sizeup.estimate.training.tape import Parameter, Tape, height, net, rounded
 from sizeup.models.config import Config
 from sizeup.models.from_config import model_from_config
+from sizeup.operations.train import TrainRequest, train
 
 SCRIPT = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "training_grid.py")))
 SCANS, DEFAULT = SCRIPT.SCANS, SCRIPT.DEFAULT
@@ -42,7 +43,7 @@ def heights(recording):
 
 
 def test_estimates_agree_with_simulated_steps(grid):
-    """Every family, each with six to nine settings: within a hundredth of a per cent."""
+    """Every family, each with six to ten settings: within a hundredth of a per cent."""
     rows = [row for row in grid["rows"] if row[0] in SCANS]
     assert {name for name, *_ in rows} == set(SCANS)
     for name, label, peak in rows:
@@ -150,3 +151,52 @@ def test_kinds_of_layers_that_make_no_model(name, field, value):
     with pytest.raises(BadConfig) as error:
         subject_of(SCRIPT.config_of(name) | {field: value})
     assert field in str(error.value)
+
+
+FAST = {"kernels": "fast"}
+
+
+@pytest.mark.parametrize("name", SCANS)
+@pytest.mark.parametrize("label", ["bf16", "autocast checkpointed", "lora of inputs", "padded"])
+def test_kernels_take_less(name, label):
+    """They keep less than what is written out in Python, never less than the projections."""
+    config, setting = SCRIPT.config_of(name), DEFAULT | SCRIPT.SETTINGS[label]
+    slow, fast = (estimated(config, setting | more).peak_bytes for more in ({}, FAST))
+    assert 0.1 * slow < fast < slow
+
+
+def test_what_the_kernels_of_mamba2_keep():
+    """A layer: the norm's own, the projection's output, the scan's, and 4 bytes for each token and group."""
+    kept = {}
+    for layers in (2, 3):
+        build = Build(Tape(), Method(item=2), 2, 512)
+        shape = subject_of(SCRIPT.config_of("mamba2") | {"num_hidden_layers": layers}).shape
+        made = record(build, segments(shape, Run(kernels=True)), keeps_outputs=False)
+        kept[layers] = sum(net(made.pieces[key].forward) + net(made.pieces[key].release) for key in made.order)
+    tokens, hidden, inner, groups, state, heads = 1024, 512, 1024, 2, 48, 16
+    projected = 2 * inner + 2 * groups * state + heads
+    norm = tokens * (2 * hidden + 4 + 2 * hidden)
+    stream = 4 * tokens * hidden
+    expected = norm + stream + 2 * tokens * (projected + inner) + 4 * tokens * groups
+    assert kept[3] - kept[2] == pytest.approx(expected, rel=0.15)
+
+
+def test_kernels_widen_the_range_and_are_named():
+    report = train(TrainRequest(model=SCRIPT.config_of("mamba2"), sequence=256, kernels="fast"))
+    assert report.uncertainty > 0
+    assert any("not checked by simulation" in note for note in report.notes)
+
+
+def test_kernels_for_a_model_that_does_not_scan_are_refused():
+    with pytest.raises(BadInput) as error:
+        train(TrainRequest(model=SCRIPT.config_of("llama"), sequence=256, kernels="fast"))
+    assert "kernels" in str(error.value)
+    assert error.value.hint
+
+
+@pytest.mark.parametrize("name", ["tensor_parallel", "context_parallel"])
+def test_a_scan_is_not_split(name):
+    with pytest.raises(BadInput) as error:
+        train(TrainRequest(model=SCRIPT.config_of("bamba"), sequence=256, **{name: 2}))
+    assert name in str(error.value)
+    assert "fsdp" in error.value.hint

@@ -25,11 +25,11 @@ def train(request: TrainRequest) -> TrainReport:
     """Estimate the step; then whatever else was asked."""
     what = subject(request.model, network=not request.offline)
     setting = setting_of(request)
+    unchecked, notes = scan_road(setting, what.notes)
     check(setting, what.shape, what.context)
     found = training_footprint(what.shape, setting, itemised=request.itemise)
     process = process_bytes(found.peak_bytes, devices=setting.world)
     beyond, reasons = derived(setting, what.shape)
-    unchecked, notes = scan_road(setting, what.notes)
     report = TrainReport(
         model=what.name, setting=setting, footprint=found, process_bytes=process,
         uncertainty=max(what.uncertainty, beyond, unchecked),

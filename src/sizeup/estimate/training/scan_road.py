@@ -10,6 +10,8 @@ KERNELS = (
     "scans are computed by the kernels of mamba-ssm and causal-conv1d: derived from what their functions keep, "
     "not checked by simulation"
 )
+#: What would split a scan over ranks.
+SPLITS = ("tensor_parallel", "context_parallel")
 #: Relative error of a step with those kernels: their temporaries are a tenth of a small model's step, and only counted
 #: from their code.
 UNCHECKED = 0.15
@@ -18,11 +20,19 @@ UNCHECKED = 0.15
 def scan_road(setting: TrainSetting, notes: tuple[str, ...]) -> tuple[float, tuple[str, ...]]:
     """How far off the step may be because of its kernels, and the model's notes with the road it takes.
 
-    Raises BadInput when kernels are asked for and nothing scans.
+    Raises BadInput when kernels are asked for and nothing scans, or ranks are to split what scans.
     """
+    scans = SCANS in notes
+    for name in SPLITS if scans else ():
+        ways = getattr(setting, name)
+        if ways > 1:
+            raise BadInput(
+                f"{name} is {ways}, but this model has layers that scan, and transformers has no plan to split a scan",
+                hint="shard the weights instead (sharding=fsdp, data_parallel=n)",
+            )
     if setting.kernels == "none":
         return 0.0, notes
-    if SCANS not in notes:
+    if not scans:
         raise BadInput(
             f"kernels is {setting.kernels}, but this model has no layers that mamba-ssm's kernels scan",
             hint="drop kernels, or set it to none",
