@@ -6,6 +6,9 @@ decided here, so that a layer reads like its module in transformers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import msgspec
 
 from sizeup.estimate.training.basic import add, cast
@@ -79,6 +82,14 @@ class Build:
         self.transposed = False
         self.idle = False
         self.modules: dict[str, Adapter | None] = {}
+
+    @contextmanager
+    def without_gradients(self) -> Iterator[None]:
+        """No graph is made, and what is made gets no gradient, though it would train."""
+        before = self.tape.grad, self.idle
+        self.tape.grad, self.idle = False, True
+        yield
+        self.tape.grad, self.idle = before
 
     @property
     def tokens(self) -> int:

@@ -35,44 +35,28 @@ def chosen_keys(
     turn: Callable[[Value], Value],
 ) -> Value:
     """Numbers of the keys that each query sees. low: the compressed query."""
-    tape = build.tape
-    before, tape.grad, build.idle = tape.grad, False, True
-    found = _best(build, x, low, hidden, q_rank, index, mask, turn)
-    tape.grad, build.idle = before, False
-    return found
-
-
-def _best(
-    build: Build,
-    x: Value,
-    low: Value,
-    hidden: int,
-    q_rank: int,
-    index: Index,
-    mask: Value,
-    turn: Callable[[Value], Value],
-) -> Value:
     tape, tokens, s = build.tape, build.tokens, build.sequence
-    wide = index.heads * index.head_dim
-    straight_q = build.linear("indexer.wq_b", low, q_rank, wide)
-    straight_k = build.linear("indexer.wk", x, hidden, index.head_dim)
-    straight_k = build.layer_norm("indexer.k_norm", straight_k, index.head_dim)
-    q, k = _turned(build, straight_q, index, turn), _turned(build, straight_k, index, turn)
-    scores = pointwise(tape, _scores(build, q, k, index))
-    weights = scale(tape, cast(tape, build.linear("indexer.weights_proj", x, hidden, index.heads), 4))
-    sums = tape.value(tokens * s, scores.item)
-    if mask.item == 1:
-        inverse = tape.value(tokens * s, 1)
-        sums = tape.value(tokens * s, sums.item)
-        del inverse
-    else:
-        sums = tape.value(tokens * s, max(sums.item, mask.item))
-    n = tokens * min(index.chosen, s)
-    best, numbers = tape.value(n, sums.item), tape.value(n, 8)
-    del best
-    found = tape.value(n, 4)
-    del numbers, weights, straight_q, straight_k
-    return found
+    with build.without_gradients():
+        wide = index.heads * index.head_dim
+        straight_q = build.linear("indexer.wq_b", low, q_rank, wide)
+        straight_k = build.linear("indexer.wk", x, hidden, index.head_dim)
+        straight_k = build.layer_norm("indexer.k_norm", straight_k, index.head_dim)
+        q, k = _turned(build, straight_q, index, turn), _turned(build, straight_k, index, turn)
+        scores = pointwise(tape, _scores(build, q, k, index))
+        weights = scale(tape, cast(tape, build.linear("indexer.weights_proj", x, hidden, index.heads), 4))
+        sums = tape.value(tokens * s, scores.item)
+        if mask.item == 1:
+            inverse = tape.value(tokens * s, 1)
+            sums = tape.value(tokens * s, sums.item)
+            del inverse
+        else:
+            sums = tape.value(tokens * s, max(sums.item, mask.item))
+        n = tokens * min(index.chosen, s)
+        best, numbers = tape.value(n, sums.item), tape.value(n, 8)
+        del best
+        found = tape.value(n, 4)
+        del numbers, weights, straight_q, straight_k
+        return found
 
 
 def _scores(build: Build, q: Value, k: Value, index: Index) -> Value:
