@@ -100,8 +100,8 @@ def recording_of(shape: Shape, setting: TrainSetting) -> tuple[OpenRecording, li
             return recording, amounts
     made = new_recording(shape, setting, opened=all(recording.formulas for recording in known))
     kept[key] = [made, *known[: ALIKE - 1]]
-    while sum(map(len, kept.values())) > LIMIT:
-        del kept[next(iter(kept))]
+    while sum(map(len, list(kept.values()))) > LIMIT:
+        kept.pop(next(iter(kept)), None)
     return made, made.amounts(values) or []
 
 
