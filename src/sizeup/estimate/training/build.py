@@ -13,7 +13,7 @@ import msgspec
 
 from sizeup.estimate.training.basic import add, cast
 from sizeup.estimate.training.eight_bit import eight_bit
-from sizeup.estimate.training.linear import Adapter, adapted, four_bit, linear
+from sizeup.estimate.training.linear import Adapter, adapted, adapted_table, four_bit, linear
 from sizeup.estimate.training.norms import fp32_layer_norm, layer_norm, rms_norm
 from sizeup.estimate.training.tape import Node, Parameter, Tape, Value, rounded
 
@@ -283,7 +283,12 @@ class Build:
             tape.transient(*[8 * tokens] * 5)
             return [Value(n, item, whole.storage)]
 
-        return tape.result(tokens * width, item, (table,), backward)
+        found = tape.result(tokens * width, item, (table,), backward)
+        rank = self.method.rank
+        if not rank or not self.method.targets or not self.targeted(name):
+            return found
+        down = self.adapter_half(f"{name}.lora_embedding_A", rows * rank, rank)
+        return adapted_table(tape, found, down, self.adapter_half(f"{name}.lora_embedding_B", rank * width, width), tokens)
 
     def add(self, a: Value, b: Value) -> Value:
         """A + b."""

@@ -122,6 +122,24 @@ def adapted(tape: Tape, x: Value, result: Value, adapter: Adapter, *, cloned: bo
     return result
 
 
+def adapted_table(tape: Tape, x: Value, down: Parameter, up: Parameter, tokens: int) -> Value:
+    """Rows of a table plus rows of A times B: the gradient of A comes transposed and is laid out anew (peft 0.21)."""
+    before, tape.label = tape.label, ADAPTER
+    n, item = down.n, down.item
+
+    def backward(_g: Value) -> Sequence[Value | None]:
+        whole = tape.value(n, item)
+        tape.transient(*[8 * tokens] * 5)
+        result = tape.value(n, item)
+        del whole
+        return (result,)
+
+    rows = tape.result(tokens * down.rows, item, (down,), backward)
+    output = cast(tape, add(tape, x, scale(tape, linear(tape, rows, up))), x.item)
+    tape.label = before
+    return output
+
+
 def _branch(tape: Tape, x: Value, adapter: Adapter) -> Value:
     return linear(tape, linear(tape, x, adapter.down), adapter.up)
 

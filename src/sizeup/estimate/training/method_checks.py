@@ -34,6 +34,11 @@ def _check_saved(setting: TrainSetting) -> None:
             f"modules_to_save are given, but method {setting.method} trains everything",
             hint="set method=lora, or drop it",
         )
+    if setting.method == "dora" and any(ENDS.get(name) == "embed_tokens" for name in setting.lora_targets):
+        raise BadInput(
+            "method dora on the embedding isn't counted, and lora_targets name it",
+            hint="set method=lora, or name it in modules_to_save",
+        )
     for name in setting.modules_to_save:
         if name not in ENDS:
             raise BadInput(

@@ -169,7 +169,7 @@ def method_of(setting: TrainSetting) -> Method:
         wide_results=setting.four_bit == "bitsandbytes",
         saved=tuple([ENDS.get(name, name) for name in setting.modules_to_save]),
         double_quantization=setting.double_quantization,
-        targets=setting.lora_targets,
+        targets=tuple([ENDS.get(name, name) for name in setting.lora_targets]),
         adapter_item=setting.adapter_item,
         adapter_dropout=setting.lora_dropout,
         dora=setting.method == "dora",

@@ -9,7 +9,7 @@ from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.architectures.task_heads import task_loss
 from sizeup.estimate.training.basic import cast, copy, cut, scale, whole_size
 from sizeup.estimate.training.build import Build
-from sizeup.estimate.training.linear import linear
+from sizeup.estimate.training.linear import adapted, linear
 from sizeup.estimate.training.loss import chunked_cross_entropy, cross_entropy, fused_cross_entropy
 from sizeup.estimate.training.program import State
 from sizeup.estimate.training.runs import Run
@@ -95,7 +95,9 @@ def head_weight(build: Build, hidden: int, vocabulary: int, *, tied: bool) -> Pa
 
 
 def head(build: Build, x: Value, hidden: int, vocabulary: int, *, tied: bool, bias: bool = False) -> Value:
-    """The output projection, never packed nor adapted; a tied one multiplies with the embedding."""
+    """The output projection, never packed, adapted when it is named; a tied one multiplies with the embedding."""
     table = head_weight(build, hidden, vocabulary, tied=tied)
     offset = build.weight("lm_head.bias", vocabulary) if bias else None
-    return linear(build.tape, x, table, offset)
+    logits = linear(build.tape, x, table, offset)
+    adapter = build.adapter_of("lm_head", hidden, vocabulary, biased=bias) if build.method.targets else None
+    return logits if adapter is None else adapted(build.tape, x, logits, adapter)
