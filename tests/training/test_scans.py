@@ -187,9 +187,10 @@ def test_kernels_widen_the_range_and_are_named():
     assert any("not checked by simulation" in note for note in report.notes)
 
 
-def test_kernels_for_a_model_that_does_not_scan_are_refused():
+@pytest.mark.parametrize("name", ["llama", "qwen3_next", "t5"])
+def test_kernels_for_a_model_without_mamba_are_refused(name, grid):
     with pytest.raises(BadInput) as error:
-        train(TrainRequest(model=SCRIPT.config_of("llama"), sequence=256, kernels="fast"))
+        train(TrainRequest(model=grid["configs"][name], sequence=256, kernels="fast"))
     assert "kernels" in str(error.value)
     assert error.value.hint
 

@@ -25,7 +25,7 @@ def train(request: TrainRequest) -> TrainReport:
     """Estimate the step; then whatever else was asked."""
     what = subject(request.model, network=not request.offline)
     setting = setting_of(request)
-    unchecked, notes = scan_road(setting, what.notes)
+    unchecked, notes = scan_road(setting, what.shape, what.notes)
     check(setting, what.shape, what.context)
     found = training_footprint(what.shape, setting, itemised=request.itemise)
     process = process_bytes(found.peak_bytes, devices=setting.world)

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from sizeup.errors import BadInput
+from sizeup.estimate.training.architectures.decoder import DecoderShape
+from sizeup.estimate.training.architectures.mamba import Mamba
+from sizeup.estimate.training.architectures.mamba2 import Mamba2
+from sizeup.estimate.training.architectures.zamba import Hybrid
+from sizeup.estimate.training.architectures.zamba_mamba import ZambaMamba
+from sizeup.estimate.training.checks import Shape
 from sizeup.estimate.training.models import SCANS
 from sizeup.estimate.training.settings import TrainSetting
 
@@ -17,13 +23,21 @@ SPLITS = ("tensor_parallel", "context_parallel")
 UNCHECKED = 0.15
 
 
-def scan_road(setting: TrainSetting, notes: tuple[str, ...]) -> tuple[float, tuple[str, ...]]:
+def scans(shape: Shape) -> bool:
+    """Whether Mamba stands in any layer."""
+    if not isinstance(shape, DecoderShape):
+        return False
+    mixers = (shape.mixer, *(fields.get("mixer") for fields in shape.varied))
+    return any(isinstance(mixer, Mamba | Mamba2 | ZambaMamba | Hybrid) for mixer in mixers)
+
+
+def scan_road(setting: TrainSetting, shape: Shape, notes: tuple[str, ...]) -> tuple[float, tuple[str, ...]]:
     """How far off the step may be because of its kernels, and the model's notes with the road it takes.
 
     Raises BadInput when kernels are asked for and nothing scans, or ranks are to split what scans.
     """
-    scans = SCANS in notes
-    for name in SPLITS if scans else ():
+    found = scans(shape)
+    for name in SPLITS if found else ():
         ways = getattr(setting, name)
         if ways > 1:
             raise BadInput(
@@ -32,7 +46,7 @@ def scan_road(setting: TrainSetting, notes: tuple[str, ...]) -> tuple[float, tup
             )
     if setting.kernels == "none":
         return 0.0, notes
-    if not scans:
+    if not found:
         raise BadInput(
             f"kernels is {setting.kernels}, but this model has no layers that mamba-ssm's kernels scan",
             hint="drop kernels, or set it to none",
