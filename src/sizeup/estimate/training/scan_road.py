@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from sizeup.errors import BadInput
-from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.mamba import Mamba
 from sizeup.estimate.training.architectures.mamba2 import Mamba2
+from sizeup.estimate.training.architectures.programs import Shape
+from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.architectures.zamba import Hybrid
 from sizeup.estimate.training.architectures.zamba_mamba import ZambaMamba
-from sizeup.estimate.training.checks import Shape
 from sizeup.estimate.training.models import SCANS
 from sizeup.estimate.training.settings import TrainSetting
 
