@@ -23,7 +23,9 @@ SMALL = {"batch": 1, "sequence": 128}
 FULL = {"checkpointing": "full"}
 LORA, DORA, QLORA = ({"method": method} for method in ("lora", "dora", "qlora"))
 DROPPED = {"lora_dropout": 0.1}
-WIDE_AND_DROPPED = DROPPED | {"precision": AUTOCAST}
+WIDE = {"precision": AUTOCAST}
+WIDE_AND_DROPPED = DROPPED | WIDE
+TABLES = ("lm_head", "embed_tokens")
 HALF = ("fp16", "fp16-autocast-fp32-weights")
 ENDS = (["lm_head"], ["embed_tokens", "lm_head"])
 PLAIN = ("llama", "gpt2", "gemma2", "mixtral", "qwen3")
@@ -55,6 +57,9 @@ CASES: list[tuple[str, dict]] = [
     *((name, QLORA | more) for name in ("llama", "gpt2", "gemma2") for more in ({}, FULL | DROPPED)),
     *((name, QLORA | {"four_bit": "bitsandbytes"} | more) for name in ("llama", "qwen2") for more in ({}, FULL)),
     *(("llama", LORA | {"modules_to_save": saved} | more) for saved in ENDS for more in ({}, FULL)),
+    *(("llama", LORA | {"lora_targets": ["q_proj", name]} | more) for name in TABLES for more in ({}, WIDE | FULL)),
+    *(("gemma2", LORA | {"lora_targets": ["v_proj", *TABLES]} | more) for more in ({}, WIDE | FULL)),
+    ("llama", QLORA | {"lora_targets": ["q_proj", "lm_head"]}),
     ("gemma2", LORA | {"modules_to_save": ["lm_head"]}),
     ("qwen3", QLORA | FULL | {"modules_to_save": ["embed_tokens"]}),
     *((name, LORA | {"adapter_precision": "bf16"} | more) for name in ("llama", "mixtral") for more in ({}, FULL)),

@@ -64,7 +64,7 @@ class Method(msgspec.Struct, frozen=True):
 class Build:
     """The tape, the step's sizes, and the weights of the segment that is being built.
 
-    transposed: linear modules are `Conv1D`. idle: what is made now gets no gradient, though it would train (an index that runs without). source, target: tokens
+    transposed: linear modules are `Conv1D`. input_gradients: what frozen tables give is made to want a gradient. idle: what is made now gets no gradient, though it would train (an index that runs without). source, target: tokens
     of what an encoder reads and of what its decoder writes; `sequence` is that of the stack at hand.
     """
 
@@ -79,7 +79,7 @@ class Build:
         self.made: dict[str, Parameter] = {}
         self.scope = ""
         self.unadapted: frozenset[str] = frozenset()
-        self.transposed = False
+        self.transposed = self.input_gradients = False
         self.idle = False
         self.modules: dict[str, Adapter | None] = {}
 
@@ -287,6 +287,8 @@ class Build:
         rank = self.method.rank
         if not rank or not self.method.targets or not self.targeted(name):
             return found
+        if self.input_gradients:
+            found = wants_gradient(self, found)
         down = self.adapter_half(f"{name}.lora_embedding_A", rows * rank, rank)
         return adapted_table(tape, found, down, self.adapter_half(f"{name}.lora_embedding_B", rank * width, width), tokens)
 

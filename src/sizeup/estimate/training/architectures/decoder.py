@@ -139,7 +139,7 @@ def _embedded(build: Build, shape: DecoderShape, run: Run) -> Value:
     if shape.mixture is not None and shape.mixture.adapted:
         build.unadapted = STACKED_NAMES
     build.unadapted |= frozenset(shape.unadapted)
-    build.transposed = shape.transposed
+    build.transposed, build.input_gradients = shape.transposed, run.input_gradients
     tape.label = EMBEDDING
     rows = shape.embedding_rows or shape.vocabulary
     ways = 1 if shape.table_whole else shape.vocabulary_ways
