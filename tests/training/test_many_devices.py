@@ -64,7 +64,7 @@ def test_gathered_logits_cost_what_they_are():
     ("setting", "word"),
     [
         ({"sharding": "zero3", "data_parallel": 4, "offload_optimizer": "nvme"}, "DeepSpeed"),
-        ({"pipeline_parallel": 2}, "pipeline_parallel"),
+        ({"context_parallel": 2}, "context_parallel"),
         ({"tensor_parallel": 2, "sequence_parallel": True}, "sequence_parallel"),
     ],
 )

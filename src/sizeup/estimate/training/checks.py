@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from sizeup.errors import BadInput
+from sizeup.estimate.training.architectures.mamba import Mamba
+from sizeup.estimate.training.architectures.mamba2 import Mamba2
 from sizeup.estimate.training.architectures.programs import Shape
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.heads import HEADS
@@ -55,7 +57,21 @@ def check(setting: TrainSetting, shape: Shape, context: int | None) -> None:
     check_methods(setting, shape)
     _check_sequence(setting, shape, context)
     check_images(setting, shape)
+    _check_kernels(setting, shape)
     _check_parallel(setting, shape)
+
+
+def _check_kernels(setting: TrainSetting, shape: Shape) -> None:
+    """The road with kernel packages is known for Mamba's layers alone."""
+    if setting.kernels == "none" or not isinstance(shape, DecoderShape):
+        return
+    mixers = [shape.of(number).mixer for number in range(shape.layers)]
+    unknown = next((mixer for mixer in mixers if mixer is not None and not isinstance(mixer, Mamba | Mamba2)), None)
+    if unknown is not None:
+        raise BadInput(
+            f"kernels={setting.kernels} isn't estimated for layers of {type(unknown).__name__}",
+            hint="leave kernels at none: scans as transformers writes them out in Python",
+        )
 
 
 def _check_checkpointing(setting: TrainSetting) -> None:
@@ -147,16 +163,8 @@ def _check_parallel(setting: TrainSetting, shape: Shape) -> None:
             f"pipeline_parallel {setting.pipeline_parallel} is more than the model's {shape.layers} layers",
             hint=f"set pipeline_parallel to {shape.layers} or less",
         )
-    if (
-        setting.schedule == "interleaved"
-        and setting.pipeline_parallel > 1
-        and 2 * setting.pipeline_parallel > shape.layers
-    ):
-        raise BadInput(
-            f"schedule interleaved deals out two chunks to each of {setting.pipeline_parallel} stages, but the model has "
-            f"{shape.layers} layers",
-            hint="set schedule=1f1b, or fewer stages",
-        )
+    if setting.schedule == "interleaved" and setting.pipeline_parallel > 1:
+        _check_interleaved(setting, shape.layers)
     if setting.sharding != "none" and setting.data_parallel == 1:
         raise BadInput(
             f"sharding {setting.sharding} spreads over data_parallel ranks, but data_parallel is 1",
@@ -170,6 +178,21 @@ def _check_parallel(setting: TrainSetting, shape: Shape) -> None:
         )
     _check_experts(setting, shape)
     _check_offload(setting)
+
+
+def _check_interleaved(setting: TrainSetting, layers: int) -> None:
+    """Two chunks of layers a stage, and micro-batches in equal rounds, as torch asks."""
+    stages, micro = setting.pipeline_parallel, setting.micro_batches
+    if 2 * stages > layers:
+        raise BadInput(
+            f"schedule interleaved needs two layers for each of {stages} stages, but the model has {layers} layers",
+            hint="set schedule=1f1b, or fewer stages",
+        )
+    if micro % max(1, micro // stages):
+        raise BadInput(
+            f"schedule interleaved can't make equal rounds of {micro} micro_batches on {stages} stages",
+            hint=f"set micro_batches to a multiple of {stages}",
+        )
 
 
 def _check_offload(setting: TrainSetting) -> None:

@@ -65,7 +65,7 @@ def derived(setting: TrainSetting, shape: object) -> tuple[float, tuple[str, ...
     if "nvme" in {setting.offload_optimizer, setting.offload_weights}:
         found.append((DERIVED, "what the host holds for NVMe is derived from DeepSpeed's code, not simulated"))
     parted = [
-        name for name in ("pipeline_parallel", "expert_parallel", "context_parallel") if getattr(setting, name) > 1
+        name for name in ("expert_parallel", "context_parallel") if getattr(setting, name) > 1
     ]
     if setting.sequence_parallel:
         parted.append("sequence_parallel")

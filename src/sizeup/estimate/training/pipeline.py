@@ -91,8 +91,8 @@ def in_flight(setting: TrainSetting, rank: int) -> int:
 def stage_of(made: Recording, layers: range, count: int) -> Recording:
     """Only the segments of a chunk: its layers, the ends where they belong.
 
-    Each chunk makes masks and tables of positions of its own, and is given its input. What the first segment's code has names for goes when
-    the chunk's forward pass is over, and not where the whole model's would be.
+    Each chunk makes masks and tables of positions of its own, and is given its input. What the first segment's code has
+    names for goes when the chunk's forward pass is over, and not where the whole model's would be.
     """
     order, seen = [], -1
     for place, key in enumerate(made.order):
