@@ -73,7 +73,7 @@ def written(tape: Tape, whole: Value, part: Value) -> Value:
     output = Value(whole.n, whole.item, whole.storage)
     n, small, item, overwritten = whole.n, part.n, whole.item, whole.needs
 
-    def backward(g: Value) -> Sequence[Value | None]:
+    def backward(_g: Value) -> Sequence[Value | None]:
         copied = tape.value(n, item)
         of_part = tape.value(small, item)
         if overwritten:

@@ -1,7 +1,7 @@
 """Gated delta nets (Yang et al. 2024) as transformers 5.23 trains them where no kernel package is installed.
 
 `models/qwen3_next/modeling_qwen3_next.py`: queries, keys and values through one causal convolution, then the rule in
-fp32, chunk by chunk (`torch_chunk_gated_delta_rule`): inside a chunk of 64 tokens every pair has a decay and two scores,
+fp32, chunk by chunk (`torch_chunk_gated_delta_rule`): inside a chunk of 64 tokens each pair has a decay and two scores,
 two triangular systems are solved; between chunks a state of key_dim · value_dim for each head goes on.
 """
 

@@ -1,4 +1,4 @@
-"""An RMS norm whose result is weighed by a gate (`RMSNormGated` of Qwen3-Next and its neighbours, transformers 5.23)."""
+"""An RMS norm whose result is weighed by a gate (`RMSNormGated` of Qwen3-Next and others, transformers 5.23)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sizeup.estimate.training.tape import NORM, Value
 def gated_norm(
     build: Build, name: str, x: Value, gate: Value, width: int, *, activation: str = "silu", wide: bool = False
 ) -> Value:
-    """weight · norm(x) in the type of x, times the gate's activation in fp32, cast back. wide: all of it in fp32."""
+    """Weight · norm(x) in the type of x, times the gate's activation in fp32, cast back. wide: all of it in fp32."""
     tape, item = build.tape, x.item
     before, tape.label = tape.label, NORM
     x = cast(tape, x, 4)
@@ -21,10 +21,7 @@ def gated_norm(
     x = multiply(tape, x, inverse)
     del inverse
     weight: Value = build.weight(name, width)
-    if wide:
-        x = multiply(tape, cast(tape, weight, 4), x)
-    else:
-        x = multiply(tape, weight, cast(tape, x, item))
+    x = multiply(tape, cast(tape, weight, 4), x) if wide else multiply(tape, weight, cast(tape, x, item))
     x = multiply(tape, x, activate(tape, cast(tape, gate, 4), activation))
     x = cast(tape, x, item)
     del variance

@@ -142,7 +142,6 @@ def chunk_rule(build: Build, query: Value, key: Value, value: Value, g: Value, b
     parts = (query, key, value, g, k_cumdecay, decay)
     repeat(tape, chunks, lambda: chain.step(parts, mask))
     output = chain.output()
-    del parts
     if whole > tokens * d.heads:
         output = cut(tape, output, tokens * d.width)
     output = cast(tape, copy(tape, turned(tape, output)), item)

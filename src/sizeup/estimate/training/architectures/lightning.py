@@ -81,9 +81,7 @@ def blocks(build: Build, qkv: Value, a: Lightning, decay: Value) -> Value:
 class Chain:
     """The scan over blocks, with the names of its loop."""
 
-    def __init__(
-        self, tape: Tape, batch: int, a: Lightning, parts: tuple[Value, Value, Value], decay: Value
-    ) -> None:
+    def __init__(self, tape: Tape, batch: int, a: Lightning, parts: tuple[Value, Value, Value], decay: Value) -> None:
         self.tape, self.batch, self.sizes, self.parts, self.decay = tape, batch, a, parts, decay
         self.names: dict[str, Value] = {}
         self.state: Value | None = tape.value(batch * a.heads * a.head_dim * a.head_dim, parts[0].item)
@@ -131,4 +129,4 @@ class Chain:
 def weighed(tape: Tape, x: Value, decay: Value) -> Value:
     """X times a buffer: only the buffer is kept."""
     n, item = x.n, max(x.item, decay.item)
-    return tape.result(n, item, (x,), lambda g: (tape.value(n, item),))
+    return tape.result(n, item, (x,), lambda _g: (tape.value(n, item),))

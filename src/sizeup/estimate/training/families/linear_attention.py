@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from sizeup.errors import BadConfig
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.architectures.experts import Mixture
 from sizeup.estimate.training.architectures.gated_attention import GatedAttention
@@ -53,6 +54,15 @@ def qwen3_next(cfg: Config) -> DecoderShape:
     return msgspec.structs.replace(_gated_delta(cfg, projections="two"), mixture=mixture, sparse=sparse)
 
 
+def _whole_groups(keys: int, values: int) -> None:
+    """Raises BadConfig unless every key head has as many value heads."""
+    if values % keys:
+        raise BadConfig(
+            f"linear_num_value_heads is {values}, which {keys} key heads don't share evenly",
+            hint="make it a multiple of linear_num_key_heads",
+        )
+
+
 def olmo_hybrid(cfg: Config) -> DecoderShape:
     """Gated delta nets with norms before the halves; OLMo 2's attention, without positions, in every fourth layer."""
     s = sizes(cfg)
@@ -65,6 +75,7 @@ def olmo_hybrid(cfg: Config) -> DecoderShape:
         kernel=cfg.int("linear_conv_kernel_dim", default=4), projections="six",
         doubled=cfg.bool("linear_allow_neg_eigval", default=True),
     )  # fmt: skip
+    _whole_groups(key_heads, heads)
     default = [FULL if number % 4 == 3 else LINEAR for number in range(s.layers)]
     if FULL not in default:
         default[-1] = FULL
@@ -185,6 +196,11 @@ def recurrent_gemma(cfg: Config) -> DecoderShape:
         width=cfg.optional_int("lru_width") or s.hidden, blocks=s.heads, kernel=cfg.int("conv1d_width", default=4),
         activation=activation,
     )  # fmt: skip
+    if block.width % block.blocks:
+        raise BadConfig(
+            f"lru_width is {block.width}, which {block.blocks} heads don't share evenly",
+            hint="make it a multiple of num_attention_heads",
+        )
     full = OwnTables(share=_turned_share(cfg, 0.5), bias=bias(cfg))
     pattern = cfg.strs("block_types", "_block_types") or ("recurrent", "recurrent", "attention")
     kinds = [pattern[number % len(pattern)] for number in range(s.layers)]
@@ -215,6 +231,7 @@ def _gated_delta(cfg: Config, *, projections: str, axes: bool = False) -> Decode
         key_dim=cfg.int("linear_key_head_dim"), value_dim=cfg.int("linear_value_head_dim"),
         kernel=cfg.int("linear_conv_kernel_dim", default=4), projections=projections,
     )  # fmt: skip
+    _whole_groups(delta.key_heads, delta.value_heads)
     period = cfg.int("full_attention_interval", max=10_000, default=4)
     kinds = layer_kinds(cfg, sizes(cfg).layers, [LINEAR] * (period - 1) + [FULL])
     full = GatedAttention(bias=bias(cfg))
