@@ -81,7 +81,7 @@ def measured(torch: Any, given: dict[str, Any], setting: dict[str, Any], kind: s
 
     from sizeup.workers.training_model import built, dtype_of, without_cache
     from sizeup.workers.training_optimizers import optimizer_of
-    from sizeup.workers.training_step import run_step
+    from sizeup.workers.training_step import run_step, with_images
     from sizeup.workers.training_task import head_of, inputs_of, with_labels
     from sizeup.workers.training_tracker import Ledger
     from sizeup.workers.transformers_meta import configuration
@@ -92,6 +92,8 @@ def measured(torch: Any, given: dict[str, Any], setting: dict[str, Any], kind: s
     model = built(torch, config, setting, kind, head)
     optimizer = optimizer_of(torch, model, setting)
     inputs = inputs_of(torch, config, setting, head, dtype_of(torch, setting), kind, real=True)
+    if setting.get("images"):
+        with_images(torch, config, setting, inputs, kind, real=True)
     seconds = 0.0
     for _ in range(STEPS):
         torch.cuda.synchronize()

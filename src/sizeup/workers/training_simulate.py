@@ -91,7 +91,9 @@ def simulated(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
             model = world.spread(torch, model)
         optimizer = optimizer_of(torch, model, setting)
         inputs = inputs_of(torch, config, setting, head, dtype_of(torch, setting), kind, real=real)
-        known = training_step.with_images(torch, config, setting, inputs, kind) if setting.get("images") else None
+        known = None
+        if setting.get("images"):
+            known = training_step.with_images(torch, config, setting, inputs, kind, real=real)
         reference, known = prepared(torch, config, model, inputs, setting, kind, known)
         training_step.collected()
         ledger = Ledger(kind, exact=real, events=bool(job.get("replay")))

@@ -49,8 +49,10 @@ def _before(ledger: Ledger) -> Any:
     return hook
 
 
-def with_images(torch: Any, config: Any, setting: dict[str, Any], inputs: dict[str, Any], device: str) -> Any:
-    """Put images into the inputs; the values that shapes depend on."""
+def with_images(
+    torch: Any, config: Any, setting: dict[str, Any], inputs: dict[str, Any], device: str, *, real: bool = False
+) -> Any:
+    """Put images into the inputs; returns the values that shapes depend on, None where tensors have all of theirs."""
     from torch._subclasses.fake_tensor import unset_fake_temporarily
 
     from sizeup.workers.training_images import known_inputs, pixels_of
@@ -58,11 +60,16 @@ def with_images(torch: Any, config: Any, setting: dict[str, Any], inputs: dict[s
 
     with unset_fake_temporarily():
         values = known_inputs(torch, config, setting)
+    shape = pixels_of(config, setting)
+    if real:
+        inputs.update({name: value.to(device) for name, value in values.items()})
+        inputs["pixel_values"] = torch.randn(shape, device=device)
+        return None
     known = Known(torch)
     for name, value in values.items():
         inputs[name] = known.tell(torch.zeros(value.shape, dtype=value.dtype, device=device), value)
     if "pixel_values" not in values:
-        inputs["pixel_values"] = torch.zeros(pixels_of(config, setting), device=device)
+        inputs["pixel_values"] = torch.zeros(shape, device=device)
     return known
 
 
