@@ -43,7 +43,7 @@ def test_estimates_agree(cases, grid_default, grid):
 )  # fmt: skip
 def test_everything_offered_is_simulated(cases, grid_default, name, offered):
     """What is added to the estimate must be added to scripts/training_methods.py."""
-    seen = {(grid_default | changes).get(name) for _, changes, _ in cases} | ({"plain"} if name == "four_bit" else set())
+    seen = {(grid_default | changes).get(name, "plain") for _, changes, _ in cases}
     assert set(offered) - seen - ELSEWHERE.get(name, set()) == set()
 
 

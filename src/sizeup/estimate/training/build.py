@@ -41,10 +41,11 @@ class Method(msgspec.Struct, frozen=True):
     """How weights are held and which of them train.
 
     item: bytes of a weight. train: whether the model's own weights do. four_bit: linear weights are packed.
-    double_quantization: the scales are packed too. wide_results: what a packed
-    layer computes takes its input's type, and is copied before an adapter adds to it (bitsandbytes, peft). saved: of
-    the tables at both ends, those of which a trained copy is used beside the frozen one (peft's `modules_to_save`). rank: of the adapters (0: none). targets: names of the modules
-    adapted; empty means every linear module but the head. adapter_item: bytes of an adapter's weight.
+    double_quantization: the scales are packed too. wide_results: what a packed layer computes takes its input's type,
+    and is copied before an adapter adds to it (bitsandbytes, peft). saved: of the tables at both ends, those of which a
+    trained copy is used beside the frozen one (peft's `modules_to_save`). rank: of the adapters (0: none). targets:
+    names of the modules adapted; empty means every linear module but the head. adapter_item: bytes of an adapter's
+    weight.
     """
 
     item: int
@@ -64,8 +65,9 @@ class Method(msgspec.Struct, frozen=True):
 class Build:
     """The tape, the step's sizes, and the weights of the segment that is being built.
 
-    transposed: linear modules are `Conv1D`. input_gradients: what frozen tables give is made to want a gradient. idle: what is made now gets no gradient, though it would train (an index that runs without). source, target: tokens
-    of what an encoder reads and of what its decoder writes; `sequence` is that of the stack at hand.
+    transposed: linear modules are `Conv1D`. input_gradients: what frozen tables give is made to want a gradient. idle:
+    what is made now gets no gradient, though it would train (an index that runs without). source, target: tokens of
+    what an encoder reads and of what its decoder writes; `sequence` is that of the stack at hand.
     """
 
     def __init__(self, tape: Tape, method: Method, batch: int, sequence: int, target: int = 0) -> None:
@@ -290,7 +292,8 @@ class Build:
         if self.input_gradients:
             found = wants_gradient(self, found)
         down = self.adapter_half(f"{name}.lora_embedding_A", rows * rank, rank)
-        return adapted_table(tape, found, down, self.adapter_half(f"{name}.lora_embedding_B", rank * width, width), tokens)
+        up = self.adapter_half(f"{name}.lora_embedding_B", rank * width, width)
+        return adapted_table(tape, found, down, up, tokens)
 
     def add(self, a: Value, b: Value) -> Value:
         """A + b."""

@@ -195,9 +195,7 @@ def _changed(tape: Tape, adapter: Adapter, inputs: int, rank: int, n: int) -> li
     return [*kept, tape.value(n, item) if low != item else product]
 
 
-def four_bit(
-    tape: Tape, x: Value, weight: Parameter, bias: Parameter | None = None, *, saves: bool = True
-) -> Value:
+def four_bit(tape: Tape, x: Value, weight: Parameter, bias: Parameter | None = None, *, saves: bool = True) -> Value:
     """A linear layer whose weight is unpacked to 16 bits for each product, forward and backward (QLoRA).
 
     Nothing of the input is kept: the weight is frozen. saves: the packed weight is kept as saved tensors are, so that

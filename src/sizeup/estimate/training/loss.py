@@ -140,7 +140,7 @@ def chunked_cross_entropy(tape: Tape, x: Value, weight: Parameter, tokens: int, 
     sizes: list[int] = []
     left = tokens
     while left > 0:
-        sizes.append(rows if rows < left else left)
+        sizes.append(min(left, rows))
         left = left - rows
     labels = _shifted_labels(tape, tokens)
     if weight.needs:

@@ -48,7 +48,7 @@ def _check_saved(setting: TrainSetting) -> None:
 
 
 def _check_stacked(setting: TrainSetting, shape: object) -> None:
-    """peft adapts stacked experts as parameters, which it does only plainly (0.21, `lora.ParamWrapper`)."""
+    """Adapters on stacked experts are parameters of their own, which peft makes only plainly (0.21, `ParamWrapper`)."""
     stacked = isinstance(shape, DecoderShape) and shape.mixture is not None and shape.mixture.adapted
     if not stacked or not setting.adapters or setting.lora_targets:
         return

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sizeup.estimate.training.basic import cut
+from sizeup.estimate.training.basic import cut, whole_size
 from sizeup.estimate.training.build import Build
 from sizeup.estimate.training.tape import LOSS, TEMPORARY, WEIGHT_COPIES, Tape, Value
 
@@ -33,7 +33,7 @@ def tiled_loss(build: Build, x: Value, weight: Value, hidden: int, *, outputs: i
     targets = tape.value(rows, 8)
     found = _log_probabilities(tape, scored, weight, rows, hidden, targets, outputs=outputs)
     zeros = tape.value(rows, 4)
-    spread = tape.result(rows, 4, (found,), lambda _g, _keep=mask.storage: (tape.value(rows, 4),))
+    spread = tape.result(rows, 4, (found,), whole_size(tape, rows, 4, mask.storage))
     del zeros
     others = [tape.value(rows, 4) for _ in range(outputs)]
     total = tape.result(1, 4, (spread,), lambda _g: (tape.value(rows, 4),))
