@@ -117,6 +117,15 @@ def test_one_recording_for_a_whole_sweep(monkeypatch):
     assert len(runs) <= 2
 
 
+@pytest.mark.parametrize("setting", [{}, {"method": "lora", "checkpointing": "full"}, {"loss": "chunked"}], ids=str)
+def test_sequences_of_a_token_or_two(grid, setting):
+    """Where slices are whole tensors and sums are of one row, every family still runs, and takes no more than for many."""
+    for config in grid["configs"].values():
+        shape = subject_of(config).shape
+        peaks = [training_footprint(shape, TrainSetting(**setting, sequence=n)).peak_bytes for n in (1, 2, 3, 512)]
+        assert max(peaks) == peaks[-1]
+
+
 def test_recordings_that_are_kept_are_bounded():
     recordings.kept.clear()
     shape = subject_of(LLAMA | {"num_hidden_layers": 1}).shape

@@ -149,6 +149,8 @@ def split(tape: Tape, x: Value, parts: Sequence[int]) -> list[Value]:
         return (tape.value(total, item),)
 
     tape.record((x,), outputs, backward)
+    if outputs[0].node is not None:
+        outputs[0].node.many = True
     return outputs
 
 
