@@ -42,24 +42,19 @@ def applied(torch: Any, *, padding: bool, written: bool = False) -> Any:
     torch.cuda.is_bf16_supported = lambda *_args, **_kwargs: True
     torch.cuda.is_current_stream_capturing = lambda: False
     torch.distributions.Distribution.set_default_validate_args(False)
-    torch.tensor = _made_on_host(torch.tensor)
+    torch.tensor = _made_on_host(torch)
     _masks()
     _optimizers(torch)
     _module_conversion(torch)
     return attention
 
 
-def _made_on_host(original: Any) -> Any:
-    def tensor(data: Any, *, device: Any = None, **options: Any) -> Any:
-        made = original(data, **options)
-        return made if device is None else made.to(device)
+def _as_in_the_first_thread(original: Any, torch: Any) -> Any:
+    def run(function: Any, *args: Any) -> Any:
+        torch._C._set_only_lift_cpu_tensors(True)
+        return original(function, *args)
 
-    return tensor
-
-
-def _needs_no_mask(padding: Any, keys: int, window: int | None = None) -> bool:
-    """Whether every token may look at every other: nothing is padded, and the window is wider than the sequence."""
-    return (padding is None or not _state["padded"]) and (window is None or keys < window)
+    return run
 
 
 def _masks() -> None:
