@@ -31,7 +31,7 @@ _CHOICES = {
 }  # fmt: skip
 _POSITIVE = (
     "batch", "sequence", "lora_rank", "data_parallel", "tensor_parallel", "pipeline_parallel", "micro_batches",
-    "expert_parallel", "context_parallel", "reduce_bucket",
+    "expert_parallel", "context_parallel", "reduce_bucket", "replicas",
 )  # fmt: skip
 MOST = 2**40
 #: Rotary positions run beyond the context, and fine-tuning for longer contexts does so; a learned table doesn't.
@@ -117,11 +117,14 @@ def _check_method(setting: TrainSetting, shape: Shape) -> None:
 
 
 def _check_sequence(setting: TrainSetting, shape: Shape, context: int | None) -> None:
-    if context is not None and setting.sequence > context * (1 if _has_position_table(shape) else STRETCH):
-        raise BadInput(
-            f"sequence {setting.sequence:,} is beyond the model's context of {context:,}",
-            hint=f"set sequence to {context:,} or less, or extend max_position_embeddings in the configuration",
-        )
+    heard = getattr(shape, "audio", None) is not None and setting.target_sequence > 0
+    for name in ("target_sequence",) if heard else ("sequence", "target_sequence"):
+        tokens = getattr(setting, name)
+        if context is not None and tokens > context * (1 if _has_position_table(shape) else STRETCH):
+            raise BadInput(
+                f"{name} {tokens:,} is beyond the model's context of {context:,}",
+                hint=f"set {name} to {context:,} or less, or extend max_position_embeddings in the configuration",
+            )
     if setting.sequence % setting.context_parallel:
         raise BadInput(
             f"context_parallel {setting.context_parallel} doesn't divide sequence {setting.sequence}",
@@ -165,6 +168,12 @@ def _check_parallel(setting: TrainSetting, shape: Shape) -> None:
         )
     if setting.schedule == "interleaved" and setting.pipeline_parallel > 1:
         _check_interleaved(setting, shape.layers)
+    if setting.replicas > 1 and (setting.sharding != "fsdp" or setting.data_parallel % setting.replicas):
+        raise BadInput(
+            f"replicas {setting.replicas} are groups of data_parallel ranks under fsdp, but data_parallel is "
+            f"{setting.data_parallel} and sharding {setting.sharding}",
+            hint="make data_parallel a multiple of replicas, with sharding=fsdp",
+        )
     if setting.sharding != "none" and setting.data_parallel == 1:
         raise BadInput(
             f"sharding {setting.sharding} spreads over data_parallel ranks, but data_parallel is 1",
