@@ -59,7 +59,7 @@ def _check_stacked(setting: TrainSetting, shape: object) -> None:
         if refused:
             raise BadInput(
                 f"{words} doesn't work on the model's stacked experts, which all linear modules include: peft refuses",
-                hint="name the modules in lora_targets (q_proj,k_proj,v_proj,o_proj), or set method=lora without dropout",
+                hint="name modules in lora_targets (q_proj,k_proj,v_proj,o_proj), or set method=lora without dropout",
             )
 
 
