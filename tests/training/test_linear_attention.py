@@ -51,12 +51,12 @@ def heights(recording):
 
 
 def test_estimates_agree_with_simulated_steps(grid):
-    """Every family, each with six to thirteen settings: within a twentieth of a per cent, but for frozen experts."""
+    """Every family, each with six to thirteen settings: within a tenth of a per cent, but for frozen experts."""
     rows = [row for row in grid["rows"] if row[0] in LINEAR]
     assert {name for name, *_ in rows} == set(LINEAR)
     for name, label, peak in rows:
         found = estimated(grid["configs"][name], DEFAULT | SCRIPT.SETTINGS[label]).peak_bytes
-        worst = 0.01 if (name, label) in FROZEN_EXPERTS else 5e-4
+        worst = 0.01 if (name, label) in FROZEN_EXPERTS else 1e-3
         assert found == pytest.approx(peak, rel=worst), (name, label)
 
 
@@ -102,12 +102,13 @@ def test_the_work_does_not_grow_with_the_sequence(name):
 
 @pytest.mark.parametrize("name", LINEAR)
 def test_recorded_once_for_every_length(name):
-    """With open batch and sequence: the programs compute with sizes and don't turn them into numbers."""
+    """The programs compute with open sizes and don't turn them into numbers."""
     shape = subject_of(SCRIPT.config_of(name)).shape
-    made, _ = recording_of(
-        shape, TrainSetting(**{key: value for key, value in DEFAULT.items() if key != "lora_targets"})
+    fields = {key: value for key, value in DEFAULT.items() if key != "lora_targets"}
+    first, second = (
+        recording_of(shape, TrainSetting(**(fields | {"batch": b, "sequence": s})))[0] for b, s in ((2, 512), (3, 1536))
     )
-    assert made.sheet is not None
+    assert first is second
 
 
 @settings(max_examples=20, deadline=None)
@@ -123,14 +124,14 @@ def test_a_longer_sequence_or_one_more_never_takes_less(name, batch, sequence):
 
 
 def test_decays_of_every_channel_are_kept_for_every_pair():
-    """Kimi's attention keeps a product and a decay for each pair of a chunk and channel of a key, twice."""
+    """Kimi's attention keeps a decay and two products for each pair of a chunk and channel; a gradient takes three."""
     config = SCRIPT.config_of("kimi_linear")
     wide = config | {"linear_head_dim": 2 * config["linear_head_dim"]}
     setting = DEFAULT | {"batch": 1, "sequence": 1024}
     small, large = (estimated(each, setting).peak_bytes for each in (config, wide))
     pairs = 4 * 1024 * 64 * config["linear_num_heads"] * config["linear_head_dim"]
     layers = config["layer_types"].count("linear_attention")
-    assert large - small == pytest.approx(3 * pairs * layers, rel=0.1)
+    assert large - small == pytest.approx(3 * pairs * (layers + 1), rel=0.1)
 
 
 def test_a_module_that_keeps_its_state_keeps_the_graph_of_a_layer_that_ran_again():

@@ -195,7 +195,6 @@ def keep_graph(kept: list[object], value: Value) -> None:
     A layer that runs again makes a graph of its own beside the one that runs backward, and that one is kept.
     """
     waiting = [] if value.node is None else [value.node]
-    kept.append(value.storage)
     seen: set[int] = set()
     while waiting:
         node = waiting.pop()

@@ -114,7 +114,7 @@ def kimi_linear(cfg: Config) -> DecoderShape:
         experts=cfg.int("num_experts", "num_local_experts"),
         chosen=cfg.int("num_experts_per_token", "num_experts_per_tok"), width=width,
         shared=width * cfg.int("num_shared_experts", "n_shared_experts", min=0, default=1), scoring="sigmoid",
-        normalised=cfg.bool("moe_renormalize", "norm_topk_prob", default=True), adapted=True,
+        normalised=cfg.bool("moe_renormalize", "norm_topk_prob", default=True),
     )  # fmt: skip
     dense = cfg.int("first_k_dense_replace", min=0, default=1)
     mlps = cfg.strs("mlp_layer_types")
