@@ -51,12 +51,12 @@ def heights(recording):
 
 
 def test_estimates_agree_with_simulated_steps(grid):
-    """Every family, each with six to thirteen settings: within a tenth of a per cent, but for frozen experts."""
+    """Every family, each with six to thirteen settings: within a twentieth of a per cent, but for frozen experts, and a fifth for a recurrence."""
     rows = [row for row in grid["rows"] if row[0] in LINEAR]
     assert {name for name, *_ in rows} == set(LINEAR)
     for name, label, peak in rows:
         found = estimated(grid["configs"][name], DEFAULT | SCRIPT.SETTINGS[label]).peak_bytes
-        worst = 0.01 if (name, label) in FROZEN_EXPERTS else 1e-3
+        worst = 0.01 if (name, label) in FROZEN_EXPERTS else 2e-3 if name == "recurrent_gemma" else 5e-4
         assert found == pytest.approx(peak, rel=worst), (name, label)
 
 
