@@ -42,7 +42,9 @@ def applied(torch: Any, *, padding: bool, written: bool = False) -> Any:
     torch.cuda.is_bf16_supported = lambda *_args, **_kwargs: True
     torch.cuda.is_current_stream_capturing = lambda: False
     torch.distributions.Distribution.set_default_validate_args(False)
-    torch.tensor = _made_on_host(torch)
+    recomputing = importlib.import_module("torch.utils.checkpoint")
+    run = recomputing._run_fn_with_dynamo_disabled  # type: ignore[attr-defined]
+    recomputing._run_fn_with_dynamo_disabled = _as_in_the_first_thread(run, torch)  # type: ignore[attr-defined]
     _masks()
     _optimizers(torch)
     _module_conversion(torch)
@@ -50,11 +52,18 @@ def applied(torch: Any, *, padding: bool, written: bool = False) -> Any:
 
 
 def _as_in_the_first_thread(original: Any, torch: Any) -> Any:
+    """Recomputation in a thread of the backward pass: numbers become tensors on the host first, as under fake mode."""
+
     def run(function: Any, *args: Any) -> Any:
         torch._C._set_only_lift_cpu_tensors(True)
         return original(function, *args)
 
     return run
+
+
+def _needs_no_mask(padding: Any, keys: int, window: int | None = None) -> bool:
+    """Whether every token may look at every other: nothing is padded, and the window is wider than the sequence."""
+    return (padding is None or not _state["padded"]) and (window is None or keys < window)
 
 
 def _masks() -> None:
