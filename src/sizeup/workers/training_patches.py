@@ -43,7 +43,7 @@ def applied(torch: Any, *, padding: bool, written: bool = False) -> Any:
     torch.cuda.is_current_stream_capturing = lambda: False
     torch.distributions.Distribution.set_default_validate_args(False)
     recomputing = importlib.import_module("torch.utils.checkpoint")
-    run = recomputing._run_fn_with_dynamo_disabled  # type: ignore[attr-defined]
+    run = recomputing._run_fn_with_dynamo_disabled
     recomputing._run_fn_with_dynamo_disabled = _as_in_the_first_thread(run, torch)  # type: ignore[attr-defined]
     _masks()
     _optimizers(torch)
