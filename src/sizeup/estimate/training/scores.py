@@ -131,8 +131,10 @@ def product(tape: Tape, a: Value, b: Value, n: int, h: Heads, *, as_it_is: bool 
 
 def _dense(tape: Tape, x: Value) -> Value:
     """A part of a larger tensor, or one head seen many times, is copied before it is multiplied."""
-    storage = x.storage
-    return copy(tape, x) if storage is not None and storage.size != rounded(x.bytes) else x
+    if x.storage is None:
+        return x
+    held, size = x.storage.size, rounded(x.bytes)
+    return x if held == size or tape.allocated(held) == tape.allocated(size) else copy(tape, x)
 
 
 def softmax(tape: Tape, x: Value, *, safe: bool = False) -> Value:
