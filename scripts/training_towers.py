@@ -144,7 +144,7 @@ CASES: dict[str, dict] = {
 SEEING = (
     "llava", "llava_next", "llava_onevision",
     "paligemma", "gemma3", "mistral3", "lighton_ocr", "internvl", "idefics3", "smolvlm", "qwen2_vl",
-    "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v", "glm4v_moe", "aya_vision", "cohere2_vision",
+    "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v", "glm4v_moe", "aya_vision", "cohere2_vision", "deepseek_vl",
 )  # fmt: skip
 
 

@@ -121,6 +121,12 @@ def paligemma(cfg: Config, out: int) -> Tower:
     return _any(cfg, Projector(kind="one", out=out, joined=False), typed=True)
 
 
+def deepseek_vl(cfg: Config, out: int) -> Tower:
+    """SigLIP after its last norm, two projections."""
+    names = {"linear_1": "linear1", "linear_2": "linear2"}
+    return _any(cfg, Projector(kind="two", out=out, joined=False, names=names))
+
+
 def gemma3(cfg: Config, out: int) -> Tower:
     """Squares of patches averaged to a fixed number of tokens."""
     tokens = cfg.int("mm_tokens_per_image", default=256)
@@ -224,5 +230,5 @@ TOWERS: dict[str, Callable[[Config, int], Tower]] = {
     "gemma3": gemma3, "mistral3": mistral3,
     "lighton_ocr": mistral3, "internvl": internvl, "idefics3": idefics3, "smolvlm": idefics3, "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl, "qwen3_vl_moe": qwen3_vl, "glm4v": glm4v, "glm4v_moe": glm4v,
-    "glm46v": glm4v, "aya_vision": aya_vision, "cohere2_vision": cohere2_vision,
+    "glm46v": glm4v, "aya_vision": aya_vision, "deepseek_vl": deepseek_vl, "cohere2_vision": cohere2_vision,
 }  # fmt: skip
