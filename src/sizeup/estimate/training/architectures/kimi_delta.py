@@ -51,11 +51,16 @@ NAME = "self_attn"
 
 
 class KimiDelta(msgspec.Struct, frozen=True):
-    """heads of head_dim; kernel: taps of the convolution."""
+    """heads of head_dim; kernel: taps of the convolution. whole: decay and gate are projected in one step each.
+
+    safe: the decay is the sigmoid of what is projected, not its softplus (of whole ones).
+    """
 
     heads: int
     head_dim: int
     kernel: int
+    whole: bool = False
+    safe: bool = False
 
     @property
     def width(self) -> int:
@@ -77,16 +82,23 @@ def _mixed(build: Build, x: Value, hidden: int, d: KimiDelta, *, padding: bool) 
     x = without_padding(tape, x, padding=padding)
     mixed = _joined(build, x, hidden, d)
     mixed = causal_convolution(build, f"{NAME}.conv1d", mixed, 3 * d.width, d.kernel, activation="silu")
-    mixed = cut(tape, mixed, mixed.n)
+    if not d.whole:
+        mixed = cut(tape, mixed, mixed.n)
     query, key, value = [heads(tape, part) for part in split(tape, mixed, (n, n, n))]
-    g = _decay(build, x, hidden, d)
+    g = (_whole_decay if d.whole else _decay)(build, x, hidden, d)
     beta = build.linear(f"{NAME}.b_proj", x, hidden, d.heads)
     beta = pointwise(tape, seen(tape, beta, copied_back=True), keeps_output=True)
     output = chunk_rule(build, query, key, value, g, beta, d)
-    gate = build.linear(f"{NAME}.g_a_proj", x, hidden, d.head_dim)
-    gate = build.linear(f"{NAME}.g_b_proj", gate, d.head_dim, d.width)
+    gate = _gate(build, x, hidden, d)
     output = gated_norm(build, f"{NAME}.o_norm", output, gate, d.head_dim, activation="sigmoid", wide=True)
     return build.linear(f"{NAME}.o_proj", output, d.width, hidden)
+
+
+def _gate(build: Build, x: Value, hidden: int, d: KimiDelta) -> Value:
+    if d.whole:
+        return build.linear(f"{NAME}.g_proj", x, hidden, d.width)
+    low = build.linear(f"{NAME}.g_a_proj", x, hidden, d.head_dim)
+    return build.linear(f"{NAME}.g_b_proj", low, d.head_dim, d.width)
 
 
 def _joined(build: Build, x: Value, hidden: int, d: KimiDelta) -> Value:
@@ -109,6 +121,20 @@ def _decay(build: Build, x: Value, hidden: int, d: KimiDelta) -> Value:
     soft = chosen(tape, above, g, soft)
     del above
     return multiply(tape, scale(tape, decay_rate), soft)
+
+
+def _whole_decay(build: Build, x: Value, hidden: int, d: KimiDelta) -> Value:
+    """The same from one projection (`BailingHybridForgetGate`), cast to the stream's type."""
+    tape, item = build.tape, x.item
+    given = cast(tape, build.linear(f"{NAME}.forget_gate.f_proj", x, hidden, d.width), 4)
+    given = add(tape, given, build.weight(f"{NAME}.forget_gate.dt_bias", d.width))
+    rate: Value = build.weight(f"{NAME}.forget_gate.A_log", d.heads)
+    rate = pointwise(tape, cast(tape, rate, 4) if tape.autocast else rate, keeps_output=True)
+    if d.safe:
+        gate = scale(tape, pointwise(tape, multiply(tape, rate, given), keeps_output=True))
+    else:
+        gate = multiply(tape, scale(tape, rate), pointwise(tape, given))
+    return cast(tape, gate, item)
 
 
 def chunk_rule(build: Build, query: Value, key: Value, value: Value, g: Value, beta: Value, d: KimiDelta) -> Value:

@@ -1,4 +1,4 @@
-"""Latent attention without positions (Kimi Linear, transformers 5.23): queries are used as they are projected."""
+"""Latent attention of hybrids (transformers 5.23): without positions (Kimi Linear), or gated (Bailing)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from sizeup.estimate.training.architectures.latent import Latent, expanded
 from sizeup.estimate.training.attention import Heads, attend
-from sizeup.estimate.training.basic import heads, split
+from sizeup.estimate.training.basic import cast, heads, join, multiply, pointwise, split
 from sizeup.estimate.training.tape import ATTENTION, Value
 
 if TYPE_CHECKING:
@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 
 class StillLatent(msgspec.Struct, frozen=True):
-    """Ranks and sizes; bias: of the low projections and the last."""
+    """Ranks and sizes; bias: of the low projections and the last.
+
+    turns: with positions after all, and a gate for each head (Bailing's hybrids).
+    """
 
     latent: Latent
     bias: bool = False
+    turns: bool = False
 
     @property
     def attends(self) -> bool:
@@ -35,15 +39,31 @@ class StillLatent(msgspec.Struct, frozen=True):
         compressed = build.linear("self_attn.kv_a_proj_with_mqa", x, hidden, m.kv_rank + m.rope_dim, bias=self.bias)
         low, shared = split(tape, compressed, (tokens * m.kv_rank, tokens * m.rope_dim))
         low = build.rms("kv_a_layernorm", low, m.kv_rank)
+        if self.turns:
+            q, shared = self._turned(layer, q, shared)
         wide = build.linear("self_attn.kv_b_proj", low, m.kv_rank, count * (m.nope_dim + m.value_dim))
         key, value = split(tape, heads(tape, wide), (tokens * count * m.nope_dim, tokens * count * m.value_dim))
         keys = expanded(tape, key, shared, tokens * count * m.key_dim)
         sizes = Heads(build.batch, build.sequence, build.sequence, count, count, m.key_dim, m.value_dim)
         y = attend(tape, q, keys, value, sizes, layer.way(), layer.mask)
         del q, keys, key, value, wide, low, shared
+        if self.turns:
+            gate = build.linear("self_attn.g_proj", x, hidden, count)
+            gate = cast(tape, pointwise(tape, cast(tape, gate, 4), keeps_output=True), x.item)
+            y = multiply(tape, y, gate)
         y = build.linear("self_attn.o_proj", y, count * m.value_dim, hidden, bias=self.bias)
         tape.label = before
         return y
+
+    def _turned(self, layer: Layer, q: Value, shared: Value) -> tuple[Value, Value]:
+        """Queries and the shared part of the keys with their positions."""
+        tape, m = layer.build.tape, self.latent
+        n = q.n // m.key_dim
+        passed, part = split(tape, q, (n * m.nope_dim, n * m.rope_dim))
+        part, shared = layer.turned(part), layer.turned(shared)
+        query = join(tape, (passed, part))
+        query.headed = True
+        return query, shared
 
     def _queries(self, layer: Layer, x: Value) -> Value:
         build, m, width = layer.build, self.latent, layer.shape.head_count * self.latent.key_dim

@@ -36,7 +36,7 @@ FAMILIES = {
         "qwen2_vl_text qwen2_5_vl_text:qwen2_vl_text qwen3_vl_text qwen3_vl_moe_text glm4v_text glm4v_moe_text "
         "mllama_text_model"
     ),
-    "linear_attention": "qwen3_5_text qwen3_5_moe_text qwen3_next olmo_hybrid lfm2 lfm2_moe lfm3 minimax kimi_linear recurrent_gemma",
+    "linear_attention": "qwen3_5_text qwen3_5_moe_text qwen3_next olmo_hybrid lfm2 lfm2_moe lfm3 minimax kimi_linear bailing_hybrid recurrent_gemma",
     "encoders": "bert roberta xlm-roberta:roberta camembert:roberta electra distilbert albert mpnet deberta-v2:deberta_v2 "
     "eurobert modernbert",
     "vision": "vit deit dinov2 clip",
@@ -53,7 +53,7 @@ TEXTS = {
     "qwen3_vl_moe": "qwen3_vl_moe_text", "glm4v": "glm4v_text", "glm4v_moe": "glm4v_moe_text",
     "mllama": "mllama_text_model", "llava": "llama", "paligemma": "gemma", "gemma3": "gemma3_text",
     "mistral3": "mistral", "internvl": "qwen2", "idefics2": "mistral", "idefics3": "llama", "smolvlm": "llama",
-    "gemma4": "gemma4_text", "llama4": "llama4_text", "voxtral": "llama", "qwen2_audio": "qwen2",
+    "phi4_multimodal": "phi3", "gemma4": "gemma4_text", "llama4": "llama4_text", "voxtral": "llama", "qwen2_audio": "qwen2",
 }  # fmt: skip
 
 

@@ -122,6 +122,34 @@ def kimi_linear(cfg: Config) -> DecoderShape:
     return base(cfg, rotary=0.0, head_dim=latent.rope_dim, mixture=mixture, sparse=sparse, varied=varied)
 
 
+def bailing_hybrid(cfg: Config) -> DecoderShape:
+    """Kimi's delta attention with whole projections; gated latent attention in every sixth layer; mixtures."""
+    s = sizes(cfg)
+    size = cfg.int("linear_head_dim", "head_dim", default=128)
+    delta = KimiDelta(
+        heads=cfg.int("linear_num_heads", default=s.heads), head_dim=size,
+        kernel=cfg.int("linear_conv_kernel_dim", "short_conv_kernel_size", default=4), whole=True,
+        safe=cfg.bool("kda_safe_gate", default=True),
+    )  # fmt: skip
+    latent = Latent(
+        0, cfg.int("kv_lora_rank"), cfg.int("qk_nope_head_dim"), cfg.int("qk_rope_head_dim"), cfg.int("v_head_dim")
+    )
+    full = StillLatent(latent, bias(cfg), turns=True)
+    period = cfg.int("layer_group_size", max=10_000, default=6)
+    kinds = layer_kinds(cfg, s.layers, [LINEAR] * (period - 1) + [FULL])
+    varied: tuple[dict[str, Any], ...] = tuple({"mixer": full if kind == FULL else delta} for kind in kinds)
+    width = cfg.int("moe_intermediate_size")
+    mixture = Mixture(
+        experts=cfg.int("num_experts", "num_local_experts"),
+        chosen=cfg.int("num_experts_per_token", "num_experts_per_tok"), width=width,
+        shared=width * cfg.int("num_shared_experts", "n_shared_experts", min=0, default=1), scoring="sigmoid",
+        normalised=cfg.bool("moe_renormalize", "norm_topk_prob", default=True),
+    )  # fmt: skip
+    dense, mlps = cfg.int("first_k_dense_replace", min=0, default=2), cfg.strs("mlp_layer_types")
+    sparse = tuple(kind == "sparse" for kind in mlps) if mlps else tuple(n >= dense for n in range(s.layers))
+    return base(cfg, head_dim=latent.rope_dim, mixture=mixture, sparse=sparse, varied=varied)
+
+
 def _kimi_kinds(cfg: Config, layers: int) -> Sequence[str]:
     """`layer_types`, or the numbers (from 1) that `linear_attn_config` gives the full layers."""
     inner = cfg.optional_sub("linear_attn_config")
