@@ -156,14 +156,13 @@ class Layer(StackLayer):
 
     def half(self, name: str, x: Value, inner: Callable[[Value], Value]) -> Value:
         """X + dropout(inner(x)), normed before or after."""
-        residual = x
-        if self.shape.pre_norm:
-            x = self.build.layer_norm(f"{name}_layer_norm", x, self.shape.hidden)
-        x = dropout(self.build.tape, inner(x), self.shape.dropout)
-        x = add(self.build.tape, residual, x)
+        build, norm = self.build, f"{name}_layer_norm"
+        y = inner(build.layer_norm(norm, x, self.shape.hidden)) if self.shape.pre_norm else inner(x)
+        y = dropout(build.tape, y, self.shape.dropout)
+        y = add(build.tape, x, y)
         if not self.shape.pre_norm:
-            x = self.build.layer_norm(f"{name}_layer_norm", x, self.shape.hidden)
-        return x
+            y = build.layer_norm(norm, y, self.shape.hidden)
+        return y
 
     def attention(self, name: str, x: Value, other: Value | None) -> Value:
         """Self- or cross-attention."""
@@ -193,10 +192,11 @@ class Layer(StackLayer):
         build, shape = self.build, self.shape
         tape, inner = build.tape, shape.decoder_ffn if self.decoder else shape.ffn
         before, tape.label = tape.label, MLP
-        y = activate(tape, build.linear("fc1", x, shape.hidden, inner, bias=True), shape.activation)
-        y = build.linear("fc2", dropout(tape, y, shape.activation_dropout), inner, shape.hidden, bias=True)
+        x = activate(tape, build.linear("fc1", x, shape.hidden, inner, bias=True), shape.activation)
+        x = dropout(tape, x, shape.activation_dropout)
+        x = build.linear("fc2", x, inner, shape.hidden, bias=True)
         tape.label = before
-        return y
+        return x
 
 
 def _end(build: Build, state: State, shape: BartShape, stack: str) -> None:

@@ -46,7 +46,7 @@ def dinov2(cfg: Config) -> ImageShape:
     tower = towers.vit(
         cfg, NOWHERE, class_token=1, positions="parameter", position_rows=rows, last_norm=True, scaled=True,
         ffn=hidden * cfg.int("mlp_ratio", default=4), qkv_bias=cfg.bool("qkv_bias", default=True),
-        names=DINO_NAMES, rest=(Idle("mask_token", hidden),),
+        softmax_in_fp32=False, names=DINO_NAMES, rest=(Idle("mask_token", hidden),),
     )  # fmt: skip
     return ImageShape(tower=tower, mean=True, keeps_pixels=False)
 
