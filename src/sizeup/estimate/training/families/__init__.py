@@ -36,7 +36,7 @@ FAMILIES = {
         "qwen2_vl_text qwen2_5_vl_text:qwen2_vl_text qwen3_vl_text qwen3_vl_moe_text glm4v_text glm4v_moe_text "
         "mllama_text_model"
     ),
-    "linear_attention": "qwen3_5_text qwen3_5_moe_text qwen3_next olmo_hybrid lfm2 lfm2_moe lfm3 minimax kimi_linear bailing_hybrid recurrent_gemma",
+    "linear_attention": "qwen3_5_text qwen3_5_moe_text qwen3_next olmo_hybrid lfm2 lfm2_moe lfm3 minimax kimi_linear bailing_hybrid recurrent_gemma rwkv",
     "encoders": "bert roberta xlm-roberta:roberta camembert:roberta electra distilbert albert mpnet deberta-v2:deberta_v2 "
     "eurobert modernbert",
     "vision": "vit deit dinov2 clip",
