@@ -150,7 +150,7 @@ def route(build: Build, x: Value, hidden: int, m: Mixture) -> tuple[Value, Value
         top = pointwise(tape, cast(tape, top, 4) if m.scoring == "softmax after, cast" else top, keeps_output=True)
     if m.normalised:
         top = _normalised(tape, top, tokens)
-    if m.scoring in {"softmax after, cast", "sigmoid last"}:
+    if m.scoring in {"softmax after, cast", "sigmoid last", "softmax wide"}:
         return cast(tape, top, stream), numbers
     kept = m.scoring.startswith("sigmoid") or m.scoring == "softmax kept"
     return (top if kept else cast(tape, top, logits.item)), numbers
