@@ -200,13 +200,15 @@ def _math(tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Va
     if grouped:
         k, v = repeat_heads(tape, k, h), repeat_heads(tape, v, h)
     scaled = scale(tape, k)
-    left = copy(tape, q) if way.broadcast or (h.batch > 1 and not headed) else q
-    right = repeat_heads(tape, scaled, h) if way.broadcast else scaled
+    several = h.batch > 1
+    shown = repeat_heads if several else spread_heads
+    left = copy(tape, q) if several and (way.broadcast or not headed) else q
+    right = shown(tape, scaled, h) if way.broadcast else scaled
     weights = product(tape, left, right, h.scores, h)
     weights = softmax(tape, weights, safe=True)
     weights = dropout(tape, weights, way.p)
     if way.broadcast:
-        v = repeat_heads(tape, v, h)
+        v = shown(tape, v, h)
     output = product(tape, weights, v, h.batch * h.queries * h.heads * h.value_dim, h)
     output = cast(tape, output, item)
     return copy(tape, output)
