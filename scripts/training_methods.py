@@ -63,6 +63,7 @@ CASES: list[tuple[str, dict]] = [
     ("gemma2", LORA | {"modules_to_save": ["lm_head"]}),
     ("qwen3", QLORA | FULL | {"modules_to_save": ["embed_tokens"]}),
     *((name, LORA | {"adapter_precision": "bf16"} | more) for name in ("llama", "mixtral") for more in ({}, FULL)),
+    *((name, {"loss": "narrow"} | more) for name in ("llama", "gpt2") for more in ({}, WIDE)),
     *((name, {"loss": "chunked"} | more) for name in ("llama", "gpt2") for more in ({}, LORA)),
     *((name, {"loss": "tiled"} | more) for name in PLAIN for more in ({}, {"precision": AUTOCAST}, LORA | FULL)),
     *((name, {"objective": "dpo"} | more) for name in PLAIN for more in ({}, {"precision": AUTOCAST} | FULL, LORA)),

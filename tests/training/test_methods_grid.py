@@ -11,8 +11,8 @@ from sizeup.estimate.training.optimizers import OPTIMIZERS
 from sizeup.estimate.training.settings import FOUR_BITS, LOSSES, METHODS, OBJECTIVES, PRECISIONS
 
 DATA = Path(__file__).parents[1] / "data" / "training_grid" / "methods.json"
-#: Offered and not simulated: judged by Liger's measurements (test_measured_kernels.py); the same as causal.
-ELSEWHERE = {"loss": {"fused"}, "objective": {"sft"}}
+#: Offered and not simulated: judged by Liger's measurements (test_measured_kernels.py); the same as causal; derived.
+ELSEWHERE = {"loss": {"fused"}, "objective": {"sft"}, "four_bit": {"gptq"}}
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     labels: Annotated[int, Meta(description="Labels of a classifier; 0: the configuration's.")] = 0
     checkpointing: Annotated[str | bool, Meta(description="none, full, selective, or n for every n-th layer.")] = "none"
     attention: Annotated[str, Meta(description="sdpa, eager, flash_attention_2.")] = "sdpa"
-    loss: Annotated[str, Meta(description="standard, chunked, fused (Liger), tiled (TRL).")] = "standard"
+    loss: Annotated[str, Meta(description="standard, narrow (16 bits), chunked, fused (Liger), tiled (TRL).")] = "standard"
     kernels: Annotated[str, Meta(description="Scans: none (in Python) or fast (mamba-ssm, causal-conv1d).")] = "none"
     lora_rank: Annotated[int | None, Meta(description="Rank of the adapters.")] = None
     lora_targets: Annotated[Targets, Meta(description="Modules: q_proj,v_proj; default: all linear ones.")] = None
@@ -42,7 +42,7 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     lora_dropout: Annotated[float, Meta(description="Dropout before an adapter.")] = 0.0
     adapter_precision: Annotated[str | None, Meta(description="fp32 (peft's default) or bf16.")] = None
     double_quantization: Annotated[bool, Meta(description="QLoRA: quantize the scales, too.")] = True
-    four_bit: Annotated[str, Meta(description="QLoRA's layers: plain, or bitsandbytes' own.")] = "plain"
+    four_bit: Annotated[str, Meta(description="QLoRA's layers: plain, bitsandbytes, gptq.")] = "plain"
     images: Annotated[int, Meta(description="Images in each sequence, their tokens among its own; 0: text alone.")] = 0
     image_size: Annotated[int, Meta(description="Pixels on an image's side; 0: what the tower is made for.")] = 0
     train_vision: Annotated[bool, Meta(description="Whether the vision tower trains, or is frozen.")] = True

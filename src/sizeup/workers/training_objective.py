@@ -68,6 +68,8 @@ def output_of(torch: Any, model: Any, inputs: dict[str, Any], setting: dict[str,
         return Loss(_rewarded(torch, model, inputs))
     if setting["loss"] == "tiled":
         return model(**inputs, fused_lm_head=True)
+    if setting["loss"] == "narrow":
+        return Loss(_shifted(torch, model, inputs))
     if setting["loss"] != "standard":
         return Loss(_in_parts(torch, model, inputs))
     return model(**inputs)
@@ -101,6 +103,13 @@ def _rewarded(torch: Any, model: Any, inputs: dict[str, Any]) -> Any:
     clipped = torch.clamp(ratio, 0.8, 1.2)
     loss = -torch.min(ratio * advantages, clipped * advantages)
     return loss.sum() / loss.numel()
+
+
+def _shifted(torch: Any, model: Any, inputs: dict[str, Any]) -> Any:
+    """The loss of shifted logits in their own type, as models' own code computed it before transformers made it one."""
+    logits = model(**{name: value for name, value in inputs.items() if name != "labels"}).logits
+    logits, labels = logits[..., :-1, :].contiguous(), inputs["labels"][..., 1:].contiguous()
+    return torch.nn.functional.cross_entropy(logits.view(-1, logits.shape[-1]), labels.view(-1))
 
 
 def _in_parts(torch: Any, model: Any, inputs: dict[str, Any]) -> Any:

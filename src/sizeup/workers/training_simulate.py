@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from sizeup.workers.protocol import Refused, Say, answer
 
 REFUSED: dict[str, set[object]] = {
-    "loss": {"standard", "chunked", "tiled"},
+    "loss": {"standard", "narrow", "chunked", "tiled"},
     "attention": {"sdpa", "eager"},
     "kernels": {"none", None},
     "sharding": {"none", "ddp", "fsdp"},

@@ -13,11 +13,11 @@ import msgspec
 
 from sizeup.estimate.training.basic import add, cast
 from sizeup.estimate.training.eight_bit import eight_bit
-from sizeup.estimate.training.linear import Adapter, adapted, adapted_table, four_bit, linear
+from sizeup.estimate.training.linear import Adapter, adapted, adapted_table, four_bit, gptq, linear
 from sizeup.estimate.training.norms import fp32_layer_norm, layer_norm, rms_norm
 from sizeup.estimate.training.tape import Node, Parameter, Tape, Value, rounded
 
-FOUR_BIT_BLOCK, SCALE_BLOCK = 64, 256
+FOUR_BIT_BLOCK, SCALE_BLOCK, GPTQ_GROUP = 64, 256, 128
 
 
 class Weight(msgspec.Struct, frozen=True, array_like=True):
@@ -42,7 +42,7 @@ class Method(msgspec.Struct, frozen=True):
 
     item: bytes of a weight. train: whether the model's own weights do. four_bit: linear weights are packed.
     double_quantization: the scales are packed too. wide_results: what a packed layer computes takes its input's type,
-    and is copied before an adapter adds to it (bitsandbytes, peft). saved: of the tables at both ends, those of which a
+    and is copied before an adapter adds to it (bitsandbytes, peft). gptq: they are packed as GPTQ does. saved: of the tables at both ends, those of which a
     trained copy is used beside the frozen one (peft's `modules_to_save`). rank: of the adapters (0: none). targets:
     names of the modules adapted; empty means every linear module but the head. adapter_item: bytes of an adapter's
     weight.
@@ -53,6 +53,7 @@ class Method(msgspec.Struct, frozen=True):
     four_bit: bool = False
     double_quantization: bool = True
     wide_results: bool = False
+    gptq: bool = False
     saved: tuple[str, ...] = ()
     rank: int = 0
     targets: tuple[str, ...] = ()
@@ -146,7 +147,11 @@ class Build:
         if bias and apart and not method.four_bit:
             result = self.linear(name, x, inputs, outputs)
             return add(self.tape, result, self.weight(f"{name}.bias", outputs))
-        if method.four_bit:
+        if method.gptq:
+            result = gptq(self.tape, x, self._packed(name, inputs, outputs))
+            offset = self._bias(name, outputs, bias)
+            result = result if offset is None else add(self.tape, result, offset)
+        elif method.four_bit:
             packed, offset = self._packed(name, inputs, outputs), self._bias(name, outputs, bias)
             result = four_bit(self.tape, x, packed, offset, saves=not method.wide_results)
             result = cast(self.tape, result, x.item) if method.wide_results else result
@@ -201,7 +206,9 @@ class Build:
             return found
         n = inputs * outputs
         parameter = Parameter(n, 2, None, rows=outputs)
-        self._keep(self.scope + name, parameter, name, "matrix", packed_sizes(n, self.method.double_quantization))
+        double = self.method.double_quantization
+        sizes = gptq_sizes(inputs, outputs) if self.method.gptq else packed_sizes(n, double)
+        self._keep(self.scope + name, parameter, name, "matrix", sizes)
         return parameter
 
     def adapter_of(self, name: str, inputs: int, outputs: int, *, biased: bool) -> Adapter | None:
@@ -314,6 +321,15 @@ def packed_sizes(n: int, double_quantization: bool) -> tuple[int, ...]:
     if double_quantization:
         return ((n + 1) // 2, blocks, 4 * -(-blocks // SCALE_BLOCK))
     return ((n + 1) // 2, 4 * blocks)
+
+
+def gptq_sizes(inputs: int, outputs: int) -> tuple[int, ...]:
+    """Allocations of a matrix in GPTQ: half a byte a weight, a scale in fp16 and a zero in 4 bits for each 128 of them.
+
+    And the number of each input's group. Source: Frantar et al. 2023; AutoGPTQ 0.7, `nn_modules/qlinear`.
+    """
+    groups = -(-inputs // GPTQ_GROUP)
+    return (inputs * outputs // 2, 2 * groups * outputs, groups * outputs // 2, 4 * inputs)
 
 
 def stored_bytes(weights: list[Weight]) -> int:

@@ -221,6 +221,32 @@ def four_bit(tape: Tape, x: Value, weight: Parameter, bias: Parameter | None = N
     return output
 
 
+def gptq(tape: Tape, x: Value, weight: Parameter) -> Value:
+    """A linear layer whose weight is unpacked by operations written in Python, and kept for the input's gradient.
+
+    Shifted in 32 bits, cut to a byte, masked, less its zero, times its scale in fp16 (AutoGPTQ 0.7, the road of many
+    tokens in `qlinear_cuda_old.py`). Derived, not simulated.
+    """
+    whole, n, inputs = weight.n, x.n, weight.n // weight.rows
+    before, tape.label = tape.label, WEIGHT_COPIES
+    shifted = tape.value(whole, 4)
+    cut = tape.value(whole, 1)
+    del shifted
+    cut = tape.value(whole, 1)
+    difference = tape.value(whole, 1)
+    del cut
+    unpacked = tape.value(whole, 2)
+    del difference
+    tape.label = before
+    keep, item = unpacked.storage if x.needs else None, x.item
+    tape.saved()
+
+    def backward(_g: Value, _keep: object = keep) -> Sequence[Value | None]:
+        return (tape.value(n, item),)
+
+    return tape.product(n // inputs * weight.rows, item, (x,), backward)
+
+
 def _unpacked(tape: Tape, n: int) -> Storage | None:
     before, tape.label = tape.label, WEIGHT_COPIES
     storage = tape.value(n, 2).storage

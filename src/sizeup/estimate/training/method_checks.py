@@ -69,6 +69,11 @@ def _check_objective(setting: TrainSetting, shape: object) -> None:
             f"reference=False leaves out a reference model, but objective {setting.objective} has none",
             hint="drop it, or set objective=dpo",
         )
+    if setting.four_bit == "gptq" and setting.precision != "fp16":
+        raise BadInput(
+            f"four_bit gptq computes in fp16 throughout, but precision is {setting.precision}",
+            hint="set precision=fp16, or drop four_bit",
+        )
     if not isinstance(shape, DecoderShape) and (setting.objective in _SCORED or setting.loss != "standard"):
         words = f"objective {setting.objective}" if setting.objective in _SCORED else f"loss {setting.loss}"
         raise BadInput(f"{words} is for decoders, and this model isn't one", hint="set objective=causal, loss=standard")
@@ -87,6 +92,8 @@ def method_notes(setting: TrainSetting) -> tuple[str, ...]:
             "4-bit layers are counted with results in 16 bits; bitsandbytes' own give them in fp32 under peft, which "
             "takes more without checkpointing: four_bit=bitsandbytes"
         )
+    if setting.four_bit == "gptq":
+        notes.append("GPTQ's layers are derived from AutoGPTQ's code, not simulated")
     if setting.precision == "fp8":
         notes.append("fp8 as torchao computes it uncompiled: what is kept stays in 16 bits")
     if setting.objective in _SCORED:

@@ -11,7 +11,7 @@ class Run(msgspec.Struct, frozen=True):
     input_gradients: the embeddings' output needs a gradient although they are frozen (checkpointing with adapters).
     divided: the loss is divided by the items of all micro-batches. flash: the flash-attention package, which takes
     grouped heads, windows and packed sequences without a mask. selective: recomputation keeps matrix products.
-    offload: what a recomputed layer keeps lies on the host. loss: `standard`, `chunked`, `fused`, `tiled`.
+    offload: what a recomputed layer keeps lies on the host. loss: `standard`, `narrow`, `chunked`, `fused`, `tiled`.
     split_vocabulary: each rank has a part of the head's rows, and the loss is made of all ranks' parts. head, labels:
     what is trained, and how many labels it tells apart. images: in each sequence; image_size: pixels on a side, 0 for
     what the tower is made for; train_vision: it isn't frozen. objective: what is minimised; reference: a frozen model

@@ -12,13 +12,13 @@ OBJECTIVES = ("causal", "sft", "dpo", "grpo")
 SHARDINGS = ("none", "ddp", "zero1", "zero2", "zero3", "fsdp")
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 KERNELS = ("none", "fast")
-LOSSES = ("standard", "chunked", "fused", "tiled")
+LOSSES = ("standard", "narrow", "chunked", "fused", "tiled")
 #: What families call the tables at both ends → what they are called here.
 ENDS = {
     "embed_tokens": "embed_tokens", "wte": "embed_tokens", "word_embeddings": "embed_tokens", "embed_in": "embed_tokens",
     "lm_head": "lm_head", "embed_out": "lm_head",
 }  # fmt: skip
-FOUR_BITS = ("plain", "bitsandbytes")
+FOUR_BITS = ("plain", "bitsandbytes", "gptq")
 ADAPTER_PRECISIONS = ("fp32", "bf16", "fp16")
 SCHEDULES = ("1f1b", "gpipe", "interleaved")
 
@@ -113,12 +113,17 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def autocast(self) -> int:
         """Bytes of the type that autocast computes in; 0 without autocast."""
-        return 2 if self.method == "qlora" or "autocast" in self.precision else 0
+        return 2 if self.prepared or "autocast" in self.precision else 0
+
+    @property
+    def prepared(self) -> bool:
+        """Whether peft has prepared a packed model: fp32 where nothing is packed, computed under autocast."""
+        return self.method == "qlora" and self.four_bit != "gptq"
 
     @property
     def weight_item(self) -> int:
         """Bytes of a weight that isn't packed. QLoRA holds what it doesn't pack in fp32 (peft's preparation)."""
-        return 4 if self.method == "qlora" or self.precision == "fp32" or "autocast" in self.precision else 2
+        return 4 if self.prepared or self.precision == "fp32" or "autocast" in self.precision else 2
 
     @property
     def compute_item(self) -> int:

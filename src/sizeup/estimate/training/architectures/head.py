@@ -38,7 +38,7 @@ def head_and_loss(build: Build, state: State, shape: DecoderShape, run: Run) -> 
     if run.loss == "tiled" or run.objective in SCORED:
         state.loss = tiled_loss(build, x, table(build, shape), shape.hidden, outputs=SCORED.get(run.objective, 2))
         return
-    if run.loss != "standard":
+    if run.loss not in {"standard", "narrow"}:
         state.loss = split_loss(build, shape, run.loss, x)
         return
     if shape.head_dense:
@@ -57,7 +57,7 @@ def head_and_loss(build: Build, state: State, shape: DecoderShape, run: Run) -> 
         logits = cast(tape, logits, 4)
     state.logits = logits
     del logits
-    if shape.own_loss:
+    if shape.own_loss or run.loss == "narrow":
         state.loss = shifted_loss(build, state.logits, shape.vocabulary)
         return
     state.loss = cross_entropy(
