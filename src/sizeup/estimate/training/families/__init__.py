@@ -53,7 +53,8 @@ TEXTS = {
     "qwen3_vl_moe": "qwen3_vl_moe_text", "glm4v": "glm4v_text", "glm4v_moe": "glm4v_moe_text",
     "mllama": "mllama_text_model", "llava": "llama", "paligemma": "gemma", "gemma3": "gemma3_text",
     "mistral3": "mistral", "internvl": "qwen2", "idefics2": "mistral", "idefics3": "llama", "smolvlm": "llama",
-    "phi4_multimodal": "phi3", "gemma4": "gemma4_text", "llama4": "llama4_text", "voxtral": "llama", "qwen2_audio": "qwen2",
+    "phi4_multimodal": "phi3", "gemma4": "gemma4_text", "llama4": "llama4_text", "voxtral": "llama",
+    "qwen2_audio": "qwen2",
 }  # fmt: skip
 
 
