@@ -48,7 +48,10 @@ TEXT = {
 #: Name → configuration; the model type is the name's first word unless it says otherwise.
 MODELS: dict[str, dict] = {
     **dict.fromkeys(("bart", "mbart", "pegasus", "marian", "blenderbot", "blenderbot-small", "m2m_100"), BART),
-    "whisper": {key: BART[key] for key in BART if key != "max_position_embeddings"} | {"max_source_positions": 512, "max_target_positions": 1536, "num_mel_bins": 80},
+    "whisper": {
+        **{key: BART[key] for key in BART if key != "max_position_embeddings"},
+        "max_source_positions": 512, "max_target_positions": 1536, "num_mel_bins": 80,
+    },
     "t5": T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, "mt5": T5, "umt5": T5,
     "t5gemma": {"vocab_size": 4096, "encoder": GEMMA, "decoder": GEMMA | {"cross_attention_hidden_size": 512}},
     "albert": BERT | {"embedding_size": 128, "hidden_act": "gelu_new"}, "mpnet": BERT | {"pad_token_id": 1},

@@ -22,7 +22,8 @@ class TaskHead(msgspec.Struct, frozen=True):
     """How a family makes its heads.
 
     scores_all: every token gets the labels, of which the last one's are taken (decoders). dense: the first token
-    passes a layer before its labels, which is one of the head (RoBERTa) or of the model. activation: of that layer. dropout: before the labels. bias: the labels have one.
+    passes a layer before its labels, which is one of the head (RoBERTa) or of the model. activation: of that layer.
+    dropout: before the labels. bias: the labels have one.
     """
 
     scores_all: bool = False
