@@ -9,7 +9,7 @@ from sizeup.errors import BadInput
 from sizeup.estimate.training.checks import beyond_context, check
 from sizeup.estimate.training.estimate import training_footprint
 from sizeup.estimate.training.image_checks import image_notes
-from sizeup.estimate.training.method_checks import method_notes
+from sizeup.estimate.training.method_checks import method_notes, method_uncertainty
 from sizeup.estimate.training.parallel import derived
 from sizeup.estimate.training.process import process_bytes
 from sizeup.estimate.training.scan_road import scan_road
@@ -32,7 +32,7 @@ def train(request: TrainRequest) -> TrainReport:
     beyond, reasons = derived(setting, what.shape)
     report = TrainReport(
         model=what.name, setting=setting, footprint=found, process_bytes=process,
-        uncertainty=max(what.uncertainty, beyond, unchecked),
+        uncertainty=max(what.uncertainty, beyond, unchecked, method_uncertainty(setting)),
         notes=(
             *notes, *image_notes(setting, what.shape), *method_notes(setting), *reasons,
             *filter(None, (beyond_context(setting, what.context),)),
