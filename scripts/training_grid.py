@@ -151,13 +151,23 @@ LINEAR: dict[str, dict] = {
         "linear_num_heads": 8, "linear_head_dim": 32, "max_position_embeddings": None,
         "layer_types": ["linear_attention", "full_attention", "linear_attention"], "num_hidden_layers": 3,
     },
+    "bailing_hybrid": {
+        "vocab_size": 512, "kv_lora_rank": 128, "qk_rope_head_dim": 32, "qk_nope_head_dim": 64, "v_head_dim": 64,
+        "num_key_value_heads": 8, "num_experts": 8, "num_experts_per_token": 2, "moe_intermediate_size": 384,
+        "head_dim": 32, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "max_position_embeddings": None,
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"], "num_hidden_layers": 3,
+    },
+    "rwkv": {
+        "vocab_size": 512, "num_hidden_layers": 3, "attention_hidden_size": 640, "max_position_embeddings": None,
+        "num_attention_heads": None, "num_key_value_heads": None,
+    },
     "recurrent_gemma": {
         "vocab_size": 512, "num_hidden_layers": 3, "num_key_value_heads": 1, "lru_width": 640,
         "attention_window_size": 32, "max_position_embeddings": None,
     },
     "minimax": SMALL_EXPERTS | {"vocab_size": 512, "head_dim": 64, "block_size": 64},
 }  # fmt: skip
-BY_TOKEN = ("mamba", "falcon_mamba", "jamba", "zamba", "recurrent_gemma")
+BY_TOKEN = ("mamba", "falcon_mamba", "jamba", "zamba", "recurrent_gemma", "rwkv")
 AUTOCAST = "bf16-autocast-fp32-weights"
 #: What each case sets; the rest is the default.
 SETTINGS: dict[str, dict] = {

@@ -7,6 +7,7 @@ from sizeup.estimate.training.architectures.experts import clamped_gate
 from sizeup.estimate.training.architectures.gemma3n import largest_only
 from sizeup.estimate.training.architectures.layer_norms import norm
 from sizeup.estimate.training.architectures.ranks import gathered, parted
+from sizeup.estimate.training.architectures.rwkv import channel_mix
 from sizeup.estimate.training.architectures.shape import DecoderShape
 from sizeup.estimate.training.basic import dropout, multiply, split
 from sizeup.estimate.training.build import Build
@@ -16,6 +17,8 @@ from sizeup.estimate.training.tape import Value
 def feed_forward(build: Build, shape: DecoderShape, x: Value) -> Value:
     """act(gate(x)) · up(x), or act(up(x)), then down."""
     tape, h, inner, bias = build.tape, shape.hidden, shape.ffn, shape.mlp_bias
+    if shape.mlp == "channel mix":
+        return channel_mix(build, x, h, inner)
     up, down = shape.name("mlp.up_proj"), shape.name("mlp.down_proj")
     if shape.mlp == "plain":
         y = build.linear(up, x, h, inner, bias=bias, apart=shape.product_bias)

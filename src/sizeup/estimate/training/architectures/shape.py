@@ -14,8 +14,8 @@ from sizeup.estimate.training.architectures.latent import Latent
 from sizeup.estimate.training.architectures.row_experts import RowExperts
 from sizeup.estimate.training.architectures.state_space import Scan
 from sizeup.estimate.training.architectures.streams import Streams
-from sizeup.estimate.training.architectures.vision_shape import Tower
 from sizeup.estimate.training.architectures.task_heads import TaskHead
+from sizeup.estimate.training.architectures.vision_shape import Tower
 from sizeup.estimate.training.attention import Way
 from sizeup.estimate.training.idle import Idle
 from sizeup.estimate.training.tape import Value
@@ -31,46 +31,43 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     `plain` (so, without weights) or none. sub_norms: norms before the output and the down projection.
 
     Attention. qkv: `split`, or one matrix: `sliced` (three slices), `selected`, `indexed` and `grouped` (of heads,
-    Falcon), others (cut in three). qkv_clipped: clamped. product_bias: biases are added after the product. value_dim: of a value, where it isn't a key's. value_scale: values
-    times a number. way: how
-    eager attention is written. eager_only: it always is. always_masked: a mask even where none is needed. triangle: rows of
-    a kept one that every layer has, so that only padding needs a mask. windows:
-    of each layer, None where it sees all. caches: keys and values are for later layers (`store`), or those of an
-    earlier one (`reuse`). same_values: values are the keys before their norm.
-    output_gate: what multiplies the attention's output: a `sigmoid` of each channel, a `softplus` of each or of each
-    head (`softplus of heads`). alibi: numbers for each head and key
-    are added to the scores, `cast` to the stream's type or `wide` in fp32, or are a `mask` of each head
-    (falcon-rw).
+    Falcon), others (cut in three). qkv_clipped: clamped. product_bias: biases are added after the product. value_dim:
+    of a value, where it isn't a key's. value_scale: values times a number. way: how eager attention is written.
+    eager_only: it always is. always_masked: a mask even where none is needed. triangle: rows of a kept one that every
+    layer has, so that only padding needs a mask. windows: of each layer, None where it sees all. caches: keys and
+    values are for later layers (`store`), or those of an earlier one (`reuse`). same_values: values are the keys before
+    their norm. output_gate: what multiplies the attention's output: a `sigmoid` of each channel, a `softplus` of each
+    or of each head (`softplus of heads`). alibi: numbers for each head and key are added to the scores, `cast` to the
+    stream's type or `wide` in fp32, or are a `mask` of each head (falcon-rw).
 
     Positions. rotary: share of a head that turns (0: none). rotary_back: turned in the table's type, cast back.
-    rotary_cast: cast to fp32, both turned, both cast back.
-    rotary_joined: the turned part is joined to the rest even if there is none. rotary_wide: tables in fp32;
-    rotary_wide_full: that of the layers that see all.
-    rotary_repeats: each `layer`, or each `tensor`, spreads the tables to pairs anew. rotary_halved: halves turn
-    apart, by tables of half a head (GPT-OSS). rotary_tables: kinds of tables; rotary_dims: each one's length of a
-    head. still: layers whose heads aren't turned. position_table: rows of a learned table. positions_apart: looked
-    up for each sequence anew. sines: rows of a frozen one. zero_added: and a zero beside (token types that aren't given).
+    rotary_cast: cast to fp32, both turned, both cast back. rotary_joined: the turned part is joined to the rest even if
+    there is none. rotary_wide: tables in fp32; rotary_wide_full: that of the layers that see all. rotary_repeats: each
+    `layer`, or each `tensor`, spreads the tables to pairs anew. rotary_halved: halves turn apart, by tables of half a
+    head (GPT-OSS). rotary_tables: kinds of tables; rotary_dims: each one's length of a head. still: layers whose heads
+    aren't turned. position_table: rows of a learned table. positions_apart: looked up for each sequence anew. sines:
+    rows of a frozen one. zero_added: and a zero beside (token types that aren't given).
 
-    Feed-forward. mlp: `gated`, `fused` (gate and up in one matrix; `clamped` as well), `plain`. inner_dropout: of its inner width.
+    Feed-forward. mlp: `gated`, `fused` (gate and up in one matrix; `clamped` as well), `plain`, `channel mix` (RWKV).
+    inner_dropout: of its inner width.
 
-    Around them. embedding_scale: who multiplies the embeddings, their `module`, the `model`, or it `in place`. residual_dropout: of
-    what is added to the stream, by the layer; half_dropout: by the half's own module. others: elements of a layer's
-    weights that no part here has (of a model that isn't known). varied: of each layer, the fields in which it
-    differs. layer_width, layer_rows: of the table with an embedding for every layer (Gemma 4). sequence_ways: ranks
-    that split the stream. scan: what a
-    state-space half keeps. idle: weights that take no part in a step of text alone. tower: what
-    turns images into tokens; masks_images: their tokens see each other, so that masks are made. axes: positions have an axis for
-    time, height and width each, and tables a row for each sequence's token.
+    Around them. embedding_scale: who multiplies the embeddings, their `module`, the `model`, or it `in place`.
+    residual_dropout: of what is added to the stream, by the layer; half_dropout: by the half's own module. others:
+    elements of a layer's weights that no part here has (of a model that isn't known). varied: of each layer, the fields
+    in which it differs. layer_width, layer_rows: of the table with an embedding for every layer (Gemma 4).
+    sequence_ways: ranks that split the stream. scan: what a state-space half keeps. idle: weights that take no part in
+    a step of text alone. tower: what turns images into tokens; masks_images: their tokens see each other, so that masks
+    are made. axes: positions have an axis for time, height and width each, and tables a row for each sequence's token.
     embedding_rows: of the embedding, where it has more than the head. own_loss: logits are shifted, not labels, and the
-    loss takes them in their own type (Qwen2-Audio). transposed: linear modules are `Conv1D`, whose weight
-    lies inputs first. gathered: halves (`attention`, `mlp`) whose projections transformers' tensor parallelism gathers whole, from so many
-    `ways`. table_whole: it doesn't split the embedding. vocabulary_ways: ranks that split embedding and head. gathers_logits: they gather the
-    logits for the loss. mixer: what stands in a layer instead of attention. unadapted: modules that
-    peft refuses to adapt. residual_wide: the stream is in fp32.
-    logits_wide: the model itself makes its logits fp32. streams: several residual streams (Gemma 3n). sparse_gate: only
-    the largest gates of a token stay. gate_rank: of the gate on a layer's norms (A.X K2). last_norm: whether there is one before the head.
-    head_dense: the activation of a dense layer before it, which a norm follows.
-    blocks: an index of blocks of keys (MiniMax-M3). dynamic_window: a mask that trains lets so many keys through (Doge). rows: its experts of one row each.
+    loss takes them in their own type (Qwen2-Audio). transposed: linear modules are `Conv1D`, whose weight lies inputs
+    first. gathered: halves (`attention`, `mlp`) whose projections transformers' tensor parallelism gathers whole, from
+    so many `ways`. table_whole: it doesn't split the embedding. vocabulary_ways: ranks that split embedding and head.
+    gathers_logits: they gather the logits for the loss. mixer: what stands in a layer instead of attention. unadapted:
+    modules that peft refuses to adapt. residual_wide: the stream is in fp32. logits_wide: the model itself makes its
+    logits fp32. streams: several residual streams (Gemma 3n). sparse_gate: only the largest gates of a token stay.
+    gate_rank: of the gate on a layer's norms (A.X K2). last_norm: whether there is one before the head. head_dense: the
+    activation of a dense layer before it, which a norm follows. blocks: an index of blocks of keys (MiniMax-M3).
+    dynamic_window: a mask that trains lets so many keys through (Doge). rows: its experts of one row each.
     """
 
     hidden: int

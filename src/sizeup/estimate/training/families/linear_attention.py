@@ -19,12 +19,13 @@ from sizeup.estimate.training.architectures.gated_recurrence import GatedRecurre
 from sizeup.estimate.training.architectures.kimi_delta import KimiDelta
 from sizeup.estimate.training.architectures.latent import Latent
 from sizeup.estimate.training.architectures.lightning import Lightning
+from sizeup.estimate.training.architectures.rwkv import TimeMix
 from sizeup.estimate.training.architectures.short_convolution import ShortConvolution
 from sizeup.estimate.training.architectures.still_latent import StillLatent
 from sizeup.estimate.training.families.common import base, bias
 from sizeup.models.anatomy.family import FULL, LINEAR, SLIDING, layer_kinds, sizes
 from sizeup.models.anatomy.lfm import lfm2_width
-from sizeup.models.config import Config
+from sizeup.models.config import MAX_LAYERS, Config
 
 CONVOLUTION = "conv"
 #: LFM2's names of what other models call otherwise.
@@ -238,6 +239,17 @@ def recurrent_gemma(cfg: Config) -> DecoderShape:
         cfg, norm="rms_offset", embedding_scale="model", rotary=0.0, mlp_bias=True, ffn=max(1, s.ffn // 2),
         tied=cfg.bool("tie_word_embeddings", default=True), activation=activation, logit_softcap=True, varied=varied,
         windows=(window,) * s.layers,
+    )  # fmt: skip
+
+
+def rwkv(cfg: Config) -> DecoderShape:
+    """RWKV-4: two halves that mix each token with the one before, and no attention."""
+    hidden, layers = cfg.int("hidden_size"), cfg.int("num_hidden_layers", max=MAX_LAYERS)
+    return DecoderShape(
+        hidden=hidden, layers=layers, head_count=1, kv_heads=1, head_dim=hidden, vocabulary=cfg.int("vocab_size"),
+        ffn=cfg.optional_int("intermediate_size") or 4 * hidden, norm="layer", embedding_norm=True, rotary=0.0,
+        mixer=TimeMix(cfg.optional_int("attention_hidden_size") or hidden), mlp="channel mix",
+        tied=cfg.bool("tie_word_embeddings", default=False),
     )  # fmt: skip
 
 
