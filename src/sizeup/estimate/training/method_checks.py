@@ -7,7 +7,7 @@ from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.settings import ENDS, FOUR_BITS, TrainSetting
 
 _SCORED = ("dpo", "grpo")
-#: Published steps on GPTQ's layers (Qwen's README, under DeepSpeed) are 3 to 34 % above what is derived, 17 % in the median.
+#: Published steps on GPTQ's layers (Qwen's README, under DeepSpeed) take 6 to 34 % more than is derived.
 GPTQ = 0.35
 
 
