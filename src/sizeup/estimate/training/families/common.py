@@ -53,10 +53,17 @@ def share_of(cfg: Config, kind: str, default: float = 1.0) -> float:
     return default if value is None else value
 
 
+#: Share of a head that turns where a configuration leaves it out (transformers 5.23, `__post_init__` of its class).
+SHARES = {
+    "glm": 0.5, "glm4": 0.5, "glm4_moe": 0.5, "glm4v_moe_text": 0.5, "gpt_neox": 0.25, "nemotron": 0.5,
+    "persimmon": 0.5, "phi": 0.5, "recurrent_gemma": 0.5, "stablelm": 0.25,
+}  # fmt: skip
+
+
 def partial(cfg: Config) -> float:
     """Share of a head that turns."""
     nested = cfg.optional_sub("rope_parameters")
     value = cfg.optional_float("partial_rotary_factor", "rotary_pct")
     if value is None and nested is not None:
         value = nested.optional_float("partial_rotary_factor")
-    return 1.0 if value is None else value
+    return SHARES.get(cfg.optional_str("model_type") or "", 1.0) if value is None else value
