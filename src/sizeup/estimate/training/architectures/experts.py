@@ -23,16 +23,17 @@ STACKED_NAMES = frozenset({"gate_proj", "up_proj", "down_proj"})
 class Mixture(msgspec.Struct, frozen=True, kw_only=True):
     """experts, of which each token uses `chosen`, each of inner width `width`.
 
-    shared: inner width of what every token uses (0: nothing). shared_gate: whether that is weighed by a gate.
-    scoring: `softmax`, `sigmoid` (the product in fp32, a correction bias that doesn't train), `sigmoid after` (the
-    product in the stream's type), `softmax wide` (all in fp32), `softmax in fp32`, `sigmoid in fp32` (so, with a weight kept in fp32 and no autocast),
-    `softmax kept` (in fp32 to the end), `low sigmoid` (all in the stream's type),
-    `softmax after` (over the chosen ones only; `softmax after, low` in the stream's type; `softmax after, cast` chosen
-    in that type), `sigmoid last` (of the chosen ones; `sigmoid last, wide` with the product in fp32), `sigmoid of the
-    chosen` (every expert computes every token). normalised: the chosen weights are divided by their sum. wide_sum: routed and
-    shared are added in fp32. latent: width of the space that the routed ones work in. mean: their sum is halved. last_norm: and normed. passing: experts that only
-    pass a token on. bias: router and experts have biases. clamped: gate and up are clamped, and their product
-    is written out (GPT-OSS), as `halves` of a matrix that the shared expert has as well (MiniMax-M3). shared_fused: the shared expert's gate and up are one matrix. adapted: peft adapts the
+    shared: inner width of what every token uses (0: nothing). shared_gate: whether that is weighed by a gate. scoring:
+    `softmax`, `sigmoid` (the product in fp32, a correction bias that doesn't train), `sigmoid after` (the product in
+    the stream's type), `softmax wide` (all in fp32), `softmax in fp32`, `sigmoid in fp32` (so, with a weight kept in
+    fp32 and no autocast), `softmax kept` (in fp32 to the end), `low sigmoid` (all in the stream's type), `softmax
+    after` (over the chosen ones only; `softmax after, low` in the stream's type; `softmax after, cast` chosen in that
+    type), `sigmoid last` (of the chosen ones; `sigmoid last, wide` with the product in fp32), `sigmoid of the chosen`
+    (every expert computes every token). normalised: the chosen weights are divided by their sum. wide_sum: routed and
+    shared are added in fp32. latent: width of the space that the routed ones work in. mean: their sum is halved.
+    last_norm: and normed. passing: experts that only pass a token on. bias: router and experts have biases. clamped:
+    gate and up are clamped, and their product is written out (GPT-OSS), as `halves` of a matrix that the shared expert
+    has as well (MiniMax-M3). shared_fused: the shared expert's gate and up are one matrix. adapted: peft adapts the
     stacked weights.
     """
 
@@ -132,13 +133,14 @@ def route(build: Build, x: Value, hidden: int, m: Mixture) -> tuple[Value, Value
     """The weights of the chosen experts, and their numbers."""
     tape, tokens, stream = build.tape, build.tokens, x.item
     item = 4 if m.scoring.endswith("in fp32") else 0
-    gate: Value = build.weight("mlp.gate", hidden * m.experts, m.experts, "matrix", item=item)
+    routes = m.experts + m.passing
+    gate: Value = build.weight("mlp.gate", hidden * routes, routes, "matrix", item=item)
     if _adapts(build, m):
         gate = _changed(tape, gate, *_factors(build, "mlp.gate", gate, hidden, 1, 1))
     if m.scoring in {"sigmoid", "softmax wide", "softmax in fp32", "sigmoid in fp32", "sigmoid last, wide"}:
         x, gate = cast(tape, x, 4), cast(tape, gate, 4)
     offset = build.weight("mlp.router.bias", m.experts) if m.bias else None
-    logits = linear(tape, x, gate, offset, outputs=m.experts)
+    logits = linear(tape, x, gate, offset, outputs=routes)
     last = m.scoring.startswith(("softmax after", "sigmoid last"))
     low = m.scoring == "low sigmoid" or (last and m.scoring != "softmax after")
     wide = logits if low else cast(tape, logits, 4)
@@ -178,9 +180,9 @@ def routed(build: Build, x: Value, weights: Value, numbers: Value, hidden: int, 
     sorted_numbers, order = tape.value(pairs, 8), tape.value(pairs, 8)
     picked = _gathered(tape, x, pairs * hidden, tape.value(pairs, 8))
     weight = _gathered(tape, weights, pairs, order)
-    sides = 2 if m.gated else 1
+    sides, every = 2 if m.gated else 1, m.experts + m.passing
     inner: Value = build.weight(
-        "mlp.experts.gate_up_proj", m.experts * hidden * sides * m.width, sides * m.width, "experts", m.experts
+        "mlp.experts.gate_up_proj", every * hidden * sides * m.width, sides * m.width, "experts", every
     )
     outer: Value = build.weight("mlp.experts.down_proj", m.experts * hidden * m.width, hidden, "experts", m.experts)
     factors = None
@@ -194,7 +196,6 @@ def routed(build: Build, x: Value, weights: Value, numbers: Value, hidden: int, 
     if m.bias:
         n = m.experts * sides * m.width
         y, biases = _offset(build, y, "mlp.experts.gate_up_proj_bias", n, sorted_numbers)
-    del picked
     if m.clamped:
         y = clamped_gate(tape, y, halves=m.halves)
     elif m.gated:
@@ -212,8 +213,8 @@ def routed(build: Build, x: Value, weights: Value, numbers: Value, hidden: int, 
     y = multiply(tape, y, weight)
     inverse = tape.value(pairs, 8)
     y = _gathered(tape, y, pairs * hidden, inverse)
-    del sorted_numbers, order, weight, inverse, numbers
-    output = tape.result(build.tokens * hidden, y.item, (y,), lambda g: (_spread(g, pairs * hidden),))
+    del sorted_numbers, order, weight, inverse, numbers, picked
+    output = tape.result(build.tokens * hidden, y.item, (y,), lambda g: (tape.value(pairs * hidden, g.item),))
     return cast(tape, output, x.item)
 
 
@@ -244,6 +245,7 @@ def _spread(g: Value, n: int) -> Value:
 
 def _gathered(tape: Tape, x: Value, n: int, index: Value) -> Value:
     """x[index]: the gradient is zeros with the rows added in."""
+    tape.saved()
     return tape.result(n, x.item, (x,), whole_size(tape, x.n, x.item, index.storage))
 
 
