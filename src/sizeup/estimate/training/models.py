@@ -11,7 +11,7 @@ from sizeup.estimate.training.architectures.decoder import DecoderShape, segment
 from sizeup.estimate.training.architectures.programs import Shape
 from sizeup.estimate.training.architectures.state_space import CHUNK, scan_of
 from sizeup.estimate.training.build import Build, Method
-from sizeup.estimate.training.families import INDEX, TEXTS, shape_reader
+from sizeup.estimate.training.families import INDEX, ONE_BY_ONE, TEXTS, shape_reader
 from sizeup.estimate.training.families.unknown import unknown
 from sizeup.estimate.training.heads import headed
 from sizeup.estimate.training.program import record
@@ -30,6 +30,7 @@ from sizeup.models.model_type import model_type_of
 UNKNOWN = 0.35
 #: The same where the code isn't in transformers, so that it was read from its description and never simulated.
 DESCRIBED = 0.15
+LOOPING = "the experts of {family} run one by one, by what a step's numbers say: it was never simulated"
 OUTSIDE = "the code of {family} isn't in transformers: its shape follows that code's description and wasn't simulated"
 #: The same where layers scan (up to 60 % over, under autocast) or carry several residual streams (up to 42 % under).
 FAR = 0.6
@@ -68,7 +69,9 @@ def subject_of(config: dict[str, Any] | Config, name: str = "") -> Subject:
     if not isinstance(found.shape, DecoderShape):
         return found
     shape, note = with_towers(filled(whole, family), family, found.shape)
-    return msgspec.structs.replace(found, shape=shape, notes=(*found.notes, *filter(None, (note,))))
+    if note:
+        found = msgspec.structs.replace(found, notes=(*found.notes, note), uncertainty=FAR)
+    return msgspec.structs.replace(found, shape=shape)
 
 
 def _decoder(cfg: Config, family: str, name: str, *, nested: bool = False) -> Subject:
@@ -78,8 +81,9 @@ def _decoder(cfg: Config, family: str, name: str, *, nested: bool = False) -> Su
         cfg = filled(cfg, family, nested=nested)
         module = INDEX[family][0]
         notes = (SCANS,) if module in SCANNING else ()
-        if module == "remote":
-            return Subject(name, known(cfg), _context(cfg), DESCRIBED, (*notes, OUTSIDE.format(family=family)))
+        if module == "remote" or family in ONE_BY_ONE:
+            note = (OUTSIDE if module == "remote" else LOOPING).format(family=family)
+            return Subject(name, known(cfg), _context(cfg), DESCRIBED, (*notes, note))
         return Subject(name, headed(known(cfg), cfg.data), _context(cfg), notes=notes)
     if not looks_like_decoder(cfg):
         raise NotFound(

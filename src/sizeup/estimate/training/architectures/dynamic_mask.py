@@ -26,10 +26,8 @@ def dynamic_mask(layer: Layer, values: Value, window: int) -> Value:
     product = multiply(tape, build.weight("self_attn.A", shape.kv_heads), pointwise(tape, wide))
     numbers = pointwise(tape, cast(tape, product, 4) if tape.autocast else product, keeps_output=True)
     pairs = shape.kv_heads * build.tokens * s
-    if layer.mask is not None and layer.mask.item == 1:
-        least = tape.value(build.tokens * s, layer.build.method.item)
-    else:
-        least = layer.mask
+    booleans = layer.mask is None or layer.mask.item == 1
+    least = tape.value(build.tokens * s, build.method.item) if booleans else layer.mask
     hidden = tape.value(build.tokens * s, 1)
     seen = Value(pairs, numbers.item, numbers.storage)
     few = numbers.n

@@ -20,9 +20,10 @@ from sizeup.estimate.training.tape import ATTENTION, Tape, Value
 class Latent(msgspec.Struct, frozen=True):
     """Ranks and sizes of the parts of a head. q_rank 0: one full query projection.
 
-    scaled: what is multiplied by a number: the `parts` of the query and the latent (LongCat), both `latents`
-    (dots3), or the whole `query` (Mistral 4). shared_norm: the key's rotary part is normed. gate: the output is weighed by a sigmoid, of each `head`, or
-    of each channel and `joined` to the query projection, which also sees the query's latent before its norm (A.X K2).
+    scaled: what is multiplied by a number: the `parts` of the query and the latent (LongCat), both `latents` (dots3),
+    or the whole `query` (Mistral 4). shared_norm: the key's rotary part is normed. gate: the output is weighed by a
+    sigmoid, of each `head`, or of each channel and `joined` to the query projection, which also sees the query's latent
+    before its norm (A.X K2).
     """
 
     q_rank: int

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sizeup.estimate.training.architectures.axk2 import gated_norm
-from sizeup.estimate.training.architectures.gemma3n import gemma3n_order
 from sizeup.estimate.training.architectures.falcon_h1 import falcon_h1
+from sizeup.estimate.training.architectures.gemma3n import gemma3n_order
 from sizeup.estimate.training.architectures.gemma4 import gemma4_order
 from sizeup.estimate.training.architectures.scan_orders import single
 from sizeup.estimate.training.architectures.zamba import zamba
@@ -199,7 +199,8 @@ def _parallel2(layer: Layer, x: Value) -> Value:
 ORDERS: dict[str, Callable[[Layer, Value], Value]] = {
     "pre": _pre, "post": _post, "sandwich": _sandwich, "named": _named, "kept": _kept, "bloom": _bloom,
     "parallel": _parallel,
-    "parallel2": _parallel2, "parallel_sum": _parallel_sum, "gemma4": gemma4_order, "gemma3n": gemma3n_order, "weighed": _weighed, "bare": _bare, "fed": _fed, "attended": _attended,
+    "parallel2": _parallel2, "parallel_sum": _parallel_sum, "gemma4": gemma4_order, "gemma3n": gemma3n_order,
+    "weighed": _weighed, "bare": _bare, "fed": _fed, "attended": _attended,
     "passed": _passed,
     "after": _after, "scaled": _scaled, "gated": _gated, "double": _double, "falcon": _falcon,
     "falcon2": _falcon, "single": single, "falcon_h1": falcon_h1, "zamba": zamba,

@@ -12,7 +12,7 @@ from sizeup.estimate.training.tape import Tape, Value
 
 
 def gathered(tape: Tape, local: Value, ways: int) -> Value:
-    """All ranks' parts: received rank after rank, then joined along the last dimension; the gradient is the own part."""
+    """All ranks' parts: received rank after rank, then joined in the last dimension; the gradient is the own part."""
     n, whole = local.n, local.n * ways
     received = tape.value(whole, local.item)
     output = tape.result(whole, local.item, (local,), lambda g: (tape.value(n, g.item),))

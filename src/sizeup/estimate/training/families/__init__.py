@@ -20,7 +20,7 @@ FAMILIES = {
     "newer": (
         "mimo_v2_flash cohere2_moe axk1 axk2 longcat_flash granitemoe_swa kolibri1 flint minimax_m3_vl_text doge "
         "minimax_m3:minimax_m3_vl_text dots3_note_text mistral4 cohere_compass_text "
-        "modernbert-decoder:modernbert_decoder"
+        "modernbert-decoder:modernbert_decoder dbrx"
     ),
     "remote": (
         "xverse:llama skywork:llama aquila:llama Yi:llama Emu3:llama minicpm internlm internlm2 baichuan orion exaone "
@@ -37,11 +37,13 @@ FAMILIES = {
     ),
     "multimodal": (
         "qwen2_vl_text qwen2_5_vl_text:qwen2_vl_text qwen3_vl_text qwen3_vl_moe_text glm4v_text glm4v_moe_text "
+        "glm_ocr_text paddleocr_vl_text "
         "mllama_text_model"
     ),
     "linear_attention": "qwen3_5_text qwen3_5_moe_text qwen3_next olmo_hybrid lfm2 lfm2_moe lfm3 minimax kimi_linear bailing_hybrid recurrent_gemma rwkv",
     "encoders": "bert roberta xlm-roberta:roberta camembert:roberta electra distilbert albert mpnet deberta-v2:deberta_v2 "
-    "eurobert modernbert",
+    "eurobert modernbert ernie:bert data2vec-text:roberta roberta-prelayernorm:roberta_prelayernorm "
+    "xlm-roberta-xl:xlm_roberta_xl esm",
     "vision": "vit deit dinov2 clip",
     "seq2seq": (
         "t5 mt5 umt5 bart mbart pegasus marian plbart:bart blenderbot blenderbot-small:blenderbot_small m2m_100 whisper "
@@ -49,6 +51,9 @@ FAMILIES = {
     ),
 }
 
+
+#: Model types whose experts run one by one, which a simulation without numbers can't follow.
+ONE_BY_ONE = frozenset({"dbrx", "longcat_flash"})
 
 #: Wrapper → its text decoder's model type, for configurations that don't name it.
 TEXTS = {

@@ -111,7 +111,8 @@ def vaultgemma(cfg: Config) -> DecoderShape:
 def phi3(cfg: Config) -> DecoderShape:
     """Llama with fused projections; the turned part of a head is always joined to the rest."""
     return base(
-        cfg, qkv="sliced", mlp="fused", gathered=("attention", "mlp"), rotary_joined=True, residual_dropout=cfg.float("resid_pdrop", default=0.0),
+        cfg, qkv="sliced", mlp="fused", gathered=("attention", "mlp"), rotary_joined=True,
+        residual_dropout=cfg.float("resid_pdrop", default=0.0),
         embedding_dropout=0.0, rotary=partial(cfg), windows=everywhere(cfg, sizes(cfg).layers),
     )  # fmt: skip
 

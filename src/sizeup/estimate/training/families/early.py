@@ -192,7 +192,8 @@ def falcon(cfg: Config) -> DecoderShape:
         activation=cfg.str("activation", default="gelu"), rotary=0.0 if linear else 1.0,
         always_masked=True, alibi="mask" if linear else "",
         way=Way(
-            softmax_in_fp32=linear, scaled=linear, raised=linear, cast_late=linear, copied=True, broadcast=several and not new and heads > 1
+            softmax_in_fp32=linear, scaled=linear, raised=linear, cast_late=linear, copied=True,
+            broadcast=several and not new and heads > 1
         ), residual_dropout=p, attention_dropout=0.0,
         tied=cfg.bool("tie_word_embeddings", default=True), names=BLOOM_NAMES,
     )  # fmt: skip
@@ -206,7 +207,7 @@ CTRL_NAMES = {
 
 
 def openai_gpt(cfg: Config) -> DecoderShape:
-    """Learned positions, norms of each half's sum with the stream; scores times a kept triangle, plus its complement."""
+    """Learned positions, norms of each half's sum with the stream; scores times a kept triangle plus the rest."""
     p = cfg.float("resid_pdrop", default=0.1)
     hidden, positions = cfg.int("n_embd", "hidden_size"), cfg.int("n_positions", "max_position_embeddings")
     return base(

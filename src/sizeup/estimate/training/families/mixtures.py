@@ -169,7 +169,8 @@ def gpt_oss(cfg: Config) -> DecoderShape:
     )  # fmt: skip
     b = cfg.bool("attention_bias", default=True)
     return base(
-        cfg, norm="rms_fp32", qkv_bias=b, output_bias=b, eager_only=True, way=Way(sinks=True, less_largest=True, softmax_in_fp32=False),
+        cfg, norm="rms_fp32", qkv_bias=b, output_bias=b, eager_only=True,
+        way=Way(sinks=True, less_largest=True, softmax_in_fp32=False),
         mixture=m,
         sparse=_mixed(s.layers), windows=windows(cfg, s.layers, (SLIDING, FULL)), rotary_halved=True,
     )  # fmt: skip

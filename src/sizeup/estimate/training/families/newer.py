@@ -71,7 +71,8 @@ def cohere2_moe(cfg: Config) -> DecoderShape:
     shared = cfg.int("num_shared_experts", min=0, default=0)
     m = Mixture(
         experts=cfg.int("num_experts"), chosen=cfg.int("num_experts_per_tok"), width=s.ffn, shared=shared * s.ffn,
-        scoring=scoring, adapted=True, normalised=scoring == "sigmoid last" and cfg.bool("norm_topk_prob", default=True),
+        scoring=scoring, adapted=True,
+        normalised=scoring == "sigmoid last" and cfg.bool("norm_topk_prob", default=True),
         mean=shared > 0 and cfg.str("shared_expert_combination_strategy", default="sum") == "average",
     )  # fmt: skip
     sparse = _sparse(cfg, s.layers, 0)
@@ -112,12 +113,14 @@ def longcat_flash(cfg: Config) -> DecoderShape:
         experts=experts, passing=cfg.int("zero_expert_num", min=0, default=0), chosen=cfg.int("moe_topk"),
         width=cfg.int("expert_ffn_hidden_size"), scoring="softmax in fp32", normalised=False, adapted=True,
     )  # fmt: skip
-    shape = deepseek_v3(Config(cfg.data | {"moe_intermediate_size": m.width}, cfg.origin, cfg.path))
+    layers = cfg.int("num_layers", "num_hidden_layers")
+    named = {"moe_intermediate_size": m.width, "num_experts_per_tok": m.chosen, "num_hidden_layers": layers}
+    shape = deepseek_v3(Config(cfg.data | named, cfg.origin, cfg.path))
     if shape.latent is None:
         return shape
     return msgspec.structs.replace(
-        shape, layers=cfg.int("num_layers"), ffn=cfg.int("ffn_hidden_size", default=s.ffn), order="double", mixture=m,
-        sparse=(True,) * cfg.int("num_layers"), latent=msgspec.structs.replace(shape.latent, scaled="parts"),
+        shape, layers=layers, ffn=cfg.int("ffn_hidden_size", default=s.ffn), order="double", mixture=m,
+        sparse=(True,) * layers, latent=msgspec.structs.replace(shape.latent, scaled="parts"),
     )  # fmt: skip
 
 
@@ -144,7 +147,7 @@ def kolibri1(cfg: Config) -> DecoderShape:
 
 
 def flint(cfg: Config) -> DecoderShape:
-    """Sinks and scores in fp32 (eager only), windows in most layers, whose heads alone turn; experts and a shared one."""
+    """Sinks and scores in fp32 (eager only), windows in most layers, whose heads alone turn; experts."""
     s, b = sizes(cfg), bias(cfg)
     last = s.layers - 1
     pattern = tuple(FULL if number < 2 or number % 4 == 1 or number == last else SLIDING for number in range(s.layers))
@@ -168,7 +171,8 @@ def minimax_m3_vl_text(cfg: Config) -> DecoderShape:
     s = sizes(cfg)
     m = Mixture(
         experts=cfg.int("num_local_experts"), chosen=cfg.int("num_experts_per_tok"), width=s.ffn,
-        shared=cfg.int("shared_intermediate_size"), shared_first=True, scoring="sigmoid after", clamped=True, halves=True,
+        shared=cfg.int("shared_intermediate_size"), shared_first=True, scoring="sigmoid after", clamped=True,
+        halves=True,
     )  # fmt: skip
     own = cfg.optional_sub("sparse_attention_config")
     where = own if own is not None else cfg
@@ -286,7 +290,7 @@ def cohere_compass_text(cfg: Config) -> DecoderShape:
 
 
 def modernbert_decoder(cfg: Config) -> DecoderShape:
-    """Layer norms, none before the first attention; gate and up in one matrix, windows, a dense layer before the head."""
+    """Layer norms, none before the first attention; gate and up in one matrix, windows, a dense layer last."""
     s, b = sizes(cfg), bias(cfg)
     kinds = layer_kinds(cfg, s.layers, (FULL, SLIDING, SLIDING))
     window = cfg.optional_int("local_attention", "sliding_window")
@@ -300,4 +304,23 @@ def modernbert_decoder(cfg: Config) -> DecoderShape:
         varied=tuple({"order": "pre" if number else "bare"} for number in range(s.layers)),
         head_dense=cfg.str("classifier_activation", default="gelu"), head_bias=cfg.bool("decoder_bias", default=True),
         tied=cfg.bool("tie_word_embeddings", default=True),
+    )  # fmt: skip
+
+
+def dbrx(cfg: Config) -> DecoderShape:
+    """Layer norms without biases, one clamped matrix for queries, keys and values, experts in every layer.
+
+    Its experts run one after the other; they are counted as grouped products.
+    """
+    attention, forward = cfg.sub("attn_config"), cfg.sub("ffn_config")
+    m = Mixture(
+        experts=forward.int("moe_num_experts", default=4), chosen=forward.int("moe_top_k", default=1),
+        width=forward.int("ffn_hidden_size", default=3584), normalised=forward.has("moe_normalize_expert_weights"),
+    )  # fmt: skip
+    s = sizes(cfg)
+    return base(
+        cfg, kv_heads=attention.int("kv_n_heads", default=1), qkv="split_views", norm="layer", norm_bias=False,
+        qkv_clipped=True, mixture=m, sparse=(True,) * s.layers, residual_dropout=cfg.float("resid_pdrop", default=0.0),
+        attention_dropout=attention.float("attn_pdrop", default=0.0), activation="silu",
+        names={"self_attn.qkv_proj": "norm_attn_norm.attn.Wqkv", "self_attn.o_proj": "norm_attn_norm.attn.out_proj"},
     )  # fmt: skip

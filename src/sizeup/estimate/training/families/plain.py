@@ -41,7 +41,8 @@ def gpt_neox(cfg: Config) -> DecoderShape:
     p = cfg.float("hidden_dropout", default=0.0)
     order = "parallel2" if cfg.bool("use_parallel_residual", default=True) else "pre"
     return base(
-        cfg, qkv="chunked", table_whole=True, qkv_bias=b, output_bias=b, mlp_bias=True, norm="layer", order=order, mlp="plain",
+        cfg, qkv="chunked", table_whole=True, qkv_bias=b, output_bias=b, mlp_bias=True,
+        norm="layer", order=order, mlp="plain",
         rotary=partial(cfg), activation=cfg.str("hidden_act", default="gelu"), residual_dropout=p, embedding_dropout=p,
     )  # fmt: skip
 

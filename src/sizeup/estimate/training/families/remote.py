@@ -126,7 +126,7 @@ def chatglm(cfg: Config) -> DecoderShape:
 
 
 def phi_msft(cfg: Config) -> DecoderShape:
-    """Phi under its first names: halves side by side, one matrix for queries, keys and values, attention written out."""
+    """Phi under its first names: halves side by side, one matrix for queries, keys and values, eager attention."""
     s = sizes(cfg)
     p = cfg.float("resid_pdrop", default=0.0)
     names = {
