@@ -54,6 +54,7 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     objective: Annotated[str, Meta(description="causal, sft, dpo, grpo.")] = "causal"
     reference: Annotated[bool, Meta(description="DPO, GRPO: a frozen reference model is held and run.")] = True
     data_parallel: Annotated[int, Meta(description="Data-parallel devices.")] = 1
+    replicas: Annotated[int, Meta(description="FSDP2: groups that each hold all shards (HSDP).")] = 1
     sharding: Annotated[str, Meta(description="none, ddp, zero1, zero2, zero3, fsdp.")] = "none"
     fsdp: Annotated[int | None, Meta(description="Short for --data-parallel n --sharding fsdp.")] = None
     fsdp_reshard: Annotated[bool | None, Meta(description="FSDP2: free gathered weights after the forward pass.")] = (

@@ -6,7 +6,8 @@
               "operation", "kernels", "reserved_bytes", "parameters", "versions", "seconds"}
 
 No GPU, no weights. Covered: full, LoRA, QLoRA, DoRA; every precision and optimizer; checkpointing of every and of
-every n-th layer, by operation, with inputs on the host; SDPA and eager; DDP, FSDP2, tensor parallel. Anything else is refused by name.
+every n-th layer, by operation, with inputs on the host; SDPA and eager; DDP, FSDP2, HSDP, tensor, sequence and expert
+parallel. Anything else is refused by name.
 """
 
 from __future__ import annotations
@@ -28,10 +29,7 @@ REFUSED: dict[str, set[object]] = {
     "attention": {"sdpa", "eager"},
     "kernels": {"none", None},
     "sharding": {"none", "ddp", "fsdp"},
-    "sequence_parallel": {False},
-    "loss_parallel": {False},
     "pipeline_parallel": {1},
-    "expert_parallel": {1},
     "context_parallel": {1},
     "offload_optimizer": {False},
     "offload_weights": {False},
@@ -48,8 +46,8 @@ def work(job: dict[str, Any], say: Say) -> None:
     for name, known in REFUSED.items():
         if setting.get(name) not in known:
             raise Refused("config", f"{name}={setting.get(name)!r} isn't simulated, only estimated")
-    if setting["tensor_parallel"] > 1 and (setting["method"] != "full" or setting["data_parallel"] > 1):
-        raise Refused("config", "tensor_parallel is simulated alone, with method='full'; the estimate covers the rest")
+    if setting["tensor_parallel"] * setting["expert_parallel"] > 1 and setting["method"] != "full":
+        raise Refused("config", "tensor_parallel and expert_parallel are simulated with method='full'")
     say("result", **simulated(job, setting))
 
 
@@ -63,9 +61,10 @@ def simulated(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
     from sizeup.workers.training_model import built, dtype_of, without_cache
     from sizeup.workers.training_objective import prepared
     from sizeup.workers.training_optimizers import optimizer_of
+    from sizeup.workers.training_plan import split_loss
     from sizeup.workers.training_task import head_of, inputs_of, with_labels
     from sizeup.workers.training_tracker import Ledger, tracker
-    from sizeup.workers.training_world import World
+    from sizeup.workers.training_world import World, axes_of
     from sizeup.workers.transformers_meta import configuration
 
     torch.set_num_threads(1)
@@ -80,7 +79,7 @@ def simulated(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
         training_device.install(torch)
         written = getattr(config, "is_encoder_decoder", False)
         attention = training_patches.applied(torch, padding=setting["padding"], written=written)
-    world = World(torch, setting) if setting["data_parallel"] * setting["tensor_parallel"] > 1 else None
+    world = World(torch, setting) if axes_of(setting) else None
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     fake = None if real else FakeTensorMode(allow_non_fake_inputs=True)
@@ -101,7 +100,7 @@ def simulated(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
         if reference is not None:
             training_step.watched(reference, {}, ledger, _itself)
         training_step.follow_layers(model, ledger)
-        with tracker(torch, ledger, fake, world, known), _resizes(torch, ledger):
+        with tracker(torch, ledger, fake, world, known), _resizes(torch, ledger), split_loss(torch, setting):
             for _ in range(2):
                 training_step.run_step(torch, model, optimizer, inputs, setting, ledger, kind, reference)
     return {

@@ -1,6 +1,8 @@
 """One rank of a fake world on fake CUDA tensors: no other process, the same allocations.
 
-Data parallel by DDP or FSDP2, tensor parallel by the plan that transformers has for the model, and both together.
+Data parallel by DDP or FSDP2, also with replicas (HSDP); tensor parallel by the plan that transformers has for the
+model, and by torchtitan's with a stream or a loss that is split (`training_plan`); experts by transformers' plan; and
+all of them together.
 """
 
 # What is private to torch is the point here.
@@ -16,7 +18,15 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-AXES = ("data", "tensor")
+AXES = ("replicas", "data", "expert", "tensor")
+
+
+def axes_of(setting: dict[str, Any]) -> dict[str, int]:
+    """The dimensions of the world that are more than one: replicas are some of the data-parallel ranks."""
+    replicas = setting.get("replicas", 1)
+    ways = {axis: setting.get(f"{axis}_parallel", 1) for axis in AXES}
+    ways |= {"replicas": replicas, "data": setting["data_parallel"] // replicas}
+    return {axis: ways[axis] for axis in AXES if ways[axis] > 1}
 
 
 class _Event:
@@ -88,7 +98,7 @@ class World:
     propagating: above 0 while torch works out how shards flow: it computes with whole tensors then, which no rank has.
     """
 
-    def __init__(self, torch: Any, setting: dict[str, Any]) -> None:
+    def __init__(self, torch: Any, setting: dict[str, Any], rank: int = 0) -> None:
         from torch import distributed
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.tensor import DTensor
@@ -99,8 +109,11 @@ class World:
         os.environ["LOCAL_RANK"] = "0"
         if not torch.cuda.is_available():
             self._replace_handles()
-        axes = {axis: setting[f"{axis}_parallel"] for axis in AXES if setting[f"{axis}_parallel"] > 1}
-        distributed.init_process_group("fake", rank=0, world_size=math.prod(axes.values()), store=FakeStore())
+        torch.cuda.get_device_capability = lambda *_args: (8, 0)
+        axes = axes_of(setting)
+        count = math.prod(axes.values())
+        distributed.init_process_group("fake", rank=rank, world_size=count, store=FakeStore())
+        self._real_meshes()
         self.mesh = init_device_mesh("cuda", tuple(axes.values()), mesh_dim_names=tuple(axes))
         self.setting = setting
         self.tensor_type = DTensor
@@ -117,6 +130,24 @@ class World:
             f"{inside}._fsdp_param_group", f"{inside}._fsdp_state",
         ):  # fmt: skip
             vars(import_module(name))["_get_device_handle"] = lambda *_args: handle
+
+    @staticmethod
+    def _real_meshes() -> None:
+        """A mesh of devices looks its rank up in numbers, which fake ones don't have."""
+        from torch._subclasses.fake_tensor import unset_fake_temporarily
+        from torch.distributed.device_mesh import DeviceMesh
+
+        for name in ("_concatenate", "__init__", "__getitem__"):
+            kind, original = vars(DeviceMesh).get(name), getattr(DeviceMesh, name, None)
+            if original is None or getattr(original, "real", False):
+                continue
+
+            def run(*args: Any, original: Any = original, **kwargs: Any) -> Any:
+                with unset_fake_temporarily():
+                    return original(*args, **kwargs)
+
+            run.real = True  # type: ignore[attr-defined]
+            setattr(DeviceMesh, name, staticmethod(run) if isinstance(kind, staticmethod | classmethod) else run)
 
     def _watch_propagation(self) -> None:
         from torch.distributed.tensor._sharding_prop import ShardingPropagator
@@ -141,7 +172,9 @@ class World:
         """The model as this rank holds it: split, then sharded or wrapped."""
         setting = self.setting
         if setting["tensor_parallel"] > 1:
-            self._split(model)
+            self._split(torch, model)
+        if setting.get("expert_parallel", 1) > 1:
+            self._deal_experts(model)
         if setting["sharding"] == "fsdp":
             self._shard(torch, model)
         elif setting["data_parallel"] > 1:
@@ -168,15 +201,30 @@ class World:
         wrapped.logger = types.SimpleNamespace(set_runtime_stats_and_log=lambda: None)
         return wrapped
 
-    def _split(self, model: Any) -> None:
-        """Tensor parallelism by the model's own plan."""
+    def _split(self, torch: Any, model: Any) -> None:
+        """Tensor parallelism by the model's own plan, or torchtitan's; what is tied is tied anew."""
         from transformers.distributed.configuration_utils import DistributedConfig
         from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
+        from sizeup.workers.training_plan import split_stream
+
         mesh = self.mesh["tensor"]
+        if self.setting.get("sequence_parallel") or self.setting.get("loss_parallel"):
+            split_stream(torch, model, mesh, self.setting)
+            return
         plan = model._resolve_parallel_plans(DistributedConfig(tp_size=mesh.size()))[0]
         there = {name for name, _ in model.named_parameters()} | {name for name, _ in model.named_modules()}
         apply_tensor_parallelism(model, mesh, {name: style for name, style in plan.items() if name in there})
+        model.tie_weights()
+
+    def _deal_experts(self, model: Any) -> None:
+        """Every rank sees all tokens and computes its own experts; their outputs are summed."""
+        from transformers.distributed.configuration_utils import DistributedConfig
+        from transformers.distributed.tensor_parallel import apply_expert_parallelism
+
+        mesh = self.mesh["expert"]
+        plan = model._resolve_parallel_plans(DistributedConfig(fsdp_size=mesh.size(), ep_size=mesh.size()))[1]
+        apply_expert_parallelism(model, mesh, mesh, plan, ep_implementation="all_reduce")
 
     def _shard(self, torch: Any, model: Any) -> None:
         """`fully_shard` on every layer and on the whole; gathered in bf16 and reduced in fp32 unless all is bf16."""
@@ -187,5 +235,6 @@ class World:
         policy = MixedPrecisionPolicy(**types_)
         names = set(getattr(model, "_no_split_modules", None) or ())
         layers = [module for module in model.modules() if type(module).__name__ in names]
+        mesh = self.mesh["replicas", "data"] if self.setting.get("replicas", 1) > 1 else self.mesh["data"]
         for module in (*layers, model):
-            fully_shard(module, mesh=self.mesh["data"], mp_policy=policy, reshard_after_forward=self.setting["reshard"])
+            fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=self.setting["reshard"])

@@ -211,7 +211,7 @@ def _made(made: OpenRecording, amounts: list[int], setting: TrainSetting, layers
     if setting.gathers:
         piped = setting.pipeline_parallel > 1 and setting.micro_batches > 1
         policy = fsdp.Policy(
-            setting.data_parallel,
+            setting.data_parallel // setting.replicas,
             setting.weight_item,
             4 if setting.weight_item == 4 or setting.compute_item != setting.weight_item else setting.weight_item,
             setting.reshard and not piped,

@@ -26,21 +26,41 @@ def split_shape(shape: DecoderShape, setting: TrainSetting) -> DecoderShape:
         return shape
     changes: dict[str, object] = {"ways": ways, "sequence_ways": ways if setting.sequence_parallel else 1}
     sizes = {"head_count": shape.head_count, "kv_heads": shape.kv_heads, "ffn": shape.ffn}
-    changes |= _split_fields(sizes, ways, shape.gathered)
+    whole = (*shape.gathered, *unsplit(shape, setting))
+    changes |= _split_fields(sizes, ways, whole)
     changes |= {
         "vocabulary": -(-shape.vocabulary // ways),
         "vocabulary_ways": ways,
         "gathers_logits": ways > 1 and not setting.loss_parallel,
     }
-    if shape.table_whole:
+    if shape.table_whole or "table" in whole:
         changes["embedding_rows"] = shape.embedding_rows or shape.vocabulary
-    changes["varied"] = tuple(_split_fields(fields, ways, shape.gathered) for fields in shape.varied)
+    changes["varied"] = tuple(_split_fields(fields, ways, whole) for fields in shape.varied)
     if shape.mixture is not None:
         m = shape.mixture
+        inner = 1 if experts > 1 or "experts" in whole else ways
         changes["mixture"] = msgspec.structs.replace(
-            m, experts=m.experts // experts, width=-(-m.width // (1 if experts > 1 else ways)), shared=m.shared // ways
+            m,
+            experts=m.experts // experts,
+            width=-(-m.width // inner),
+            shared=m.shared // (1 if "shared" in whole else ways),
         )
     return msgspec.structs.replace(shape, **changes)
+
+
+def unsplit(shape: DecoderShape, setting: TrainSetting) -> tuple[str, ...]:
+    """What transformers' plans leave whole on every rank, though it could be split.
+
+    Latent attention; shared experts with a gate of their own (Qwen2-MoE); everything but the head of GPT-OSS, which
+    has no plan for its layers (transformers 5.23, `base_model_tp_plan`).
+    """
+    if setting.tensor_parallel == 1 or setting.sequence_parallel or setting.loss_parallel:
+        return ()
+    m = shape.mixture
+    if m is not None and m.clamped:
+        return ("attention", "mlp", "experts", "shared", "table")
+    latent = ("attention",) if shape.latent is not None else ()
+    return (*latent, *(("shared",) if m is not None and m.shared_gate else ()))
 
 
 def _split_fields(fields: dict[str, Any], ways: int, gathered: tuple[str, ...]) -> dict[str, Any]:
@@ -64,9 +84,7 @@ def derived(setting: TrainSetting, shape: object) -> tuple[float, tuple[str, ...
         found.append((0.0, f"{setting.sharding} as DeepSpeed 0.19 runs it: {kept}, gradients in buckets of {bucket}"))
     if "nvme" in {setting.offload_optimizer, setting.offload_weights}:
         found.append((DERIVED, "what the host holds for NVMe is derived from DeepSpeed's code, not simulated"))
-    parted = [
-        name for name in ("expert_parallel", "context_parallel") if getattr(setting, name) > 1
-    ]
+    parted = [name for name in ("expert_parallel", "context_parallel") if getattr(setting, name) > 1]
     if setting.sequence_parallel:
         parted.append("sequence_parallel")
     if parted:

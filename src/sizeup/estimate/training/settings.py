@@ -34,7 +34,8 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     products are kept), or a number n: every n-th layer is recomputed. padding: the batch carries a mask with padded
     tokens, or several packed sequences. accumulating: parameters hold gradients of an earlier micro-batch.
     keeps_outputs: the loop holds the logits until the step is over (the Trainer drops them). reshard: FSDP2 frees
-    gathered weights after the forward pass. bucket_views: gradients lie in DDP's buckets
+    gathered weights after the forward pass. replicas: groups of the data-parallel ranks that each hold all shards
+    (HSDP). bucket_views: gradients lie in DDP's buckets
     (`gradient_as_bucket_view`) and not beside them. loss_parallel: with tensor parallelism, the loss is computed on
     parts of the vocabulary (Megatron, torchtitan); transformers gathers the logits. reduce_bucket: elements of
     ZeRO's bucket of gradients (`reduce_bucket_size`); overlap_comm: it has two. prefetch_bucket, live_parameters,
@@ -74,6 +75,7 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     objective: str = "causal"
     reference: bool = True
     data_parallel: int = 1
+    replicas: int = 1
     sharding: str = "none"
     reshard: bool = True
     bucket_views: bool = False
