@@ -57,6 +57,26 @@ def _fast_gelu(tape: Tape, x: Value) -> Value:
     return multiply(tape, half, shift(tape, _tanh(tape, inner)))
 
 
+def _erf_gelu(tape: Tape, x: Value) -> Value:
+    """0.5 · x · (1 + erf(x / √2)) in Python (ESM)."""
+    half = scale(tape, x)
+    return multiply(tape, half, shift(tape, _erf(tape, scale(tape, x))))
+
+
+def _erf(tape: Tape, x: Value) -> Value:
+    """The error function; its gradient 2/√π · exp(-x²) · g is one expression, whose parts go when all of it is done."""
+    tape.saved()
+    keep, n = x.storage, x.n
+
+    def backward(g: Value, _keep: object = keep) -> list[Value | None]:
+        parts = [tape.value(n, g.item) for _ in range(4)]
+        result: list[Value | None] = [tape.value(n, g.item)]
+        parts.clear()
+        return result
+
+    return tape.result(n, x.item, (x,), backward)
+
+
 def _quick_gelu(tape: Tape, x: Value) -> Value:
     """X · sigmoid(1.702 · x)."""
     return multiply(tape, x, pointwise(tape, scale(tape, x), keeps_output=True))
@@ -142,6 +162,7 @@ _WRITTEN = {
     "gelu_fast": _fast_gelu,
     "gelu_accurate": _new_gelu,
     "quick_gelu": _quick_gelu,
+    "erf_gelu": _erf_gelu,
     "relu2": _squared_relu,
     "bloom_gelu": _bloom_gelu,
 }

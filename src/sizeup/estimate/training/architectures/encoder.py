@@ -19,14 +19,16 @@ from sizeup.estimate.training.architectures.disentangled import (
     pair_mask,
     relative_table,
 )
+from sizeup.estimate.training.architectures.modern_encoder import turned
 from sizeup.estimate.training.architectures.task_heads import TaskHead, task_loss
 from sizeup.estimate.training.attention import Heads, Way, attend
-from sizeup.estimate.training.basic import add, dropout, heads, multiply
+from sizeup.estimate.training.basic import add, dropout, heads, multiply, scale
 from sizeup.estimate.training.build import Build, wants_gradient
 from sizeup.estimate.training.checkpointing import checkpointed
 from sizeup.estimate.training.linear import linear
 from sizeup.estimate.training.loss import cross_entropy
 from sizeup.estimate.training.masks import bidirectional_mask
+from sizeup.estimate.training.positions import Rotary
 from sizeup.estimate.training.program import Segment, State
 from sizeup.estimate.training.runs import Run
 from sizeup.estimate.training.tape import ATTENTION, EMBEDDING, LOSS, MLP, OTHER, Value
@@ -41,7 +43,9 @@ class EncoderShape(msgspec.Struct, frozen=True, kw_only=True):
     feed-forward's (not ALBERT's). shares: all layers are one (ALBERT). disentangled: words and distances are scored
     apart (DeBERTa). biased: scores have a bias for every distance (MPNet). head, labels: what it is trained for;
     task: how its heads are made. pooler: the bare model ends with a layer of which no gradient is wanted where
-    nothing takes its output.
+    nothing takes its output. pre_norm: norms before the halves and after the layers. embedding_norm: one before
+    them, too. scaled_queries, rotary: queries are scaled, and turned with the keys, before attention (ESM).
+    drops_embeddings: they pass dropout. bias_apart: the words' bias is added to their logits.
     """
 
     hidden: int
@@ -68,6 +72,12 @@ class EncoderShape(msgspec.Struct, frozen=True, kw_only=True):
     labels: int = 2
     task: TaskHead = TaskHead()
     pooler: bool = True
+    pre_norm: bool = False
+    embedding_norm: bool = True
+    scaled_queries: bool = False
+    rotary: bool = False
+    drops_embeddings: bool = True
+    bias_apart: bool = False
 
     @property
     def gathers(self) -> bool:
@@ -105,10 +115,11 @@ def _start(build: Build, state: State, shape: EncoderShape, run: Run) -> None:
         rows, ids = (build.tokens, tape.value(build.tokens, 8)) if shape.counted else (build.sequence, None)
         x = add(tape, x, build.embedding("position_embeddings", shape.positions, shape.narrow, rows, ids=ids))
         del ids
-    x = build.layer_norm("LayerNorm", x, shape.narrow)
+    if shape.embedding_norm:
+        x = build.layer_norm("LayerNorm", x, shape.narrow)
     if shape.disentangled is not None:
         x = multiply(tape, x, tape.value(build.tokens, x.item))
-    x = dropout(tape, x, shape.dropout)
+    x = dropout(tape, x, shape.dropout if shape.drops_embeddings else 0.0)
     del zeros
     words = x
     if shape.narrow != shape.hidden:
@@ -116,11 +127,11 @@ def _start(build: Build, state: State, shape: EncoderShape, run: Run) -> None:
     state.held["embeddings"] = words if shape.shares else x
     del words
     tape.label = OTHER
-    _shared(build, state, shape, run)
+    _shared(build, state, shape, run, x.item)
     state.x = x
 
 
-def _shared(build: Build, state: State, shape: EncoderShape, run: Run) -> None:
+def _shared(build: Build, state: State, shape: EncoderShape, run: Run, item: int) -> None:
     """What all layers read beside the stream: masks, distances, biases."""
     if shape.disentangled is not None:
         state.held["mask"] = pair_mask(build, padding=run.padding)
@@ -129,6 +140,8 @@ def _shared(build: Build, state: State, shape: EncoderShape, run: Run) -> None:
         return
     how = msgspec.structs.replace(run, eager=True) if shape.biased is not None else run
     state.held["mask"] = bidirectional_mask(build, build.sequence, build.sequence, how)
+    if shape.rotary:
+        state.held["rotary"] = Rotary(build.tape, build.sequence, shape.hidden // shape.head_count, item)
     if shape.biased is not None:
         state.held["bias"] = shared_bias(build, shape.biased, shape.head_count)
 
@@ -155,14 +168,27 @@ class Layer:
     def __init__(self, build: Build, state: State, shape: EncoderShape, run: Run) -> None:
         self.build, self.shape, self.run = build, shape, run
         self.scope = build.scope
+        rotary = state.held.get("rotary")
+        self.rotary = rotary if isinstance(rotary, Rotary) else None
         self.held = {name: value for name, value in state.held.items() if isinstance(value, Value)}
 
     def __call__(self, x: Value) -> Value:
         """Norm(x + attention(x)), then norm(x + feed-forward(x))."""
         self.build.scope = self.scope
         p = self.shape.dropout
+        if self.shape.pre_norm:
+            return self.normed_first(x)
         x = self.normed("attention.output.LayerNorm", x, self.attention(x), p if self.shape.drops_attention else 0.0)
         return self.normed("output.LayerNorm", x, self.feed_forward(x), p if self.shape.drops_output else 0.0)
+
+    def normed_first(self, x: Value) -> Value:
+        """X + attention(norm(x)), then x + feed-forward(norm(x))."""
+        build, p, h = self.build, self.shape.dropout, self.shape.hidden
+        y = self.attention(build.layer_norm("attention.LayerNorm", x, h))
+        x = add(build.tape, dropout(build.tape, y, p), x)
+        del y
+        y = self.feed_forward(build.layer_norm("LayerNorm", x, h))
+        return add(build.tape, dropout(build.tape, y, p if self.shape.drops_output else 0.0), x)
 
     def normed(self, name: str, x: Value, branch: Value, p: float) -> Value:
         """The norm of a branch, after dropout, and what it was made from."""
@@ -182,6 +208,9 @@ class Layer:
                 for name in ("query", "key", "value")
             )
             s, count, dim = build.sequence, shape.head_count, h // shape.head_count
+            q = scale(tape, q) if shape.scaled_queries else q
+            if self.rotary is not None:
+                q, k = turned(tape, q, k, self.rotary)
             sizes = Heads(build.batch, s, s, count, count, dim, dim)
             if shape.biased is not None:
                 y = biased_attention(tape, q, k, v, sizes, p, held.get("mask"), held["bias"])
@@ -206,6 +235,8 @@ def _loss(build: Build, state: State, shape: EncoderShape, run: Run) -> None:
     build.tape.label, build.scope = LOSS, ""
     x = state.hidden
     state.x = None
+    if shape.pre_norm:
+        x = build.layer_norm("LayerNorm_after", x, shape.hidden)
     state.held.clear()
     if run.head == "embedding" and shape.pooler:
         build.unused_linear("pooler.dense", shape.hidden, shape.hidden)
@@ -223,5 +254,6 @@ def _words(build: Build, state: State, shape: EncoderShape, x: Value) -> None:
     n = shape.vocabulary * shape.narrow
     name, kind = ("word_embeddings", "embedding") if shape.tied else ("head.decoder", "head")
     table = build.weight(name, n, shape.vocabulary, kind)
-    state.logits = linear(tape, x, table, build.weight("head.bias", shape.vocabulary))
+    bias = build.weight("head.bias", shape.vocabulary)
+    state.logits = add(tape, linear(tape, x, table), bias) if shape.bias_apart else linear(tape, x, table, bias)
     state.loss = cross_entropy(tape, state.logits, build.tokens, shifted=False, upcast=False)

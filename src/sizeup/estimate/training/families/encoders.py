@@ -36,6 +36,29 @@ def roberta(cfg: Config) -> EncoderShape:
     return bert(cfg, counted=True, head_activation="gelu", task=TaskHead(dense_in_head=True))
 
 
+def roberta_prelayernorm(cfg: Config, **twists: Any) -> EncoderShape:
+    """RoBERTa with norms before the halves and after the layers."""
+    fields: dict[str, Any] = {"counted": True, "head_activation": "gelu", "pre_norm": True}
+    return bert(cfg, **(fields | {"task": TaskHead(dense_in_head=True)} | twists))
+
+
+def xlm_roberta_xl(cfg: Config) -> EncoderShape:
+    """So, and embeddings aren't normed."""
+    return roberta_prelayernorm(cfg, embedding_norm=False, drops_output=False)
+
+
+def esm(cfg: Config) -> EncoderShape:
+    """ESM-2: so, and heads are turned instead of positions added; no kinds of sentences."""
+    rows = cfg.int("max_position_embeddings")
+    turned = cfg.str("position_embedding_type", default="absolute") == "rotary"
+    return roberta_prelayernorm(
+        cfg, embedding_norm=cfg.bool("emb_layer_norm_before", default=False), kinds=0, scaled_queries=True,
+        rotary=turned, positions=0 if turned else rows, buffers=(8 * rows,), activation="erf_gelu",
+        head_activation="erf_gelu",
+        drops_embeddings=False, bias_apart=True,
+    )  # fmt: skip
+
+
 def albert(cfg: Config) -> EncoderShape:
     """One layer that runs again and again; narrow embeddings, no dropout after the feed-forward."""
     return bert(
