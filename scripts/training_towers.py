@@ -113,6 +113,19 @@ WRAPPERS: dict[str, dict] = {
     "lighton_ocr": _wrapper("qwen3", {"model_type": "pixtral", "head_dim": 64} | VIT, spatial_merge_size=2, **IMAGE),
     "exaone4_5": _wrapper("exaone4", QWEN25, **IMAGE),
     "video_llama_3": _wrapper("qwen2", {key: VIT[key] for key in VIT if key != "image_size"}, **IMAGE),
+    "glm_ocr": _wrapper("glm_ocr_text", GLM, MROPE | {"head_dim": 64}, **IMAGE),
+    "paddleocr_vl": _wrapper("paddleocr_vl_text", VIT, MROPE | {"head_dim": 64}, **IMAGE),
+    "lfm2_vl": _wrapper(
+        "lfm2", {key: SIGLIP[key] for key in SIGLIP if key not in {"image_size", "model_type"}} | {"num_patches": 144},
+        **IMAGE,
+    ),
+    "qwen3_5": _wrapper(
+        "qwen3_5_text", {key: QWEN3[key] for key in QWEN3 if key != "deepstack_visual_indexes"},
+        {
+            "head_dim": 64, "linear_num_key_heads": 4, "linear_num_value_heads": 8, "linear_key_head_dim": 64,
+            "linear_value_head_dim": 64,
+        }, **IMAGE,
+    ),
     "voxtral": {
         "text_config": TEXT | {"model_type": "llama", "head_dim": 64},
         "audio_config": {

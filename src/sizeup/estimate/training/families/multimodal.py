@@ -27,6 +27,8 @@ ADAPTED_EXPERTS = frozenset({"glm4v_moe"})
 MASKING = frozenset({"gemma3", "paligemma"})
 #: Rows of Mllama's embedding beyond the vocabulary of its head.
 MLLAMA_ROWS = 8
+#: Parts of a configuration that make a tower.
+PARTS = ("vision_config", "audio_config")
 TOWERS = frozenset({"vision", "audio", "projector"})
 #: Two-dimensional weights that no linear module holds.
 _TABLES = frozenset({"positions", "patch", "query", "tokens", "class", "embedding"})
@@ -51,6 +53,17 @@ def glm4v_text(cfg: Config) -> DecoderShape:
     """GLM-4 with biases on query, key and value, its tables spread to pairs once."""
     shape = msgspec.structs.replace(dense.glm4(cfg), axes=True, rotary_repeats="", rotary_joined=True)
     return msgspec.structs.replace(shape, qkv_bias=True)
+
+
+def glm_ocr_text(cfg: Config) -> DecoderShape:
+    """The same without biases."""
+    return msgspec.structs.replace(glm4v_text(cfg), qkv_bias=False)
+
+
+def paddleocr_vl_text(cfg: Config) -> DecoderShape:
+    """Llama with positions of three axes, and biases where the configuration says."""
+    b = cfg.bool("use_bias", default=False)
+    return base(cfg, qkv_bias=b, output_bias=b, mlp_bias=b, axes=True)
 
 
 def glm4v_moe_text(cfg: Config) -> DecoderShape:
@@ -80,6 +93,8 @@ def with_towers(whole: Config, family: str, shape: DecoderShape) -> tuple[Decode
     """The decoder with its towers' weights, and what is to be said of them."""
     shape = _as_wrapped(family, shape)
     idle = idle_towers(whole)
+    if not idle and not any(isinstance(whole.data.get(name), dict) for name in PARTS):
+        return shape, ""
     if not idle:
         return shape, f"the towers of {family} aren't described: only its text decoder is counted"
     read = TOWERS_READ.get(family)
