@@ -76,7 +76,10 @@ def stage_layers(layers: int, stages: int, stage: int) -> range:
 
 
 def derived(setting: TrainSetting, shape: object) -> tuple[float, tuple[str, ...]]:
-    """How far off the parallelism may be beyond what was simulated (DDP, FSDP2, tensor parallel), and why."""
+    """How far off the parallelism may be beyond what was simulated, and why.
+
+    Simulated: DDP, FSDP2, HSDP, ZeRO 1 to 3, tensor and sequence parallel, pipelines.
+    """
     found: list[tuple[float, str]] = []
     if setting.sharding.startswith("zero"):
         bucket = format_bytes(setting.reduce_bucket * setting.weight_item)
@@ -84,12 +87,17 @@ def derived(setting: TrainSetting, shape: object) -> tuple[float, tuple[str, ...
         found.append((0.0, f"{setting.sharding} as DeepSpeed 0.19 runs it: {kept}, gradients in buckets of {bucket}"))
     if "nvme" in {setting.offload_optimizer, setting.offload_weights}:
         found.append((DERIVED, "what the host holds for NVMe is derived from DeepSpeed's code, not simulated"))
-    parted = [name for name in ("expert_parallel", "context_parallel") if getattr(setting, name) > 1]
-    if setting.sequence_parallel:
-        parted.append("sequence_parallel")
-    if parted:
-        found.append((PARTED, f"{', '.join(parted)} is derived, not simulated"))
-    fused = isinstance(shape, DecoderShape) and (shape.qkv != "split" or shape.mlp == "fused") and not shape.gathered
+    if setting.expert_parallel > 1:
+        found.append(
+            (PARTED, "expert_parallel is simulated with every token on every rank; an exchange depends on the routing")
+        )
+    if setting.context_parallel > 1:
+        found.append((PARTED, "context_parallel is derived, not simulated"))
+    fused = (
+        isinstance(shape, DecoderShape)
+        and (shape.qkv != "split" or shape.mlp == "fused")
+        and not (shape.gathered or shape.table_whole)
+    )
     if setting.tensor_parallel > 1 and fused:
-        found.append((FUSED, "transformers gathers what this model's fused projections make; here it stays split"))
+        found.append((FUSED, "transformers may have no plan for this model's fused projections; here they are split"))
     return max((size for size, _ in found), default=0.0), tuple(note for _, note in found)
