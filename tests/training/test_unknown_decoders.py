@@ -4,7 +4,6 @@ import statistics
 
 import pytest
 
-import sizeup
 from sizeup.errors import NotFound
 from sizeup.estimate.training.estimate import training_footprint
 from sizeup.estimate.training.families.unknown import unknown
@@ -73,6 +72,10 @@ def test_no_decoder_is_refused():
 
 
 def test_several_residual_streams_are_named_and_widen_the_range():
-    found = sizeup.train("google/gemma-3n-E4B-it")
+    sizes = {
+        "hidden_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8, "intermediate_size": 1376,
+        "vocab_size": 4096, "max_position_embeddings": 2048,
+    }  # fmt: skip
+    found = subject_of({"model_type": "unheard_of", "hc_mult": 4} | sizes)
     assert found.uncertainty == 0.6
     assert "its 4 residual streams are counted as one: more likely under than over" in found.notes

@@ -42,17 +42,17 @@ class Way(msgspec.Struct, frozen=True):
     eager: by the model's own Python. softcap: scores pass a tanh. p: dropout of the weights. causal: whether a token
     sees only earlier ones. broadcast: one head of keys meets all queries inside the products (Falcon).
 
-    Of eager attention: softmax_in_fp32: made in fp32 and cast back. scaled: scores are multiplied by a number.
-    wide: queries and keys are cast to fp32 first. copied: queries and keys lie so that the product copies them.
-    sinks: a trained column joins the scores. less_largest: the largest of each row is taken off (GPT-OSS). sinks_wide: and kept in fp32. in_fp32:
-    scores are made in fp32 even under autocast (Flint). sinks_scale:
-    instead the output is scaled by how far each row's log-sum-exp is above its head's sink (Granite). added: scores
-    begin as the bias that they are added to (Bloom). chosen: scores are chosen by a buffer of booleans (GPT-Neo).
-    filled: by the mask (MPT). floored: masked scores are compared with the least number once more (XGLM). cast_late: weights
-    are cast after the dropout. triangle: scores are multiplied by a buffer of ones and zeros and get a least number
-    where it is zero (GPT). raised: scores are cast to fp32, get their bias and number there, and are cast back for the
-    softmax; all of them keep names (falcon-rw). lingers: the `masked` scores, or `all`, have names that live as long as the
-    module's function. contiguous: the output is copied to rows.
+    Of eager attention: softmax_in_fp32: made in fp32 and cast back. scaled: scores are multiplied by a number. wide:
+    queries and keys are cast to fp32 first. copied: queries and keys lie so that the product copies them. sinks: a
+    trained column joins the scores. less_largest: the largest of each row is taken off (GPT-OSS). sinks_wide: and kept
+    in fp32. in_fp32: scores are made in fp32 even under autocast (Flint). sinks_scale: instead the output is scaled by
+    how far each row's log-sum-exp is above its head's sink (Granite). added: scores begin as the bias that they are
+    added to (Bloom). chosen: scores are chosen by a buffer of booleans (GPT-Neo). filled: by the mask (MPT). floored:
+    masked scores are compared with the least number once more (XGLM). cast_late: weights are cast after the dropout.
+    triangle: scores are multiplied by a buffer of ones and zeros and get a least number where it is zero (GPT). raised:
+    scores are cast to fp32, get their bias and number there, and are cast back for the softmax; all of them keep names
+    (falcon-rw). lingers: the `masked` scores, or `all`, have names that live as long as the module's function.
+    contiguous: the output is copied to rows.
     """
 
     eager: bool = False

@@ -16,7 +16,9 @@ FAMILIES = {
         "internlm3 ministral:mistral iquestcoder:llama ministral3:mistral qwen"
     ),
     "plain": ("gpt2 gpt-sw3:gpt2 stablelm starcoder2 gpt_neox phi nemotron opt arcee apertus"),
-    "recent": "granite_swa afmoe laguna gemma4_text gemma3n_text cwm jais2 nanochat bitnet gpt_neox_japanese hyperclovax",
+    "recent": (
+        "granite_swa afmoe laguna gemma4_text gemma3n_text cwm jais2 nanochat bitnet gpt_neox_japanese hyperclovax"
+    ),
     "newer": (
         "mimo_v2_flash cohere2_moe axk1 axk2 longcat_flash granitemoe_swa kolibri1 flint minimax_m3_vl_text doge "
         "minimax_m3:minimax_m3_vl_text dots3_note_text mistral4 cohere_compass_text "
