@@ -43,6 +43,7 @@ CASES: list[tuple[str, dict]] = [
     *((name, {"precision": "fp8"} | more) for name in PLAIN[:4] for more in ({}, FULL)),
     ("llama", {"precision": "fp8"} | LORA),
     *((name, {"precision": precision}) for name in ("llama", "phi3") for precision in HALF),
+    ("t5", {"precision": "fp16"}),
     *((name, {"gradient_clip": True} | SMALL) for name in PLAIN),
     *((name, {"accumulating": True, "gradient_clip": True, "precision": AUTOCAST}) for name in ("llama", "bloom")),
     *((name, {"accumulating": True} | LORA) for name in ("llama", "qwen3")),

@@ -168,6 +168,7 @@ def method_of(setting: TrainSetting) -> Method:
         four_bit=setting.method == "qlora",
         wide_results=setting.four_bit == "bitsandbytes",
         gptq=setting.four_bit == "gptq",
+        half=setting.precision == "fp16",
         saved=tuple([ENDS.get(name, name) for name in setting.modules_to_save]),
         double_quantization=setting.double_quantization,
         targets=tuple([ENDS.get(name, name) for name in setting.lora_targets]),

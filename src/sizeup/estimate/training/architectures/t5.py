@@ -117,17 +117,31 @@ class Layer(StackLayer):
         self.biases = {kind: bias for kind, bias in self.given.items() if bias is not None}
         p, tape = self.shape.dropout, self.build.tape
         y = self.attention("self", norm(self.build, "self_norm", x, self.shape.hidden), None)
-        x = add(tape, x, dropout(tape, y, p))
+        x = self.bounded(add(tape, x, dropout(tape, y, p)))
         del y
         if self.decoder:
             y = self.attention("cross", norm(self.build, "cross_norm", x, self.shape.hidden), self.encoded)
-            x = add(tape, x, dropout(tape, y, p))
+            x = self.bounded(add(tape, x, dropout(tape, y, p)))
             del y
         y = self.feed_forward(norm(self.build, "ffn_norm", x, self.shape.hidden))
-        x = add(tape, x, dropout(tape, y, p))
+        x = self.bounded(add(tape, x, dropout(tape, y, p)))
         if self.handed:
             self.biases = {}
         return x
+
+    def bounded(self, x: Value) -> Value:
+        """The stream within what fp16 can say, where it is in fp16: looked at for infinities, then clamped."""
+        tape, n, item = self.build.tape, x.n, x.item
+        if not self.build.method.half:
+            return x
+        tape.transient(n * item, n)
+        tape.saved()
+
+        def backward(g: Value, _keep: object = x.storage) -> list[Value | None]:
+            tape.transient(n, n)
+            return [tape.value(n, g.item)]
+
+        return tape.result(n, item, (x,), backward)
 
     def attention(self, kind: str, x: Value, other: Value | None) -> Value:
         """Self- or cross-attention with the stack's bias."""
