@@ -56,6 +56,8 @@ MODELS: dict[str, dict] = {
     "t5gemma": {"vocab_size": 4096, "encoder": GEMMA, "decoder": GEMMA | {"cross_attention_hidden_size": 512}},
     "albert": BERT | {"embedding_size": 128, "hidden_act": "gelu_new"}, "mpnet": BERT | {"pad_token_id": 1},
     "deberta-v2": DEBERTA, "modernbert": BERT, "eurobert": LLAMA,
+    "esm": BERT | {"position_embedding_type": "rotary", "mask_token_id": 3, "token_dropout": True},
+    "xlm-roberta-xl": BERT | {"pad_token_id": 1}, "roberta-prelayernorm": BERT | {"pad_token_id": 1},
     "bert classification": BERT | {"num_labels": 3, "architectures": ["BertForSequenceClassification"]},
     "bert tokens": BERT | {"num_labels": 9, "architectures": ["BertForTokenClassification"]},
     "bert question": BERT | {"architectures": ["BertForQuestionAnswering"]},

@@ -45,7 +45,9 @@ class EncoderShape(msgspec.Struct, frozen=True, kw_only=True):
     task: how its heads are made. pooler: the bare model ends with a layer of which no gradient is wanted where
     nothing takes its output. pre_norm: norms before the halves and after the layers. embedding_norm: one before
     them, too. scaled_queries, rotary: queries are scaled, and turned with the keys, before attention (ESM).
-    drops_embeddings: they pass dropout. bias_apart: the words' bias is added to their logits.
+    drops_embeddings: they pass dropout. bias_apart: the words' bias is added to their logits. names_normed: what
+    the feed-forward reads has a name until the layer returns. drops_words: words that are masked are left out, and
+    the rest weighs more.
     """
 
     hidden: int
@@ -78,6 +80,8 @@ class EncoderShape(msgspec.Struct, frozen=True, kw_only=True):
     rotary: bool = False
     drops_embeddings: bool = True
     bias_apart: bool = False
+    names_normed: bool = False
+    drops_words: bool = False
 
     @property
     def gathers(self) -> bool:
@@ -108,6 +112,8 @@ def _start(build: Build, state: State, shape: EncoderShape, run: Run) -> None:
     x = build.embedding("word_embeddings", shape.vocabulary, shape.narrow, build.tokens)
     if run.input_gradients and not x.needs:
         x = wants_gradient(build, x)
+    if shape.drops_words:
+        x = scale(tape, x)
     zeros = tape.value(x.n, x.item) if shape.disentangled is not None and not shape.positions else None
     if shape.kinds:
         x = add(tape, x, build.embedding("token_type_embeddings", shape.kinds, shape.narrow, build.tokens))
@@ -187,7 +193,8 @@ class Layer:
         y = self.attention(build.layer_norm("attention.LayerNorm", x, h))
         x = add(build.tape, dropout(build.tape, y, p), x)
         del y
-        y = self.feed_forward(build.layer_norm("LayerNorm", x, h))
+        normed = [build.layer_norm("LayerNorm", x, h)]
+        y = self.feed_forward(normed[0] if self.shape.names_normed else normed.pop())
         return add(build.tape, dropout(build.tape, y, p if self.shape.drops_output else 0.0), x)
 
     def normed(self, name: str, x: Value, branch: Value, p: float) -> Value:
@@ -225,10 +232,11 @@ class Layer:
         """output(act(intermediate(x)))."""
         build, shape = self.build, self.shape
         before, build.tape.label = build.tape.label, MLP
-        y = build.linear("intermediate.dense", x, shape.hidden, shape.ffn, bias=True)
-        y = build.linear("output.dense", activate(build.tape, y, shape.activation), shape.ffn, shape.hidden, bias=True)
+        x = build.linear("intermediate.dense", x, shape.hidden, shape.ffn, bias=True)
+        x = activate(build.tape, x, shape.activation)
+        x = build.linear("output.dense", x, shape.ffn, shape.hidden, bias=True)
         build.tape.label = before
-        return y
+        return x
 
 
 def _loss(build: Build, state: State, shape: EncoderShape, run: Run) -> None:
@@ -255,5 +263,7 @@ def _words(build: Build, state: State, shape: EncoderShape, x: Value) -> None:
     name, kind = ("word_embeddings", "embedding") if shape.tied else ("head.decoder", "head")
     table = build.weight(name, n, shape.vocabulary, kind)
     bias = build.weight("head.bias", shape.vocabulary)
-    state.logits = add(tape, linear(tape, x, table), bias) if shape.bias_apart else linear(tape, x, table, bias)
+    x = add(tape, linear(tape, x, table), bias) if shape.bias_apart else linear(tape, x, table, bias)
+    state.logits = x
+    del x
     state.loss = cross_entropy(tape, state.logits, build.tokens, shifted=False, upcast=False)

@@ -44,7 +44,7 @@ def roberta_prelayernorm(cfg: Config, **twists: Any) -> EncoderShape:
 
 def xlm_roberta_xl(cfg: Config) -> EncoderShape:
     """So, and embeddings aren't normed."""
-    return roberta_prelayernorm(cfg, embedding_norm=False, drops_output=False)
+    return roberta_prelayernorm(cfg, embedding_norm=False, drops_output=False, names_normed=True)
 
 
 def esm(cfg: Config) -> EncoderShape:
@@ -55,7 +55,8 @@ def esm(cfg: Config) -> EncoderShape:
         cfg, embedding_norm=cfg.bool("emb_layer_norm_before", default=False), kinds=0, scaled_queries=True,
         rotary=turned, positions=0 if turned else rows, buffers=(8 * rows,), activation="erf_gelu",
         head_activation="erf_gelu",
-        drops_embeddings=False, bias_apart=True,
+        drops_embeddings=False, bias_apart=True, names_normed=True,
+        drops_words=cfg.bool("token_dropout", default=False),
     )  # fmt: skip
 
 
