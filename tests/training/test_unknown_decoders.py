@@ -12,8 +12,10 @@ from sizeup.estimate.training.settings import TrainSetting
 from sizeup.models.anatomy.defaults import filled
 from sizeup.models.config import Config
 
+#: A frozen first layer keeps nothing in the guess: a third of these models' delta rules, which are most of their step.
+KEPT_FROM_THE_FIRST_LAYER = {"kimi_linear", "bailing_hybrid"}
 #: Their attention is written in Python (which no configuration says), every expert computes every token, or a width is
-#: given that their modules don't use, or no number of layers, or layers share keys and have embeddings of their own.
+#: given that their modules don't use, or no number of layers or heads, or layers share keys and have embeddings of their own.
 OTHERWISE = {
     "gemma4_text",
     "gemma4 experts",
@@ -24,6 +26,8 @@ OTHERWISE = {
     "mixtral",
     "t5",
     "nemotron_h",
+    "rwkv",
+    *KEPT_FROM_THE_FIRST_LAYER,
 }
 ENCODERS = {"bert", "roberta", "electra", "distilbert"}
 LABELS = {"bf16", "autocast checkpointed", "lora", "fp32"}

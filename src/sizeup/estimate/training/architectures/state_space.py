@@ -5,6 +5,8 @@ In fp32, for each token of a layer (n state, H heads, q tokens of a chunk, k and
     Mamba            5 · inner · n + 10 · inner      decays and inputs of every state, and every state
     Mamba 2          3 · H · q + 7 · H · n + 10 · inner      a score for each pair in a chunk: decay, product, both
     linear attention H · (12 · k + 10 · v + 7 · 64)  chunks of 64
+    with a decay of each channel, H · (3 · 64 · k + 1365) beside: a decay and two products for each pair in a chunk,
+                     and every row and square of the triangle that is solved row by row, Σ i² + i of 64 rows
     RWKV             8 · H · v
     short convolution 4 · channels
 
@@ -46,6 +48,8 @@ def scan_of(mixer: Mixer, chunk: int) -> Scan | None:
         return Scan(8 * mixer.heads * mixer.value_dim)
     if isinstance(mixer, LinearAttention):
         each = 12 * mixer.key_dim + 10 * mixer.value_dim + 7 * LINEAR_CHUNK
+        if mixer.kind == "kda":
+            each += 3 * LINEAR_CHUNK * mixer.key_dim + (LINEAR_CHUNK**2 - 1) // 3
         return Scan(mixer.heads * each, LINEAR_CHUNK)
     return Scan(4 * mixer.channels) if isinstance(mixer, ShortConvolution) else None
 
