@@ -109,6 +109,11 @@ def _adapters(setting: TrainSetting) -> dict[str, Any]:
     return fields
 
 
+def _place(wanted: bool | str) -> str:
+    """Accelerate's word for where something is offloaded to."""
+    return "cpu" if wanted is True else wanted or "none"
+
+
 def accelerate(model: str, setting: TrainSetting) -> str:
     """`accelerate launch --config_file`: where and how it is distributed (accelerate 1.15)."""
     for name in ("pipeline_parallel", "expert_parallel"):
@@ -128,7 +133,7 @@ def accelerate(model: str, setting: TrainSetting) -> str:
             "fsdp_version": 2,
             "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
             "fsdp_reshard_after_forward": setting.reshard,
-            "fsdp_offload_params": setting.offload_weights,
+            "fsdp_offload_params": bool(setting.offload_weights),
             "fsdp_activation_checkpointing": setting.checkpointing != "none",
             "fsdp_state_dict_type": "SHARDED_STATE_DICT",
         }
@@ -137,8 +142,8 @@ def accelerate(model: str, setting: TrainSetting) -> str:
             "zero_stage": stage,
             "gradient_accumulation_steps": 2 if setting.accumulating else 1,
             "gradient_clipping": 1.0 if setting.gradient_clip else 0.0,
-            "offload_optimizer_device": "cpu" if setting.offload_optimizer else "none",
-            "offload_param_device": "cpu" if setting.offload_weights and stage == 3 else "none",
+            "offload_optimizer_device": _place(setting.offload_optimizer),
+            "offload_param_device": _place(setting.offload_weights) if stage == 3 else "none",
             "zero3_init_flag": stage == 3,
         }
     if setting.tensor_parallel > 1 or setting.context_parallel > 1:
@@ -161,6 +166,13 @@ def _mixed(setting: TrainSetting) -> str:
     return "bf16" if setting.autocast or setting.compute_item < setting.weight_item else "no"
 
 
+def _offload(place: bool | str) -> dict[str, Any]:
+    """Where DeepSpeed offloads to; for NVMe it asks for a folder."""
+    if place == "nvme":
+        return {"device": "nvme", "nvme_path": "/local_nvme", "pin_memory": True}
+    return {"device": "cpu", "pin_memory": True}
+
+
 def deepspeed(_model: str, setting: TrainSetting) -> str:
     """DeepSpeed's JSON (0.19, which clips gradients unless it is told not to).
 
@@ -171,11 +183,21 @@ def deepspeed(_model: str, setting: TrainSetting) -> str:
     if setting.precision == "fp8":
         raise BadInput("DeepSpeed has no precision fp8", hint="set precision=bf16-fp32-master")
     stage = _STAGES.get(setting.sharding, 0)
-    zero: dict[str, Any] = {"stage": stage, "overlap_comm": True, "contiguous_gradients": True}
+    zero: dict[str, Any] = {
+        "stage": stage, "overlap_comm": setting.overlap_comm or stage == 3, "contiguous_gradients": True,
+        "reduce_bucket_size": setting.reduce_bucket,
+    }  # fmt: skip
+    if stage == 3:
+        zero |= {
+            "stage3_prefetch_bucket_size": setting.prefetch_bucket,
+            "stage3_max_live_parameters": setting.live_parameters,
+            "stage3_max_reuse_distance": setting.reuse_distance,
+            "stage3_param_persistence_threshold": setting.persistence_threshold,
+        }
     if setting.offload_optimizer:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+        zero["offload_optimizer"] = _offload(setting.offload_optimizer)
     if setting.offload_weights and stage == 3:
-        zero["offload_param"] = {"device": "cpu", "pin_memory": True}
+        zero["offload_param"] = _offload(setting.offload_weights)
     autocast = "autocast" in setting.precision
     kind = "float16" if "fp16" in setting.precision else "bfloat16"
     fields: dict[str, Any] = {

@@ -16,7 +16,7 @@ Of N ranks each holds, for P elements that train (an element of a weight: w byte
     step      gradients' norms in fp64, one after the other, then the part in w bytes and in fp32; then the optimizer,
               on one flat weight (stage 3: one for each 10⁹ elements of the part)
 
-Verified against DeepSpeed 0.19.8 itself on fake tensors, for one rank of a fake world (scripts/zero_grid.py).
+Verified against DeepSpeed 0.19.8 itself on fake tensors, for one rank of a fake world (scripts/sharded_grid.py).
 Source: `runtime/zero/stage_1_and_2.py`, `stage3.py`, `parameter_offload.py`; Rajbhandari et al. 2020, 2021.
 """
 
