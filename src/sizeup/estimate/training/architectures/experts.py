@@ -30,11 +30,11 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
     after` (over the chosen ones only; `softmax after, low` in the stream's type; `softmax after, cast` chosen in that
     type), `sigmoid last` (of the chosen ones; `sigmoid last, wide` with the product in fp32), `sigmoid of the chosen`
     (every expert computes every token). normalised: the chosen weights are divided by their sum. wide_sum: routed and
-    shared are added in fp32. latent: width of the space that the routed ones work in. mean: their sum is halved.
-    last_norm: and normed. passing: experts that only pass a token on. bias: router and experts have biases. clamped:
-    gate and up are clamped, and their product is written out (GPT-OSS), as `halves` of a matrix that the shared expert
-    has as well (MiniMax-M3). shared_fused: the shared expert's gate and up are one matrix. adapted: peft adapts the
-    stacked weights.
+    shared are added in fp32. latent: width of the space that the routed ones work in. apart: autocast is off where
+    experts are chosen. mean: their sum is halved. last_norm: and normed. passing: experts that only pass a token on.
+    bias: router and experts have biases. clamped: gate and up are clamped, and their product is written out (GPT-OSS),
+    as `halves` of a matrix that the shared expert has as well (MiniMax-M3). shared_fused: the shared expert's gate and
+    up are one matrix. adapted: peft adapts the stacked weights.
     """
 
     experts: int
@@ -52,6 +52,7 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
     halves: bool = False
     wide_sum: bool = False
     mean: bool = False
+    apart: bool = False
     passing: int = 0
     last_norm: bool = False
     latent: int = 0
@@ -140,7 +141,9 @@ def route(build: Build, x: Value, hidden: int, m: Mixture) -> tuple[Value, Value
     if m.scoring in {"sigmoid", "softmax wide", "softmax in fp32", "sigmoid in fp32", "sigmoid last, wide"}:
         x, gate = cast(tape, x, 4), cast(tape, gate, 4)
     offset = build.weight("mlp.router.bias", m.experts) if m.bias else None
+    autocast, tape.autocast = tape.autocast, 0 if m.apart else tape.autocast
     logits = linear(tape, x, gate, offset, outputs=routes)
+    tape.autocast = autocast
     last = m.scoring.startswith(("softmax after", "sigmoid last"))
     low = m.scoring == "low sigmoid" or (last and m.scoring != "softmax after")
     wide = logits if low else cast(tape, logits, 4)

@@ -189,6 +189,7 @@ def ernie4_5_moe(cfg: Config) -> DecoderShape:
     m = Mixture(
         experts=cfg.int("moe_num_experts"), chosen=cfg.int("moe_k"), width=width,
         shared=width * cfg.int("moe_num_shared_experts", min=0, default=0), shared_first=True, scoring="softmax wide",
+        apart=True,
         normalised=True, adapted=True,
     )  # fmt: skip
     kinds = cfg.strs("mlp_layer_types")

@@ -156,7 +156,7 @@ def flint(cfg: Config) -> DecoderShape:
     step = cfg.int("decoder_sparse_step", default=1)
     m = Mixture(
         experts=cfg.int("num_experts"), chosen=cfg.int("num_experts_per_tok"), width=cfg.int("moe_intermediate_size"),
-        shared=cfg.int("shared_expert_intermediate_size", default=1024), scoring="sigmoid in fp32",
+        shared=cfg.int("shared_expert_intermediate_size", default=1024), scoring="sigmoid in fp32", apart=True,
         normalised=cfg.bool("norm_topk_prob", default=True),
     )  # fmt: skip
     return base(
