@@ -42,10 +42,10 @@ class Method(msgspec.Struct, frozen=True):
 
     item: bytes of a weight. train: whether the model's own weights do. four_bit: linear weights are packed.
     double_quantization: the scales are packed too. wide_results: what a packed layer computes takes its input's type,
-    and is copied before an adapter adds to it (bitsandbytes, peft). gptq: they are packed as GPTQ does. half: the 16-bit type is fp16. saved: of the
-    tables at both ends, those of which a trained copy is used beside the frozen one (peft's `modules_to_save`). rank:
-    of the adapters (0: none). targets: names of the modules adapted; empty means every linear module but the head.
-    adapter_item: bytes of an adapter's weight.
+    and is copied before an adapter adds to it (bitsandbytes, peft). gptq: they are packed as GPTQ does. half: the
+    16-bit type is fp16. saved: of the tables at both ends, those of which a trained copy is used beside the frozen one
+    (peft's `modules_to_save`). rank: of the adapters (0: none). targets: names of the modules adapted; empty means
+    every linear module but the head. adapter_item: bytes of an adapter's weight.
     """
 
     item: int
