@@ -210,3 +210,10 @@ def test_sizes_that_do_not_fit_are_named(name, wrong, said):
 def test_kernels_that_are_not_modelled_are_refused(name):
     with pytest.raises(BadInput, match="kernels"):
         train(TrainRequest(model=SCRIPT.config_of(name), kernels="fast", batch=1, sequence=64))
+
+
+@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("split", ["tensor_parallel", "context_parallel"])
+def test_ranks_do_not_split_what_is_computed_token_after_token(name, split):
+    with pytest.raises(BadInput, match=split):
+        train(TrainRequest(model=SCRIPT.config_of(name), batch=1, sequence=64, **{split: 2}))

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from sizeup.errors import BadInput
-from sizeup.estimate.training.architectures.mamba import Mamba
-from sizeup.estimate.training.architectures.mamba2 import Mamba2
 from sizeup.estimate.training.architectures.programs import Shape
-from sizeup.estimate.training.architectures.scan_orders import FeedForward
 from sizeup.estimate.training.architectures.shape import DecoderShape
-from sizeup.estimate.training.architectures.zamba import Hybrid
-from sizeup.estimate.training.architectures.zamba_mamba import ZambaMamba
 from sizeup.estimate.training.heads import HEADS
 from sizeup.estimate.training.image_checks import check_images
 from sizeup.estimate.training.method_checks import check_methods
@@ -36,8 +31,6 @@ _POSITIVE = (
     "batch", "sequence", "lora_rank", "data_parallel", "tensor_parallel", "pipeline_parallel", "micro_batches",
     "expert_parallel", "context_parallel", "reduce_bucket", "replicas",
 )  # fmt: skip
-#: Mixers whose road with kernel packages is known, or that have none.
-WITH_KERNELS = (Mamba, Mamba2, ZambaMamba, Hybrid, FeedForward)
 MOST = 2**40
 #: Rotary positions run beyond the context, and fine-tuning for longer contexts does so; a learned table doesn't.
 STRETCH = 4
@@ -62,21 +55,7 @@ def check(setting: TrainSetting, shape: Shape, context: int | None) -> None:
     check_methods(setting, shape)
     _check_sequence(setting, shape, context)
     check_images(setting, shape)
-    _check_kernels(setting, shape)
     _check_parallel(setting, shape)
-
-
-def _check_kernels(setting: TrainSetting, shape: Shape) -> None:
-    """The road with kernel packages is known for Mamba's layers alone."""
-    if setting.kernels == "none" or not isinstance(shape, DecoderShape):
-        return
-    mixers = [shape.of(number).mixer for number in range(shape.layers)]
-    unknown = next((mixer for mixer in mixers if mixer is not None and not isinstance(mixer, WITH_KERNELS)), None)
-    if unknown is not None:
-        raise BadInput(
-            f"kernels={setting.kernels} isn't estimated for layers of {type(unknown).__name__}",
-            hint="leave kernels at none: scans as transformers writes them out in Python",
-        )
 
 
 def _check_checkpointing(setting: TrainSetting) -> None:

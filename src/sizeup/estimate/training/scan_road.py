@@ -25,10 +25,15 @@ UNCHECKED = 0.15
 
 def scans(shape: Shape) -> bool:
     """Whether Mamba stands in any layer."""
+    return any(isinstance(mixer, Mamba | Mamba2 | ZambaMamba | Hybrid) for mixer in _mixers(shape))
+
+
+def _mixers(shape: Shape) -> list[object]:
+    """What stands in layers instead of attention."""
     if not isinstance(shape, DecoderShape):
-        return False
-    mixers = (shape.mixer, *(fields.get("mixer") for fields in shape.varied))
-    return any(isinstance(mixer, Mamba | Mamba2 | ZambaMamba | Hybrid) for mixer in mixers)
+        return []
+    found = (shape.mixer, *(fields.get("mixer") for fields in shape.varied))
+    return [mixer for mixer in found if mixer is not None and not getattr(mixer, "attends", False)]
 
 
 def scan_road(setting: TrainSetting, shape: Shape, notes: tuple[str, ...]) -> tuple[float, tuple[str, ...]]:
@@ -37,7 +42,7 @@ def scan_road(setting: TrainSetting, shape: Shape, notes: tuple[str, ...]) -> tu
     Raises BadInput when kernels are asked for and nothing scans, or ranks are to split what scans.
     """
     found = scans(shape)
-    for name in SPLITS if found else ():
+    for name in SPLITS if _mixers(shape) else ():
         ways = getattr(setting, name)
         if ways > 1:
             raise BadInput(
