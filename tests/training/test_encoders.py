@@ -53,7 +53,7 @@ def test_steps_agree_with_simulations(errors):
     assert len(sizes) >= 240
     assert statistics.median(sizes) <= 0.00005
     assert sizes[int(0.95 * len(sizes))] <= 0.0002
-    assert sizes[-1] <= 0.003
+    assert sizes[-1] <= 0.001
     assert min(errors.values()) >= -0.001
 
 

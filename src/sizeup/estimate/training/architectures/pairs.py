@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from sizeup.estimate.training.architectures import decoder, vision_tower
@@ -60,10 +62,21 @@ def segments(shape: PairShape, run: Run) -> list[Segment]:
     vectors: list[Value] = []
     images = vision_tower.segments(shape.tower, run)[:-1]
     words = msgspec.structs.replace(run, images=0, checkpoint=run.checkpoint[shape.tower.layers :])
-    texts = decoder.segments(shape.text, words)[:-1]
+    start, *texts, _loss_of_words = decoder.segments(shape.text, words)
+    start = msgspec.structs.replace(start, run=_unnamed(start.run))
     pooled = Segment("vision vector", lambda build, state: _image_vector(build, state, shape, vectors), "projection")
     loss = Segment("loss", lambda build, state: _loss(build, state, shape, vectors), "projection and loss")
-    return [*images, pooled, *texts, loss]
+    return [*images, pooled, start, *texts, loss]
+
+
+def _unnamed(inner: Callable[[Build, State], None]) -> Callable[[Build, State], None]:
+    """The start of the text, whose positions have no name once it is over."""
+
+    def run(build: Build, state: State) -> None:
+        inner(build, state)
+        state.held.pop("places", None)
+
+    return run
 
 
 def _image_vector(build: Build, state: State, shape: PairShape, vectors: list[Value]) -> None:
