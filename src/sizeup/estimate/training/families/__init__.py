@@ -43,13 +43,15 @@ FAMILIES = {
         "mllama_text_model"
     ),
     "linear_attention": "qwen3_5_text qwen3_5_moe_text qwen3_next olmo_hybrid lfm2 lfm2_moe lfm3 minimax kimi_linear bailing_hybrid recurrent_gemma rwkv",
-    "encoders": "bert roberta xlm-roberta:roberta camembert:roberta electra distilbert albert mpnet deberta-v2:deberta_v2 "
-    "eurobert modernbert ernie:bert data2vec-text:roberta roberta-prelayernorm:roberta_prelayernorm "
-    "xlm-roberta-xl:xlm_roberta_xl esm",
+    "encoders": (
+        "bert roberta xlm-roberta:roberta camembert:roberta electra distilbert albert mpnet deberta-v2:deberta_v2 "
+        "eurobert modernbert ernie:bert data2vec-text:roberta roberta-prelayernorm:roberta_prelayernorm "
+        "xlm-roberta-xl:xlm_roberta_xl esm"
+    ),
     "vision": "vit deit dinov2 clip",
     "seq2seq": (
-        "t5 mt5 umt5 bart mbart pegasus marian plbart:bart blenderbot blenderbot-small:blenderbot_small m2m_100 whisper "
-        "t5gemma mvp"
+        "t5 mt5 umt5 bart mbart pegasus marian plbart:bart blenderbot blenderbot-small:blenderbot_small m2m_100 "
+        "whisper t5gemma mvp"
     ),
 }
 
