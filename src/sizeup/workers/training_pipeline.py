@@ -48,7 +48,8 @@ def piped(config_of: Any, setting: dict[str, Any], rank: int) -> int:
         kwargs = {"target": labels} if any(stage.is_last for stage in made) else {}
         training_step.collected()
         ledger = Ledger("cuda")
-        training_step.watched(holder, {str(place): tensor for place, tensor in enumerate((*args, *kwargs.values()))}, ledger, lambda tensor: tensor)
+        inputs = {str(place): tensor for place, tensor in enumerate((*args, *kwargs.values()))}
+        training_step.watched(holder, inputs, ledger, lambda tensor: tensor)
         with tracker(torch, ledger, fake, None):
             for _ in range(2):
                 ledger.fresh()
