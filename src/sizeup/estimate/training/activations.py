@@ -43,18 +43,17 @@ def _power(tape: Tape, x: Value) -> Value:
 def _new_gelu(tape: Tape, x: Value) -> Value:
     """0.5 · x · (1 + tanh(√(2/π) · (x + 0.044715 · x³))) in Python (`gelu_new`)."""
     half = scale(tape, x)
-    cubed = scale(tape, _power(tape, x))
-    inner = scale(tape, add(tape, x, cubed))
-    del cubed
-    return multiply(tape, half, shift(tape, _tanh(tape, inner)))
+    return multiply(tape, half, shift(tape, _tanh(tape, scale(tape, add(tape, x, scale(tape, _power(tape, x)))))))
 
 
 def _fast_gelu(tape: Tape, x: Value) -> Value:
     """0.5 · x · (1 + tanh(x · c · (1 + 0.044715 · x · x))) (`gelu_fast`)."""
     half = scale(tape, x)
-    factor = shift(tape, multiply(tape, scale(tape, x), x))
-    inner = multiply(tape, scale(tape, x), factor)
-    return multiply(tape, half, shift(tape, _tanh(tape, inner)))
+    return multiply(
+        tape,
+        half,
+        shift(tape, _tanh(tape, multiply(tape, scale(tape, x), shift(tape, multiply(tape, scale(tape, x), x))))),
+    )
 
 
 def _erf_gelu(tape: Tape, x: Value) -> Value:

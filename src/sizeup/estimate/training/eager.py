@@ -49,6 +49,8 @@ def eager(
     weights = cast(tape, weights, values.item)
     if not way.cast_late:
         weights = dropout(tape, weights, way.p)
+    if way.lingers == "weights":
+        names.append(weights)
     n = h.batch * h.queries * h.heads * h.value_dim
     output = product(tape, weights, values, n, h, as_it_is=sinks is not None and factor is None)
     if factor is not None:

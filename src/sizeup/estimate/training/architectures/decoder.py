@@ -230,7 +230,7 @@ def alibi(build: Build, shape: DecoderShape) -> Value:
     tape = build.tape
     before, tape.label = tape.label, POSITIONS
     copies, item = (build.batch, build.method.item) if shape.alibi == "cast" else (1, 4)
-    found = tape.value(copies * shape.head_count * build.sequence, item)
+    found = tape.value(copies * shape.head_count * (shape.alibi_positions or build.sequence), item)
     tape.label = before
     return found
 

@@ -21,9 +21,7 @@ def feed_forward(build: Build, shape: DecoderShape, x: Value) -> Value:
         return channel_mix(build, x, h, inner)
     up, down = shape.name("mlp.up_proj"), shape.name("mlp.down_proj")
     if shape.mlp == "plain":
-        y = build.linear(up, x, h, inner, bias=bias, apart=shape.product_bias)
-        y = dropout(tape, activated(build, shape, y), shape.inner_dropout)
-        return build.linear(down, y, inner, h, bias=bias, apart=shape.product_bias)
+        return plain_down(build, shape, plain_up(build, shape, x))
     if shape.mlp in {"fused", "clamped"}:
         ways = shape.ways if "mlp" in shape.gathered else 1
         both = build.linear(shape.name("mlp.gate_up_proj"), x, h, 2 * inner // ways, bias=bias)
@@ -43,6 +41,21 @@ def feed_forward(build: Build, shape: DecoderShape, x: Value) -> Value:
     if shape.sub_norms:
         y = norm(build, shape, "mlp.ffn_sub_norm", y, inner)
     return build.linear(down, y, inner, h, bias=bias)
+
+
+def plain_up(build: Build, shape: DecoderShape, x: Value) -> Value:
+    """up(x)."""
+    return build.linear(
+        shape.name("mlp.up_proj"), x, shape.hidden, shape.ffn, bias=shape.mlp_bias, apart=shape.product_bias
+    )
+
+
+def plain_down(build: Build, shape: DecoderShape, y: Value) -> Value:
+    """down(act(y)), with the dropout between them."""
+    y = dropout(build.tape, activated(build, shape, y), shape.inner_dropout)
+    return build.linear(
+        shape.name("mlp.down_proj"), y, shape.ffn, shape.hidden, bias=shape.mlp_bias, apart=shape.product_bias
+    )
 
 
 def activated(build: Build, shape: DecoderShape, x: Value) -> Value:

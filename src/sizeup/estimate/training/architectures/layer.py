@@ -193,7 +193,9 @@ class Layer:
             shape.name("self_attn.o_proj"), parted(tape, y, ways) if ways > 1 else y,
             shape.head_count * values // ways, shape.hidden, bias=shape.output_bias, apart=shape.product_bias,
         )  # fmt: skip
-        if shape.order != "bloom":
+        if shape.order == "mpt":
+            del self.names[:-1]
+        elif shape.order != "bloom":
             self.names.clear()
         tape.label = before
         return y

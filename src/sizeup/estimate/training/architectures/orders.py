@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from sizeup.estimate.training.architectures.axk2 import gated_norm
 from sizeup.estimate.training.architectures.falcon_h1 import falcon_h1
+from sizeup.estimate.training.architectures.feed_forward import plain_down, plain_up
 from sizeup.estimate.training.architectures.gemma3n import gemma3n_order
 from sizeup.estimate.training.architectures.gemma4 import gemma4_order
 from sizeup.estimate.training.architectures.scan_orders import single
 from sizeup.estimate.training.architectures.zamba import zamba
 from sizeup.estimate.training.basic import add, dropout, multiply, scale
-from sizeup.estimate.training.tape import Value
+from sizeup.estimate.training.tape import MLP, Value
 
 if TYPE_CHECKING:
     from sizeup.estimate.training.architectures.layer import Layer
@@ -26,6 +27,16 @@ def _pre(layer: Layer, x: Value) -> Value:
     residual = x
     x = layer.norm("post_attention_layernorm", x)
     x = layer.feed_forward(x)
+    return layer.residual(residual, x)
+
+
+def _inlined(layer: Layer, x: Value) -> Value:
+    """`pre`, but the layer itself has the feed-forward's lines: the norm's output goes before the activation (OPT)."""
+    build, shape = layer.build, layer.shape
+    x = layer.residual(x, layer.attention(layer.norm("input_layernorm", x)))
+    residual, before, build.tape.label = x, build.tape.label, MLP
+    x = plain_down(build, shape, plain_up(build, shape, layer.norm("post_attention_layernorm", x)))
+    build.tape.label = before
     return layer.residual(residual, x)
 
 
@@ -163,6 +174,17 @@ def _bloom(layer: Layer, x: Value) -> Value:
     return layer.residual(x, layer.feed_forward(normed))
 
 
+def _mpt(layer: Layer, x: Value) -> Value:
+    """`pre`, but the first half's output and weights keep names until the layer returns, each norm's until the next."""
+    normed = layer.norm("input_layernorm", x)
+    attended = layer.attention(normed)
+    x = layer.residual(x, attended)
+    normed = layer.norm("post_attention_layernorm", x)
+    x = layer.residual(x, layer.feed_forward(normed))
+    layer.names.clear()
+    return x
+
+
 def _falcon(layer: Layer, x: Value) -> Value:
     """Both halves of one norm or of two; the second is added to in place."""
     normed = beside = layer.norm("input_layernorm", x)
@@ -197,7 +219,8 @@ def _parallel2(layer: Layer, x: Value) -> Value:
 
 #: By the name that a shape gives; each takes the layer and the stream, and returns the next.
 ORDERS: dict[str, Callable[[Layer, Value], Value]] = {
-    "pre": _pre, "post": _post, "sandwich": _sandwich, "named": _named, "kept": _kept, "bloom": _bloom,
+    "pre": _pre, "inlined": _inlined, "post": _post, "sandwich": _sandwich, "named": _named, "kept": _kept, "bloom": _bloom,
+    "mpt": _mpt,
     "parallel": _parallel,
     "parallel2": _parallel2, "parallel_sum": _parallel_sum, "gemma4": gemma4_order, "gemma3n": gemma3n_order,
     "weighed": _weighed, "bare": _bare, "fed": _fed, "attended": _attended,

@@ -37,7 +37,8 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     layer has, so that only padding needs a mask. windows: of each layer, None where it sees all. caches: keys and
     values are for later layers (`store`), or those of an earlier one (`reuse`). same_values: values are the keys before
     their norm. output_gate: what multiplies the attention's output: a `sigmoid` of each channel, a `softplus` of each
-    or of each head (`softplus of heads`). alibi: numbers for each head and key are added to the scores, `cast` to the
+    or of each head (`softplus of heads`). alibi: numbers for each head and key (of
+    `alibi_positions`, where the model makes them for all it can take) are added to the scores, `cast` to the
     stream's type or `wide` in fp32, or are a `mask` of each head (falcon-rw).
 
     Positions. rotary: share of a head that turns (0: none). rotary_back: turned in the table's type, cast back.
@@ -130,6 +131,7 @@ class DecoderShape(msgspec.Struct, frozen=True, kw_only=True):
     sines: int = 0
     embedding_norm: bool = False
     alibi: str = ""
+    alibi_positions: int = 0
     always_masked: bool = False
     way: Way = Way()
     inner_dropout: float = 0.0

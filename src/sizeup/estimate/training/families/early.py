@@ -99,7 +99,7 @@ def biogpt(cfg: Config) -> DecoderShape:
         residual_dropout=cfg.float("hidden_dropout_prob", default=0.1),
         embedding_dropout=cfg.float("hidden_dropout_prob", default=0.1),
         attention_dropout=cfg.float("attention_probs_dropout_prob", default=0.1),
-        inner_dropout=cfg.float("activation_dropout", default=0.0), positions_apart=True,
+        inner_dropout=cfg.float("activation_dropout", default=0.0), order="inlined",
         position_table=cfg.int("max_position_embeddings") + 2, tied=cfg.bool("tie_word_embeddings", default=True),
         names=FAIRSEQ_NAMES,
     )  # fmt: skip
@@ -111,7 +111,7 @@ def xglm(cfg: Config) -> DecoderShape:
     return base(
         cfg, qkv_bias=True, output_bias=True, mlp_bias=True, norm="layer", mlp="plain", rotary=0.0,
         activation=cfg.str("activation_function", default="gelu"), embedding_scale="module", query_scale=True,
-        eager_only=True, residual_dropout=p, embedding_dropout=p,
+        eager_only=True, residual_dropout=p, embedding_dropout=p, order="inlined",
         way=Way(scaled=False, softmax_in_fp32=False, copied=True, floored=True, cast_late=True),
         attention_dropout=cfg.float("attention_dropout", default=0.1),
         inner_dropout=cfg.float("activation_dropout", default=0.0),
@@ -151,7 +151,8 @@ def mpt(cfg: Config) -> DecoderShape:
     p = inner.float("attn_pdrop", default=0.0) if inner is not None else 0.0
     return base(
         cfg, ffn=4 * hidden, qkv="views", norm="layer", norm_bias=False, mlp="plain", activation="gelu", rotary=0.0,
-        alibi="wide", eager_only=True, way=Way(filled=True, lingers="masked"), residual_dropout=p, attention_dropout=p,
+        alibi="wide", eager_only=True, way=Way(filled=True, lingers="weights"), order="mpt",
+        alibi_positions=cfg.int("max_seq_len", default=2048), residual_dropout=p, attention_dropout=p,
         qkv_clipped=inner is not None and bool(inner.optional_float("clip_qkv")),
         tied=cfg.bool("tie_word_embeddings", default=True), names=MPT_NAMES,
     )  # fmt: skip

@@ -50,9 +50,9 @@ def gpt_neox(cfg: Config) -> DecoderShape:
 def phi(cfg: Config) -> DecoderShape:
     """Halves side by side under one norm, a plain feed-forward, a bias on the head."""
     return base(
-        cfg, qkv_bias=True, output_bias=True, mlp_bias=True, norm="layer", order="parallel", mlp="plain",
+        cfg, qkv_bias=True, output_bias=True, mlp_bias=True, norm="layer", order="parallel_sum", mlp="plain",
         rotary=partial(cfg), activation=cfg.str("hidden_act", default="gelu_new"), head_bias=True,
-        residual_dropout=cfg.float("resid_pdrop", default=0.0), embedding_dropout=cfg.float("embd_pdrop", default=0.0),
+        half_dropout=cfg.float("resid_pdrop", default=0.0), embedding_dropout=cfg.float("embd_pdrop", default=0.0),
     )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def opt(cfg: Config) -> DecoderShape:
         activation=cfg.str("activation_function", default="relu"), residual_dropout=cfg.float("dropout", default=0.1),
         attention_dropout=cfg.float("attention_dropout", default=0.0),
         tied=cfg.bool("tie_word_embeddings", default=True),
-        position_table=cfg.int("max_position_embeddings") + 2, positions_apart=True,
+        position_table=cfg.int("max_position_embeddings") + 2, positions_apart=True, order="inlined",
     )  # fmt: skip
 
 
