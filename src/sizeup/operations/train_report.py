@@ -49,7 +49,7 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     train_embeddings: Annotated[bool, Meta(description="Whether embeddings train.")] = True
     padding: Annotated[bool, Meta(description="The batch is padded, or packed without flash attention.")] = False
     accumulating: Annotated[bool, Meta(description="Gradients of earlier micro-batches are held.")] = False
-    keeps_outputs: Annotated[bool, Meta(description="The loop holds the logits until the step is over.")] = False
+    keeps_outputs: Annotated[bool, Meta(description="The loop holds the logits through the backward pass.")] = False
     gradient_clip: Annotated[bool, Meta(description="Gradients are clipped by their norm.")] = False
     objective: Annotated[str, Meta(description="causal, sft, dpo, grpo.")] = "causal"
     reference: Annotated[bool, Meta(description="DPO, GRPO: a frozen reference model is held and run.")] = True

@@ -12,14 +12,22 @@ SCALE_BLOCK, WEIGHT_BLOCK = 256, 64
 
 
 def pack(torch: Any, model: Any, setting: dict[str, Any]) -> None:
-    """Replace linear modules (`Conv1D`, too) but the head, and hold everything else in fp32 as peft prepares it."""
+    """Replace the linear modules (`Conv1D`, too) that transformers would; hold all else in fp32 as peft prepares it.
+
+    transformers leaves the head, what is tied to it, and what a model keeps in fp32 (T5's `wo`).
+    """
     from transformers.pytorch_utils import Conv1D
+    from transformers.quantizers.base import get_keys_to_not_convert
+    from transformers.quantizers.quantizers_utils import should_convert_module
 
     own = setting.get("four_bit") == "bitsandbytes"
     packed = _bitsandbytes(torch) if own else _plain(torch)
-    for module in list(model.modules()):
+    left = [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or ())]  # noqa: SLF001  as its quantizers do
+    for path, module in list(model.named_modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, torch.nn.Linear | Conv1D) and name != "lm_head":
+            if isinstance(child, torch.nn.Linear | Conv1D) and should_convert_module(
+                f"{path}.{name}".lstrip("."), left
+            ):
                 setattr(module, name, packed(child, setting["double_quantization"]))
     model.is_loaded_in_4bit = own
     for parameter in model.parameters():
@@ -80,7 +88,7 @@ def _plain(torch: Any) -> Any:
             weight = torch.empty(shape, dtype=dtype, device=x.device)
             ctx.save_for_backward(packed, scales)
             ctx.shape, ctx.dtype = shape, dtype
-            return functional.linear(x.to(dtype), weight, bias)
+            return functional.linear(x.to(dtype), weight, None if bias is None else bias.to(dtype))
 
         @staticmethod
         def backward(ctx: Any, gradient: Any) -> Any:

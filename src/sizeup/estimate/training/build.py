@@ -141,9 +141,13 @@ class Build:
             self._keep(self.scope + name, Parameter(n, item, None), name, "embedding", (n * item,))
 
     def linear(
-        self, name: str, x: Value, inputs: int, outputs: int, *, bias: bool = False, apart: bool = False
-    ) -> Value:
-        """A linear module of that name, with its adapter if it is a target. apart: its bias is added afterwards."""
+        self, name: str, x: Value, inputs: int, outputs: int, *, bias: bool = False, apart: bool = False,
+        wide: bool = False,
+    ) -> Value:  # fmt: skip
+        """A linear module of that name, with its adapter if it is a target.
+
+        apart: its bias is added afterwards. wide: it is kept in fp32, and not packed where others are.
+        """
         method = self.method
         if bias and apart and not method.four_bit:
             result = self.linear(name, x, inputs, outputs)
@@ -152,7 +156,7 @@ class Build:
             result = gptq(self.tape, x, self._packed(name, inputs, outputs))
             offset = self._bias(name, outputs, bias)
             result = result if offset is None else add(self.tape, result, offset)
-        elif method.four_bit:
+        elif method.four_bit and not wide:
             packed, offset = self._packed(name, inputs, outputs), self._bias(name, outputs, bias)
             result = four_bit(self.tape, x, packed, offset, saves=not method.wide_results)
             result = cast(self.tape, result, x.item) if method.wide_results else result

@@ -125,7 +125,7 @@ def record(build: Build, segments: list[Segment], *, keeps_outputs: bool) -> Rec
             if kind.name not in parts:
                 parts[kind.name] = _forward(build, state, segment)
             names[segment.key] = parts[kind.name].opens(kind)
-    _kept = _between(build, state, list(parts.values()), keeps_outputs=keeps_outputs)
+    _between(build, state, list(parts.values()), keeps_outputs=keeps_outputs)
     _backward(build, state, list(parts.values()))
     order = tuple([names[segment.key] for segment in segments])
     pieces = {name: piece for kind, part in parts.items() for name, piece in part.pieces(kind).items()}
@@ -142,11 +142,12 @@ def _forward(build: Build, state: State, segment: Segment) -> _Part:
     return part
 
 
-def _between(build: Build, state: State, parts: list[_Part], *, keeps_outputs: bool) -> Value | None:
-    """The model returns: outputs that nobody keeps go, and what autocast has cached. Returns the logits if kept."""
+def _between(build: Build, state: State, parts: list[_Part], *, keeps_outputs: bool) -> None:
+    """The model returns: outputs that nobody keeps through the backward pass go, and what autocast has cached."""
     log = build.tape.log
     start = len(log)
-    outputs = state.logits if keeps_outputs else None
+    if keeps_outputs and state.logits is not None:
+        state.lasting.append(state.logits)
     state.logits, state.returned = None, []
     parts[-1].forward += tuple(log[start:])
     for part in parts:
@@ -155,7 +156,6 @@ def _between(build: Build, state: State, parts: list[_Part], *, keeps_outputs: b
         if not keeps_outputs:
             part.returned.clear()
         part.release = tuple(log[start:])
-    return outputs
 
 
 def _backward(build: Build, state: State, parts: list[_Part]) -> None:
@@ -167,6 +167,8 @@ def _backward(build: Build, state: State, parts: list[_Part]) -> None:
         tape.backward(part.node)
         if part is parts[0]:
             state.lasting.clear()
+            for other in parts:
+                other.returned.clear()
         part.backward, start = tuple(log[start:]), len(log)
         for name, things in part.opened.items():
             things.clear()

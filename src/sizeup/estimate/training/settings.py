@@ -33,7 +33,7 @@ class TrainSetting(msgspec.Struct, frozen=True, kw_only=True):
     (0: the configuration's). An embedding's batch is of pairs. checkpointing: `none`, `full`, `selective` (matrix
     products are kept), or a number n: every n-th layer is recomputed. padding: the batch carries a mask with padded
     tokens, or several packed sequences. accumulating: parameters hold gradients of an earlier micro-batch.
-    keeps_outputs: the loop holds the logits until the step is over (the Trainer drops them). reshard: FSDP2 frees
+    keeps_outputs: the loop holds the logits through the backward pass (the Trainer drops them). reshard: FSDP2 frees
     gathered weights after the forward pass. replicas: groups of the data-parallel ranks that each hold all shards
     (HSDP). bucket_views: gradients lie in DDP's buckets
     (`gradient_as_bucket_view`) and not beside them. loss_parallel: with tensor parallelism, the loss is computed on

@@ -43,7 +43,7 @@ def chosen_keys(
         straight_k = build.layer_norm("indexer.k_norm", straight_k, index.head_dim)
         q, k = _turned(build, straight_q, index, turn), _turned(build, straight_k, index, turn)
         scores = pointwise(tape, _scores(build, q, k, index))
-        weights = scale(tape, cast(tape, build.linear("indexer.weights_proj", x, hidden, index.heads), 4))
+        weights = scale(tape, cast(tape, build.linear("indexer.weights_proj", x, hidden, index.heads, wide=True), 4))
         sums = tape.value(tokens * s, scores.item)
         if mask.item == 1:
             inverse = tape.value(tokens * s, 1)

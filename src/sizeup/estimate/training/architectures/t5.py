@@ -197,7 +197,7 @@ class Layer(StackLayer):
         else:
             y = activate(tape, build.linear("ffn.wi", x, h, inner), shape.activation)
         y = cast(tape, dropout(tape, y, shape.dropout), build.method.item)
-        y = build.linear("ffn.wo", y, inner, h)
+        y = build.linear("ffn.wo", y, inner, h, wide=True)
         names.clear()
         tape.label = before
         return y
