@@ -199,12 +199,10 @@ def _math(tape: Tape, q: Value, k: Value, v: Value, h: Heads, way: Way, mask: Va
         mask = Value(mask.n, q.item, tape.value(mask.n, q.item).storage)
     if grouped:
         k, v = repeat_heads(tape, k, h), repeat_heads(tape, v, h)
-    scaled = scale(tape, k)
     several = h.batch > 1
     shown = repeat_heads if several else spread_heads
     left = copy(tape, q) if several and (way.broadcast or not headed) else q
-    right = shown(tape, scaled, h) if way.broadcast else scaled
-    weights = product(tape, left, right, h.scores, h)
+    weights = product(tape, left, shown(tape, scale(tape, k), h) if way.broadcast else scale(tape, k), h.scores, h)
     weights = softmax(tape, weights, safe=True)
     weights = dropout(tape, weights, way.p)
     if way.broadcast:

@@ -51,9 +51,8 @@ class Way(msgspec.Struct, frozen=True):
     masked scores are compared with the least number once more (XGLM). cast_late: weights are cast after the dropout.
     triangle: scores are multiplied by a buffer of ones and zeros and get a least number where it is zero (GPT). raised:
     scores are cast to fp32, get their bias and number there, and are cast back for the softmax; all of them keep names
-    (falcon-rw). lingers: the `masked` scores, `all`, or the masked ones and the `weights`, have names that live as long as
-    the module's function.
-    contiguous: the output is copied to rows.
+    (falcon-rw). lingers: the `masked` scores, `all`, or the masked ones and the `weights`, have names that live as long
+    as the module's function. contiguous: the output is copied to rows.
     """
 
     eager: bool = False

@@ -219,9 +219,8 @@ def _parallel2(layer: Layer, x: Value) -> Value:
 
 #: By the name that a shape gives; each takes the layer and the stream, and returns the next.
 ORDERS: dict[str, Callable[[Layer, Value], Value]] = {
-    "pre": _pre, "inlined": _inlined, "post": _post, "sandwich": _sandwich, "named": _named, "kept": _kept, "bloom": _bloom,
-    "mpt": _mpt,
-    "parallel": _parallel,
+    "pre": _pre, "inlined": _inlined, "post": _post, "sandwich": _sandwich, "named": _named, "kept": _kept,
+    "bloom": _bloom, "mpt": _mpt, "parallel": _parallel,
     "parallel2": _parallel2, "parallel_sum": _parallel_sum, "gemma4": gemma4_order, "gemma3n": gemma3n_order,
     "weighed": _weighed, "bare": _bare, "fed": _fed, "attended": _attended,
     "passed": _passed,
