@@ -11,7 +11,8 @@ Real config.json files leave out what equals the class's default. The file holds
     parts     {field: {"model_type": …, fields that differ}} of nested configurations when they are absent
 
 Kept are the model types that have an anatomy, with their parts, and the fields that an anatomy or a family of training
-steps names: run it again after adding one. Runs in an environment that has transformers and msgspec; the version is noted in the file.
+steps names: run it again after adding one. Runs in an environment that has transformers and msgspec; the version is
+noted in the file.
 """
 
 from __future__ import annotations

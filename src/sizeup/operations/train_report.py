@@ -34,7 +34,7 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     labels: Annotated[int, Meta(description="Labels of a classifier; 0: the configuration's.")] = 0
     checkpointing: Annotated[str | bool, Meta(description="none, full, selective, or n for every n-th layer.")] = "none"
     attention: Annotated[str, Meta(description="sdpa, eager, flash_attention_2.")] = "sdpa"
-    loss: Annotated[str, Meta(description="standard, narrow (16 bits), chunked, fused (Liger), tiled (TRL).")] = "standard"
+    loss: Annotated[str, Meta(description="standard, narrow (16-bit), chunked, fused (Liger), tiled.")] = "standard"
     kernels: Annotated[str, Meta(description="Scans: none (in Python) or fast (mamba-ssm, causal-conv1d).")] = "none"
     lora_rank: Annotated[int | None, Meta(description="Rank of the adapters.")] = None
     lora_targets: Annotated[Targets, Meta(description="Modules: q_proj,v_proj; default: all linear ones.")] = None

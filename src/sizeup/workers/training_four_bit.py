@@ -43,7 +43,7 @@ def shape_of(torch: Any, linear: Any) -> tuple[int, int]:
 
 
 def _bitsandbytes(torch: Any) -> Any:
-    """bitsandbytes' module around packed tensors; making one from a weight would look at the weight."""
+    """The module of bitsandbytes around packed tensors; making one from a weight would look at the weight."""
     import bitsandbytes
     from bitsandbytes.functional import QuantState
     from bitsandbytes.nn import modules

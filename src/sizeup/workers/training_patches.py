@@ -78,7 +78,7 @@ def _masks() -> None:
     experts._can_use_grouped_mm = lambda _x, weight, _offsets: weight.dtype == torch.bfloat16  # type: ignore[attr-defined]
 
 
-def _recurrent_mask(config: Any, inputs_embeds: Any, attention_mask: Any, **_others: Any) -> Any:
+def _recurrent_mask(*_given: Any, attention_mask: Any = None, **_others: Any) -> Any:
     """The mask of layers that scan, which is none unless something is padded."""
     return attention_mask if _state["padding"] else None
 

@@ -48,7 +48,8 @@ def image_notes(setting: TrainSetting, shape: Shape) -> list[str]:
         return ["given text alone, its towers lie idle: weights on the device, without gradients or optimizer states"]
     tower = shape.tower
     tokens = tower.tokens_of(setting.image_size, setting.images)
-    share = "the vision tower trains, too (train_vision=False freezes it)" if setting.train_vision else "the vision tower is frozen"
+    trains = "the vision tower trains, too (train_vision=False freezes it)"
+    share = trains if setting.train_vision else "the vision tower is frozen"
     return [f"an image takes {tokens:,} of a sequence's {setting.sequence:,} tokens; {share}"]
 
 

@@ -15,8 +15,8 @@ KERNELS = ("none", "fast")
 LOSSES = ("standard", "narrow", "chunked", "fused", "tiled")
 #: What families call the tables at both ends → what they are called here.
 ENDS = {
-    "embed_tokens": "embed_tokens", "wte": "embed_tokens", "word_embeddings": "embed_tokens", "embed_in": "embed_tokens",
-    "lm_head": "lm_head", "embed_out": "lm_head",
+    "embed_tokens": "embed_tokens", "wte": "embed_tokens", "word_embeddings": "embed_tokens",
+    "embed_in": "embed_tokens", "lm_head": "lm_head", "embed_out": "lm_head",
 }  # fmt: skip
 FOUR_BITS = ("plain", "bitsandbytes", "gptq")
 ADAPTER_PRECISIONS = ("fp32", "bf16", "fp16")

@@ -31,7 +31,7 @@ def tiled_loss(build: Build, x: Value, weight: Value, hidden: int, *, outputs: i
     places = [tape.value(rows, 8) for _ in range(2)]
     scored = _gathered(tape, cut(tape, x, rows * hidden), places)
     targets = tape.value(rows, 8)
-    found = _log_probabilities(tape, scored, weight, rows, hidden, targets, outputs=outputs)
+    found = _log_probabilities(tape, scored, weight, rows, hidden, targets)
     zeros = tape.value(rows, 4)
     spread = tape.result(rows, 4, (found,), whole_size(tape, rows, 4, mask.storage))
     del zeros
@@ -53,14 +53,12 @@ def _gathered(tape: Tape, x: Value, places: list[Value]) -> Value:
     return tape.result(n, item, (x,), backward)
 
 
-def _log_probabilities(
-    tape: Tape, x: Value, weight: Value, rows: int, hidden: int, targets: Value, *, outputs: int
-) -> Value:
+def _log_probabilities(tape: Tape, x: Value, weight: Value, rows: int, hidden: int, targets: Value) -> Value:
     item = tape.autocast or x.item
     words = weight.n // hidden
-    tile = (rows if rows < ROWS else ROWS) * WORDS * item
-    part = (words if words < WORDS else WORDS) * hidden * item if weight.item != item else 0
-    lowered = (rows if rows < ROWS else ROWS) * hidden * item if x.item != item else 0
+    tile = min(ROWS, rows) * WORDS * item
+    part = min(WORDS, words) * hidden * item if weight.item != item else 0
+    lowered = min(ROWS, rows) * hidden * item if x.item != item else 0
     tape.saved()
     sums = [tape.value(rows, 4) for _ in range(SUMS)]
     _transient(tape, tile + lowered, part)

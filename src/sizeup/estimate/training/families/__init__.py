@@ -26,8 +26,8 @@ FAMILIES = {
     ),
     "remote": (
         "xverse:llama skywork:llama aquila:llama Yi:llama Emu3:llama minicpm internlm internlm2 baichuan orion exaone "
-        "dream llada mimo chatglm phi-msft:phi_msft deepseek bailing_moe bailing_moe_v2:bailing_moe "
-        "nemotron-nas:nemotron_nas deci openelm stablelm_epoch RefinedWeb:refined_web RefinedWebModel:refined_web_model "
+        "dream llada mimo chatglm phi-msft:phi_msft deepseek bailing_moe bailing_moe_v2:bailing_moe deci openelm "
+        "nemotron-nas:nemotron_nas stablelm_epoch RefinedWeb:refined_web RefinedWebModel:refined_web_model "
         "hf_olmo phi3small phi3_v arctic"
     ),
     "early": "gpt_bigcode gptj codegen gpt_neo biogpt persimmon bloom mpt falcon xglm openai-gpt:openai_gpt ctrl",
@@ -42,7 +42,10 @@ FAMILIES = {
         "glm_ocr_text paddleocr_vl_text "
         "mllama_text_model"
     ),
-    "linear_attention": "qwen3_5_text qwen3_5_moe_text qwen3_next olmo_hybrid lfm2 lfm2_moe lfm3 minimax kimi_linear bailing_hybrid recurrent_gemma rwkv",
+    "linear_attention": (
+        "qwen3_5_text qwen3_5_moe_text qwen3_next olmo_hybrid lfm2 lfm2_moe lfm3 minimax kimi_linear bailing_hybrid "
+        "recurrent_gemma rwkv"
+    ),
     "encoders": (
         "bert roberta xlm-roberta:roberta camembert:roberta electra distilbert albert mpnet deberta-v2:deberta_v2 "
         "eurobert modernbert ernie:bert data2vec-text:roberta roberta-prelayernorm:roberta_prelayernorm "
