@@ -43,7 +43,8 @@ def eager(
         names.append(weights)
     factor = sink_factor(tape, weights, h, sinks) if way.sinks_scale and sinks is not None else None
     if not way.raised:
-        weights = _probabilities(tape, weights, h, way, None if way.sinks_scale else sinks)
+        logits: list[Value] = []
+        weights = _probabilities(tape, weights, h, way, None if way.sinks_scale else sinks, logits)
     if way.cast_late:
         weights = dropout(tape, weights, way.p)
     weights = cast(tape, weights, values.item)
@@ -129,12 +130,18 @@ def chosen(tape: Tape, x: Value, mask: Value | None = None) -> Value:
     return tape.result(x.n, x.item, (x,), same_size(tape, None if mask is None else mask.storage))
 
 
-def _probabilities(tape: Tape, weights: Value, h: Heads, way: Way, sinks: Parameter | None) -> Value:
-    """Softmax in fp32 where autocast or the model says; sinks are a column more that is cut off again."""
+def _probabilities(
+    tape: Tape, weights: Value, h: Heads, way: Way, sinks: Parameter | None, logits: list[Value]
+) -> Value:
+    """Softmax in fp32 where autocast or the model says; sinks are a column more that is cut off again.
+
+    logits: takes the scores that have a name until the attention's function returns.
+    """
     if sinks is not None:
         weights = _with_sinks(tape, weights, h, sinks)
     if way.less_largest:
         weights = _less_largest(tape, weights, h)
+        logits.append(weights)
     if tape.autocast or way.softmax_in_fp32:
         weights = cast(tape, weights, 4)
     weights = softmax(tape, weights)

@@ -114,7 +114,7 @@ def fp32_layer_norm(tape: Tape, x: Value, weight: Parameter, width: int) -> Valu
     mean = _mean(tape, wide, width)
     spread = inverse_rms(tape, _centred(tape, wide, mean), width)
     normed = multiply(tape, _centred(tape, wide, mean), spread)
-    del mean, spread
+    del wide, mean, spread
     output = cast(tape, multiply(tape, cast(tape, weight, 4), normed), item)
     tape.label = before
     output.strided = x.strided

@@ -195,10 +195,9 @@ def routed(build: Build, x: Value, weights: Value, numbers: Value, hidden: int, 
             _factors(build, "mlp.experts.gate_up_proj", inner, hidden, m.experts, sides),
         )
         inner = _changed(tape, inner, *factors[1])
-    y = _grouped(tape, picked, inner, pairs * sides * m.width)
-    if m.bias:
-        n = m.experts * sides * m.width
-        y, biases = _offset(build, y, "mlp.experts.gate_up_proj_bias", n, sorted_numbers)
+    across = sides * m.width
+    biases = _biases(build, m, "mlp.experts.gate_up_proj_bias", across, pairs, sorted_numbers)
+    y = _offset(tape, _grouped(tape, picked, inner, pairs * across), biases)
     if m.clamped:
         y = clamped_gate(tape, y, halves=m.halves)
     elif m.gated:
@@ -209,10 +208,9 @@ def routed(build: Build, x: Value, weights: Value, numbers: Value, hidden: int, 
         y = activate(tape, y, activation)
     if factors is not None:
         outer = _changed(tape, outer, *factors[0])
+    biases = _biases(build, m, "mlp.experts.down_proj_bias", hidden, pairs, sorted_numbers)
     y = _grouped(tape, y, outer, pairs * hidden)
-    if m.bias:
-        y, biases = _offset(build, y, "mlp.experts.down_proj_bias", m.experts * hidden, sorted_numbers)
-        del biases
+    y = _offset(tape, y, biases)
     y = multiply(tape, y, weight)
     inverse = tape.value(pairs, 8)
     y = _gathered(tape, y, pairs * hidden, inverse)
@@ -221,13 +219,21 @@ def routed(build: Build, x: Value, weights: Value, numbers: Value, hidden: int, 
     return cast(tape, output, x.item)
 
 
-def _offset(build: Build, y: Value, name: str, n: int, numbers: Value) -> tuple[Value, Value]:
-    """The biases of each pair's expert, picked and added in place; and they themselves, which keep a name."""
-    tape, weight = build.tape, build.weight(name, n, n, "matrix")
-    picked = _gathered(tape, weight, y.n, numbers)
+def _biases(build: Build, m: Mixture, name: str, across: int, pairs: int, numbers: Value) -> Value | None:
+    """The biases of each pair's expert, picked before the product and kept under a name."""
+    if not m.bias:
+        return None
+    n = m.experts * across
+    return _gathered(build.tape, build.weight(name, n, n, "matrix"), pairs * across, numbers)
+
+
+def _offset(tape: Tape, y: Value, biases: Value | None) -> Value:
+    """The biases added in place."""
+    if biases is None:
+        return y
     output = Value(y.n, y.item, y.storage)
-    tape.record((y, picked), (output,), lambda g: (g, g))
-    return output, picked
+    tape.record((y, biases), (output,), lambda g: (g, g))
+    return output
 
 
 def clamped_gate(tape: Tape, y: Value, *, halves: bool) -> Value:
