@@ -103,16 +103,22 @@ def simulated(job: dict[str, Any], setting: dict[str, Any]) -> dict[str, Any]:
         with tracker(torch, ledger, fake, world, known), _resizes(torch, ledger), split_loss(torch, setting):
             for _ in range(2):
                 training_step.run_step(torch, model, optimizer, inputs, setting, ledger, kind, reference)
+    return _found(ledger) | {
+        "kernels": attention.chosen if attention else {},
+        "parameters": parameters,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "seconds": round(time.monotonic() - began, 2),
+    }
+
+
+def _found(ledger: Any) -> dict[str, Any]:
+    """What the ledger saw of the second step."""
     return {
         "peak_bytes": ledger.peak,
         "phases": ledger.peaks,
         "categories": ledger.at_peak,
         "operation": ledger.operation,
-        "kernels": attention.chosen if attention else {},
         "reserved_bytes": _reserved(ledger),
-        "parameters": parameters,
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "seconds": round(time.monotonic() - began, 2),
     }
 
 

@@ -114,8 +114,11 @@ class _Part(msgspec.Struct):
         }
 
 
-def record(build: Build, segments: list[Segment], *, keeps_outputs: bool) -> Recording:
-    """Run each kind of segment forward, then all of them backward, and cut the log at their seams."""
+def record(build: Build, segments: list[Segment], *, keeps_outputs: bool, piped: bool = False) -> Recording:
+    """Run each kind of segment forward, then all of them backward, and cut the log at their seams.
+
+    keeps_outputs: the model's outputs live through the backward pass; piped: and as long as the step.
+    """
     state = State()
     parts: dict[str, _Part] = {}
     names: dict[str, str] = {}
@@ -125,7 +128,7 @@ def record(build: Build, segments: list[Segment], *, keeps_outputs: bool) -> Rec
             if kind.name not in parts:
                 parts[kind.name] = _forward(build, state, segment)
             names[segment.key] = parts[kind.name].opens(kind)
-    _between(build, state, list(parts.values()), keeps_outputs=keeps_outputs)
+    _between(build, state, list(parts.values()), keeps_outputs=keeps_outputs, piped=piped)
     _backward(build, state, list(parts.values()))
     order = tuple([names[segment.key] for segment in segments])
     pieces = {name: piece for kind, part in parts.items() for name, piece in part.pieces(kind).items()}
@@ -142,11 +145,13 @@ def _forward(build: Build, state: State, segment: Segment) -> _Part:
     return part
 
 
-def _between(build: Build, state: State, parts: list[_Part], *, keeps_outputs: bool) -> None:
+def _between(build: Build, state: State, parts: list[_Part], *, keeps_outputs: bool, piped: bool) -> None:
     """The model returns: outputs that nobody keeps through the backward pass go, and what autocast has cached."""
     log = build.tape.log
     start = len(log)
-    if keeps_outputs and state.logits is not None:
+    if keeps_outputs and piped:
+        state.held["outputs"] = state.logits
+    elif keeps_outputs:
         state.lasting.append(state.logits)
     state.logits, state.returned = None, []
     parts[-1].forward += tuple(log[start:])

@@ -90,7 +90,7 @@ def recording_of(shape: Shape, setting: TrainSetting) -> tuple[OpenRecording, li
     method, run, values = method_of(setting), run_of(shape, setting), values_of(setting)
     key = (
         id(shape), method, run, setting.autocast, _accumulating(setting), setting.precision == "fp8",
-        setting.keeps_outputs, values[2] > 0, setting.tensor_parallel, setting.expert_parallel,
+        (setting.keeps_outputs, setting.pipeline_parallel > 1), values[2] > 0, setting.tensor_parallel, setting.expert_parallel,
         setting.sequence_parallel, setting.loss_parallel,
     )  # fmt: skip
     known = kept.get(key, [])
@@ -141,7 +141,8 @@ def _run_dry(shape: Shape, setting: TrainSetting, sizes: Values, sheet: Sheet | 
     if isinstance(local, DecoderShape) and local.vocabulary_ways > 1 and not local.gathers_logits:
         run = msgspec.structs.replace(run, split_vocabulary=True)
     try:
-        return record(build, segments(local, run), keeps_outputs=setting.keeps_outputs)
+        piped = setting.pipeline_parallel > 1
+        return record(build, segments(local, run), keeps_outputs=setting.keeps_outputs, piped=piped)
     except NothingTrains as error:
         raise _untrained(setting, build) from error
 
