@@ -174,8 +174,9 @@ def _prepared(build: Build, state: State, shape: DecoderShape, run: Run, x: Valu
         state.held["places"] = places
         del places
     if shape.sines:
-        build.frozen("embed_positions", shape.sines * shape.hidden)
-        x = add(tape, x, tape.value(build.sequence * shape.hidden, build.method.item))
+        item = 2 if build.method.four_bit else build.method.item
+        build.frozen("embed_positions", shape.sines * shape.hidden, item=item)
+        x = add(tape, x, tape.value(build.sequence * shape.hidden, item))
     if shape.zero_added:
         x = shift(tape, x)
     x = dropout(tape, x, shape.embedding_dropout)

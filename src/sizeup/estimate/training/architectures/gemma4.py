@@ -69,6 +69,7 @@ def gemma4_order(layer: Layer, x: Value) -> Value:
     del fed
     if layer.slice is not None:
         x = add(tape, x, with_embedding(layer, x, layer.slice))
+    tape.saved()
     return scale_in_place(tape, x)
 
 
