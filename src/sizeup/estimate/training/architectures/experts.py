@@ -301,13 +301,10 @@ def _shared(build: Build, x: Value, hidden: int, m: Mixture, activation: str) ->
     if m.clamped:
         both = build.linear("mlp.shared_experts.gate_up_proj", x, hidden, 2 * m.shared)
         return build.linear("mlp.shared_experts.down_proj", clamped_gate(tape, both, halves=True), m.shared, hidden)
-    gate = build.linear("mlp.shared_experts.gate_proj", x, hidden, m.shared)
-    up = build.linear("mlp.shared_experts.up_proj", x, hidden, m.shared)
-    y = build.linear(
-        "mlp.shared_experts.down_proj", multiply(tape, activate(tape, gate, activation), up), m.shared, hidden
-    )
-    del gate, up
-    return y
+    gate = activate(tape, build.linear("mlp.shared_experts.gate_proj", x, hidden, m.shared), activation)
+    y = multiply(tape, gate, build.linear("mlp.shared_experts.up_proj", x, hidden, m.shared))
+    del gate
+    return build.linear("mlp.shared_experts.down_proj", y, m.shared, hidden)
 
 
 def _weighed(build: Build, x: Value, y: Value, hidden: int) -> Value:
