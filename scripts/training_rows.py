@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from build_ledger import ROOT, TRUTH, configuration, write
-from training_grid import DEFAULT, SETTINGS, load
+from build_ledger import TRUTH, configuration, write
+from training_kept import every
 
 from sizeup.estimate.training.settings import TrainSetting
 from sizeup.measure.rows import ModelRecord, Row
@@ -40,32 +40,23 @@ PHI_2 = {
 }  # fmt: skip
 
 
+#: What the kept steps were simulated with.
+SIMULATED = "torch 2.13.0+cpu, transformers 5.23.0"
+
+
 def setting(**fields: Any) -> TrainSetting:
     return TrainSetting(**fields)
 
 
 def simulated() -> Entries:
     """Steps simulated on fake tensors: small models of every architecture, and larger ones of the truth."""
-    grid = load(ROOT / "tests" / "data" / "training_grid")
-    version = f"torch {grid['versions']['torch']}, transformers {grid['versions']['transformers']}"
-    fields = {"version": version, "date": "2026-11-21"}
-    for name, label, peak in grid["rows"]:
-        record = train_record(grid["configs"][name], f"small {name}")
-        made = DEFAULT | SETTINGS[label]
-        made["lora_targets"] = tuple(made["lora_targets"])
-        yield from (record, train_row(record, setting(**made), {"peak": peak}, **fields))
-    for name, made, peak in sharded(grid):
-        record = train_record(grid["configs"][name], f"small {name}")
-        yield from (record, train_row(record, setting(**made), {"peak": peak}, machine_class="several gpus", **fields))
+    for name, config, made, peak in every():
+        record = train_record(config, f"small {name}")
+        asked = setting(**made)
+        machine = "several gpus" if asked.world > 1 else "gpu"
+        yield record
+        yield train_row(record, asked, {"peak": peak}, machine_class=machine, version=SIMULATED, date="2026-11-21")
     yield from oracle()
-
-
-def sharded(grid: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], int]]:
-    """The grid's ranks of eight under FSDP2."""
-    for name, changes, peak in grid["sharded"]:
-        made = DEFAULT | {"sharding": "fsdp", "data_parallel": 8} | changes
-        made["lora_targets"] = tuple(made["lora_targets"])
-        yield name, made, peak
 
 
 def oracle() -> Entries:
