@@ -68,7 +68,8 @@ class Build:
     """The tape, the step's sizes, and the weights of the segment that is being built.
 
     transposed: linear modules are `Conv1D`. input_gradients: what frozen tables give is made to want a gradient. idle:
-    what is made now gets no gradient, though it would train (an index that runs without). source, target: tokens of
+    what is made now gets no gradient, though it would train (an index that runs without). unpacked: linear modules made
+    now aren't packed (layers share them, and transformers leaves what is tied). source, target: tokens of
     what an encoder reads and of what its decoder writes; `sequence` is that of the stack at hand.
     """
 
@@ -84,7 +85,7 @@ class Build:
         self.scope = ""
         self.unadapted: frozenset[str] = frozenset()
         self.transposed = self.input_gradients = False
-        self.idle = False
+        self.idle = self.unpacked = False
         self.modules: dict[str, Adapter | None] = {}
 
     @contextmanager
@@ -156,7 +157,7 @@ class Build:
             result = gptq(self.tape, x, self._packed(name, inputs, outputs))
             offset = self._bias(name, outputs, bias)
             result = result if offset is None else add(self.tape, result, offset)
-        elif method.four_bit and not wide:
+        elif method.four_bit and not (wide or self.unpacked):
             packed, offset = self._packed(name, inputs, outputs), self._bias(name, outputs, bias)
             result = four_bit(self.tape, x, packed, offset, saves=not method.wide_results)
             result = cast(self.tape, result, x.item) if method.wide_results else result

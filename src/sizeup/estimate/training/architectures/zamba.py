@@ -89,6 +89,7 @@ def _transformed(layer: Layer, x: Value, s: Shared) -> Value:
         raise ValueError("the model keeps no embeddings for its shared transformer")
     block = f"shared {s.block}/"
     _lent(build, block, own)
+    build.unpacked = not (s.first and s.last)
     casts = layer.casts.setdefault(block, [])
     if build.tape.grad:
         _copied(build.tape, casts)
@@ -97,6 +98,7 @@ def _transformed(layer: Layer, x: Value, s: Shared) -> Value:
     x = _attended(layer, x, s)
     x = layer.norm("shared_transf.pre_ff_layernorm", x)
     x = _fed(layer, x, s) if s.rank else layer.dense(x)
+    build.unpacked = False
     _lent(build, own, block)
     if build.tape.autocast and layer.recomputed and s.first and not build.tape.grad:
         casts += _casts(build, block)
