@@ -74,7 +74,7 @@ def train_estimate(row: Row, record: ModelRecord | None) -> dict[str, float]:
     return {name: train_range(name, peak).expected for name in ("peak", "reserved", "process")}
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=8192)
 def _peak(config: bytes, setting: TrainSetting) -> int:
     """The estimated peak; a row is looked at for several reasons, and estimated once."""
     shape = _subject(config).shape
@@ -82,7 +82,7 @@ def _peak(config: bytes, setting: TrainSetting) -> int:
     return training_peak(shape, setting)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=512)
 def _subject(config: bytes) -> Subject:
     return subject_of(msgspec.json.decode(config))
 
