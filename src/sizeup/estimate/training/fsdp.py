@@ -24,8 +24,7 @@ class Policy(msgspec.Struct, frozen=True):
     """world: ranks. weight_item: bytes of a weight in its shard. reduce_item: of a gradient while it is reduced.
 
     accumulating: shards of gradients are there already, and what is scattered is added to them. piped: gradients stay
-    whole, in the type of the reduction, until the last micro-batch of a pipeline, and weights as the first had them;
-    accumulating: they are there already.
+    whole, in the type of the reduction, until the last micro-batch of a pipeline; accumulating: they are there already.
     """
 
     world: int
@@ -111,6 +110,8 @@ def _stay(g: Group, policy: Policy) -> list[int]:
 
 
 def _reduce(g: Group, before: Group | None, policy: Policy) -> list[int]:
+    if policy.piped:
+        return _stay(g, policy)
     log = [_give(before.reduced, COMMUNICATION)] if before is not None and before.reduced else []
     if g.reduced:
         log.append(_take(g.reduced, COMMUNICATION))
@@ -148,11 +149,6 @@ def sharded(recording: Recording, policy: Policy) -> Recording:
 
 
 def _layer(piece: Piece, own: Group, before: Group | None, after: Group | None, root: Group, policy: Policy) -> Piece:
-    if policy.piped:
-        done = [*_reshard(own), *_stay(own, policy)]
-        return msgspec.structs.replace(
-            piece, forward=(*_copy_out(own), *piece.forward), backward=(*piece.backward, *done)
-        )
     earlier = before.gathered if before is not None else root.gathered
     forward = [*_gather(own), *_copy_out(own), _give(earlier, COMMUNICATION), *piece.forward]
     start: list[int] = []
@@ -167,19 +163,15 @@ def _layer(piece: Piece, own: Group, before: Group | None, after: Group | None, 
 
 def _opened(piece: Piece, root: Group, first: Group, policy: Policy) -> Piece:
     """The piece that a rank begins with, and ends its backward pass with: the root's weights and gradients."""
-    gathered = [] if policy.piped else _gather(root)
-    forward = [*gathered, *_copy_out(root), *piece.forward]
-    if policy.piped:
-        done = [*_reshard(root), *_stay(root, policy)]
-    else:
-        done = [*_reshard(root), *_reduce(root, first, policy), _give(root.reduced, COMMUNICATION)]
+    forward = [*_gather(root), *_copy_out(root), *piece.forward]
+    done = [*_reshard(root), *_reduce(root, first, policy)]
+    if not policy.piped:
+        done.append(_give(root.reduced, COMMUNICATION))
     return msgspec.structs.replace(piece, forward=tuple(forward), backward=(*piece.backward, *done))
 
 
 def _closed(piece: Piece, root: Group, last: Group, policy: Policy) -> Piece:
     """The piece that a rank's forward pass ends with: a head after the loss's gradient, or a stage's last layer."""
-    if policy.piped:
-        return piece
     forward = [*piece.forward, _give(last.gathered, COMMUNICATION)]
     backward = piece.backward
     if policy.reshard:
