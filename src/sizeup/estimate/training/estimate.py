@@ -215,10 +215,9 @@ def _made(made: OpenRecording, amounts: list[int], setting: TrainSetting, layers
             setting.weight_item,
             4 if setting.weight_item == 4 or setting.compute_item != setting.weight_item else setting.weight_item,
             setting.reshard and not piped,
-            setting.accumulating,
-            piped,
+            setting.accumulating or piped,
         )
-        if piped and setting.accumulating:
+        if piped:
             whole = gradient_bytes([(msgspec.structs.replace(w, item=policy.reduce_item), c) for w, c in weights])
         recording, weights = fsdp.sharded(recording, policy), fsdp.shards(weights, policy)
     static, host = _static(made.shape, setting, weights, optimizer, whole)

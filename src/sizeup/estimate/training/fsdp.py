@@ -23,8 +23,7 @@ from sizeup.estimate.training.tape import COMMUNICATION, GRADIENT, WEIGHT_COPIES
 class Policy(msgspec.Struct, frozen=True):
     """world: ranks. weight_item: bytes of a weight in its shard. reduce_item: of a gradient while it is reduced.
 
-    accumulating: shards of gradients are there already, and what is scattered is added to them. piped: gradients stay
-    whole, in the type of the reduction, until the last micro-batch of a pipeline; accumulating: they are there already.
+    accumulating: shards of gradients are there already, and what is scattered is added to them.
     """
 
     world: int
@@ -32,7 +31,6 @@ class Policy(msgspec.Struct, frozen=True):
     reduce_item: int
     reshard: bool = True
     accumulating: bool = False
-    piped: bool = False
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -44,7 +42,6 @@ class Group(msgspec.Struct, frozen=True):
     reduced: int = 0
     gradients: tuple[int, ...] = ()
     scattered: int = 0
-    wide: tuple[int, ...] = ()
 
 
 def shard_elements(weight: Weight, world: int) -> int:
@@ -76,7 +73,6 @@ def group(weights: tuple[Weight, ...], policy: Policy) -> Group:
         reduced=rounded(reduced * policy.world),
         gradients=tuple(rounded(weight.n * weight.item) for weight in trained),
         scattered=rounded(reduced),
-        wide=tuple(rounded(weight.n * policy.reduce_item) for weight in trained),
     )
 
 
@@ -101,17 +97,7 @@ def _reshard(g: Group) -> list[int]:
     return [_give(size, WEIGHT_COPIES) for size in g.whole]
 
 
-def _stay(g: Group, policy: Policy) -> list[int]:
-    """A micro-batch's gradients, added to those that are there, or kept in the type of the reduction."""
-    given = [_give(size, GRADIENT) for size in g.gradients]
-    if policy.accumulating:
-        return given
-    return [] if g.wide == g.gradients else [*[_take(size, GRADIENT) for size in g.wide], *given]
-
-
 def _reduce(g: Group, before: Group | None, policy: Policy) -> list[int]:
-    if policy.piped:
-        return _stay(g, policy)
     log = [_give(before.reduced, COMMUNICATION)] if before is not None and before.reduced else []
     if g.reduced:
         log.append(_take(g.reduced, COMMUNICATION))
@@ -164,9 +150,7 @@ def _layer(piece: Piece, own: Group, before: Group | None, after: Group | None, 
 def _opened(piece: Piece, root: Group, first: Group, policy: Policy) -> Piece:
     """The piece that a rank begins with, and ends its backward pass with: the root's weights and gradients."""
     forward = [*_gather(root), *_copy_out(root), *piece.forward]
-    done = [*_reshard(root), *_reduce(root, first, policy)]
-    if not policy.piped:
-        done.append(_give(root.reduced, COMMUNICATION))
+    done = [*_reshard(root), *_reduce(root, first, policy), _give(root.reduced, COMMUNICATION)]
     return msgspec.structs.replace(piece, forward=tuple(forward), backward=(*piece.backward, *done))
 
 

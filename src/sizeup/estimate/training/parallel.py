@@ -16,7 +16,7 @@ from sizeup.estimate.training.settings import TrainSetting
 from sizeup.quantity.units import format_bytes
 
 #: Relative error of what is derived from a library's code or from papers and was never simulated.
-DERIVED, PARTED, FUSED, PIPED = 0.15, 0.1, 0.2, 0.03
+DERIVED, PARTED, FUSED = 0.15, 0.1, 0.2
 
 
 def split_shape(shape: DecoderShape, setting: TrainSetting) -> DecoderShape:
@@ -87,8 +87,6 @@ def derived(setting: TrainSetting, shape: object) -> tuple[float, tuple[str, ...
         found.append((0.0, f"{setting.sharding} as DeepSpeed 0.19 runs it: {kept}, gradients in buckets of {bucket}"))
     if "nvme" in {setting.offload_optimizer, setting.offload_weights}:
         found.append((DERIVED, "what the host holds for NVMe is derived from DeepSpeed's code, not simulated"))
-    if setting.pipeline_parallel > 1 and setting.gathers:
-        found.append((PIPED, "FSDP2 inside a pipeline was 3 % off either way in six simulated ranks of a small model"))
     if setting.expert_parallel > 1:
         found.append(
             (PARTED, "expert_parallel is simulated with every token on every rank; an exchange depends on the routing")
