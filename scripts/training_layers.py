@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "scripts")]
-from training_grid import AUTOCAST, DEFAULT
+from training_grid import AUTOCAST, DEFAULT  # noqa: E402
 
 GRID = ROOT / "tests" / "data" / "training_grid"
 WORDS, MOST = 512, 8192

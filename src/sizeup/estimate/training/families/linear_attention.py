@@ -248,7 +248,7 @@ def rwkv(cfg: Config) -> DecoderShape:
     return DecoderShape(
         hidden=hidden, layers=layers, head_count=1, kv_heads=1, head_dim=hidden, vocabulary=cfg.int("vocab_size"),
         ffn=cfg.optional_int("intermediate_size") or 4 * hidden, norm="layer", embedding_norm=True, rotary=0.0,
-        mixer=TimeMix(cfg.optional_int("attention_hidden_size") or hidden), mlp="channel mix",
+        order="named", mixer=TimeMix(cfg.optional_int("attention_hidden_size") or hidden), mlp="channel mix",
         tied=cfg.bool("tie_word_embeddings", default=False),
     )  # fmt: skip
 
