@@ -103,7 +103,6 @@ def recurrence(build: Build, x: Value, r: GatedRecurrence) -> tuple[Value, Value
     act = copy(tape, x) if build.batch > 1 else x
     res, input_gate = _gate(build, "input_gate", act, r)
     res, recurrent_gate = _gate(build, "recurrent_gate", act, r)
-    del act
     fp32 = 4 if tape.autocast else item
     log_gate = scale(tape, recurrent_gate)
     rate = build.weight(f"{NAME}.rg_lru.recurrent_param", r.width)
@@ -115,7 +114,7 @@ def recurrence(build: Build, x: Value, r: GatedRecurrence) -> tuple[Value, Value
     multiplier = shift(tape, _masked(tape, multiplier, places))
     normalized = multiply(tape, gated, cast(tape, multiplier, item))
     found = _scan(build, normalized, _masked(tape, recurrent_gate, places), r)
-    del res, reset
+    del act, res, reset
     return found
 
 

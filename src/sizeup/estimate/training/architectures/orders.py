@@ -40,6 +40,13 @@ def _inlined(layer: Layer, x: Value) -> Value:
     return layer.residual(residual, x)
 
 
+def _normed(layer: Layer, x: Value) -> Value:
+    """`pre`, but the first norm's output keeps its name until the layer returns (RecurrentGemma)."""
+    normed = layer.norm("input_layernorm", x)
+    x = layer.residual(x, layer.attention(normed))
+    return layer.residual(x, layer.feed_forward(layer.norm("post_attention_layernorm", x)))
+
+
 def _post(layer: Layer, x: Value) -> Value:
     residual = x
     x = layer.attention(x)
@@ -220,7 +227,7 @@ def _parallel2(layer: Layer, x: Value) -> Value:
 #: By the name that a shape gives; each takes the layer and the stream, and returns the next.
 ORDERS: dict[str, Callable[[Layer, Value], Value]] = {
     "pre": _pre, "inlined": _inlined, "post": _post, "sandwich": _sandwich, "named": _named, "kept": _kept,
-    "bloom": _bloom, "mpt": _mpt, "parallel": _parallel,
+    "normed": _normed, "bloom": _bloom, "mpt": _mpt, "parallel": _parallel,
     "parallel2": _parallel2, "parallel_sum": _parallel_sum, "gemma4": gemma4_order, "gemma3n": gemma3n_order,
     "weighed": _weighed, "bare": _bare, "fed": _fed, "attended": _attended,
     "passed": _passed,

@@ -238,7 +238,7 @@ def recurrent_gemma(cfg: Config) -> DecoderShape:
     return base(
         cfg, norm="rms_offset", embedding_scale="model", rotary=0.0, mlp_bias=True, ffn=max(1, s.ffn // 2),
         tied=cfg.bool("tie_word_embeddings", default=True), activation=activation, logit_softcap=True, varied=varied,
-        windows=(window,) * s.layers,
+        windows=(window,) * s.layers, order="normed",
     )  # fmt: skip
 
 
