@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
+
+#: Modules of a tower, without what leads from it into the text; its layers are counted apart.
+TOWER = r".*\b(vision_tower|vision_model|vision_encoder|visual\.(?!merger|deepstack_merger|downsample)).*"
 
 
 def recompute(torch: Any, model: Any, setting: dict[str, Any]) -> None:
@@ -13,13 +17,18 @@ def recompute(torch: Any, model: Any, setting: dict[str, Any]) -> None:
     if kind == "selective":
         options["context_fn"] = functools.partial(_contexts, torch)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
-    layers = [module for module in model.modules() if getattr(module, "gradient_checkpointing", None) is True]
-    repeated = [layer for layer in layers if type(layer).__name__ in set(model._no_split_modules or ())]  # noqa: SLF001
+    kinds = set(model._no_split_modules or ())  # noqa: SLF001
+    stacks: dict[bool, list[Any]] = {True: [], False: []}
+    for name, module in model.named_modules():
+        if getattr(module, "gradient_checkpointing", None) is True and type(module).__name__ in kinds:
+            stacks[bool(re.fullmatch(TOWER, name))].append(module)
     every = int(kind) if kind.isdecimal() else 1
-    for place, layer in enumerate(repeated):
-        layer.gradient_checkpointing = place % every == 0
-        if setting["offload_activations"]:
-            layer._gradient_checkpointing_func = _offloaded(torch, layer._gradient_checkpointing_func)  # noqa: SLF001
+    for repeated in stacks.values():
+        for place, layer in enumerate(repeated):
+            layer.gradient_checkpointing = place % every == 0
+            if setting["offload_activations"]:
+                again = layer._gradient_checkpointing_func  # noqa: SLF001
+                layer._gradient_checkpointing_func = _offloaded(torch, again)  # noqa: SLF001
 
 
 def _contexts(torch: Any) -> Any:

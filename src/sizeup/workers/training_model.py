@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sizeup.workers.training_checkpointing import recompute
+from sizeup.workers.training_checkpointing import TOWER, recompute
 from sizeup.workers.training_four_bit import pack
 from sizeup.workers.training_task import auto_class, with_pooling
 
@@ -13,8 +13,6 @@ from sizeup.workers.training_task import auto_class, with_pooling
 PEFT_TASKS = {"classification": "SEQ_CLS", "tokens": "TOKEN_CLS", "question": "QUESTION_ANS"}
 #: Modules of such heads.
 HEADS = ["classifier", "pre_classifier", "score", "qa_outputs"]
-#: Modules of a tower, without what leads from it into the text.
-TOWER = r".*\b(vision_tower|vision_model|vision_encoder|visual\.(?!merger|deepstack_merger|downsample)).*"
 
 
 def dtype_of(torch: Any, setting: dict[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
     adamw_fused      two tensors of the weight's type and a step counter on the device; no temporaries
     adamw_foreach    the same without the counter; a copy of everything that trains (√v of all weights at once)
-    adamw_loop       the same; two copies of the largest weight
+    adamw_loop       the same; two copies of a weight, and one of the weight before
     adam8bit         a byte a weight, twice, and an fp32 scale for each 256; small weights and embeddings in fp32
     lion8bit         the same once
     paged_adamw      two fp32 tensors in managed memory, which pages to the host; below 100,000 elements on the device
@@ -128,6 +128,15 @@ def _two_copies(weights: list[tuple[Weight, int]]) -> int:
     return max((2 * rounded(weight.n * weight.item) for weight, _ in weights), default=0)
 
 
+def _denominators(weights: list[tuple[Weight, int]]) -> int:
+    """√v and the denominator made of it, beside the denominator of the weight before, which has a name until then."""
+    highest = before = 0
+    for weight in in_turn(weights):
+        whole = rounded(weight.n * weight.item)
+        highest, before = max(highest, 2 * whole + before), whole
+    return highest
+
+
 _TURNS = {"embedding": 0, "vector": 2, "head": 3}
 
 
@@ -222,7 +231,7 @@ OPTIMIZERS = {
     for optimizer in (
         Optimizer("adamw_fused", _two_and_step, _nothing),
         Optimizer("adamw_foreach", _two, _everything),
-        Optimizer("adamw_loop", _two, _two_copies),
+        Optimizer("adamw_loop", _two, _denominators),
         Optimizer("adam8bit", _bytes(2), _nothing, tables=2 * TABLE),
         Optimizer(
             "paged_adamw",
