@@ -1,18 +1,7 @@
 """The grid of simulated steps, for the tests of training."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
-
-ROOT = Path(__file__).parents[2]
-
-
-def grid_script():
-    spec = importlib.util.spec_from_file_location("training_grid", ROOT / "scripts" / "training_grid.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from training_cases import ROOT, grid_script
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,8 @@ import statistics
 from pathlib import Path
 
 import pytest
-from training_cases import estimated
+from training_cases import ROOT, estimated, grid_script
 
-from conftest import ROOT, grid_script
 from sizeup.errors import BadInput
 from sizeup.estimate.training.models import subject_of
 from sizeup.models.config import Config

@@ -1,9 +1,22 @@
-"""What the tests of training share: a small model, and the estimate of a case."""
+"""What the tests of training share: a small model, the estimate of a case, the script that made the kept ones."""
+
+import importlib.util
+from pathlib import Path
 
 from sizeup.estimate.training.checks import check
 from sizeup.estimate.training.estimate import training_footprint
 from sizeup.estimate.training.models import subject_of
 from sizeup.estimate.training.settings import TrainSetting
+
+ROOT = Path(__file__).parents[2]
+
+
+def grid_script():
+    """scripts/training_grid.py."""
+    spec = importlib.util.spec_from_file_location("training_grid", ROOT / "scripts" / "training_grid.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def estimated(config, setting):
