@@ -9,6 +9,7 @@ from typing import Any
 
 import training_decoders
 import training_encoders
+import training_layers
 import training_towers
 from training_grid import DEFAULT, SETTINGS, load
 
@@ -30,6 +31,8 @@ def every() -> Iterator[Case]:
         yield _case(name, configs[name], changes, peak)
     splits = training_decoders.SPLIT_SETTINGS
     yield from _folder("training_decoders", lambda _name, label: (training_decoders.SETTINGS | splits)[label])
+    for name, label, peak in json.loads((DATA / "training_layers.json").read_text())["rows"]:
+        yield _case(f"{name}, few words", training_layers.config_of(name), training_layers.setting_of(label), peak)
     yield from _folder("training_encoders", lambda name, label: training_encoders.cases(name)[label])
     yield from _folder("training_towers", _with_images)
 

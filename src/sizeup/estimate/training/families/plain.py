@@ -70,6 +70,7 @@ def opt(cfg: Config) -> DecoderShape:
     b = cfg.bool("enable_bias", default=True)
     return base(
         cfg, qkv_bias=b, output_bias=b, mlp_bias=b, norm="layer", mlp="plain", rotary=0.0, query_scale=True,
+        ffn=cfg.int("ffn_dim", "intermediate_size"),
         activation=cfg.str("activation_function", default="relu"), residual_dropout=cfg.float("dropout", default=0.1),
         attention_dropout=cfg.float("attention_dropout", default=0.0),
         tied=cfg.bool("tie_word_embeddings", default=True),
