@@ -90,8 +90,8 @@ def recording_of(shape: Shape, setting: TrainSetting) -> tuple[OpenRecording, li
     method, run, values = method_of(setting), run_of(shape, setting), values_of(setting)
     key = (
         id(shape), method, run, setting.autocast, _accumulating(setting), setting.precision == "fp8",
-        (setting.keeps_outputs, setting.pipeline_parallel > 1), values[2] > 0, setting.tensor_parallel, setting.expert_parallel,
-        setting.sequence_parallel, setting.loss_parallel,
+        setting.keeps_outputs, setting.pipeline_parallel > 1, values[2] > 0, setting.tensor_parallel,
+        setting.expert_parallel, setting.sequence_parallel, setting.loss_parallel,
     )  # fmt: skip
     known = kept.get(key, [])
     for recording in known:
