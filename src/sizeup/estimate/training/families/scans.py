@@ -42,7 +42,7 @@ def bare(cfg: Config, mixer: Mamba | Mamba2, *, tied: bool) -> DecoderShape:
 def mamba(cfg: Config) -> DecoderShape:
     """Mamba alone in every layer."""
     hidden = cfg.int("hidden_size")
-    inner = int(cfg.float("expand", default=2) * hidden)
+    inner = cfg.optional_int("intermediate_size") or int(cfg.float("expand", default=2) * hidden)
     mixer = Mamba(
         inner=inner, state=cfg.int("state_size", default=16), rank=time_rank(cfg, "time_step_rank", hidden),
         kernel=cfg.int("conv_kernel", default=4), bias=cfg.bool("use_bias", default=False),
