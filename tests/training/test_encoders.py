@@ -1,11 +1,10 @@
 """Encoders, encoder-decoders and vision transformers against simulated steps of small ones."""
 
-import importlib.util
 import json
 import statistics
 
 import pytest
-from training_cases import ROOT, estimated, grid_script
+from training_cases import ROOT, estimated, grid_script, script
 
 from sizeup.errors import BadInput
 from sizeup.estimate.training.models import subject_of
@@ -14,23 +13,17 @@ FOLDER = ROOT / "tests" / "data" / "training_encoders"
 
 
 def encoder_script():
-    """scripts/training_encoders.py, which finds scripts/training_grid.py beside it."""
-    import sys
-
-    sys.modules.setdefault("training_grid", grid_script())
-    spec = importlib.util.spec_from_file_location("training_encoders", ROOT / "scripts" / "training_encoders.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The cases of each model."""
+    return script("training_encoders")
 
 
 @pytest.fixture(scope="module")
 def errors():
     """Relative error by model and label."""
-    script, default = encoder_script(), grid_script().DEFAULT
+    made, default = encoder_script(), grid_script().DEFAULT
     found = {}
     for path in sorted(FOLDER.glob("*.json")):
-        kept, changes = json.loads(path.read_text()), script.cases(path.stem)
+        kept, changes = json.loads(path.read_text()), made.cases(path.stem)
         for label, peak in kept["peaks"].items():
             setting = default | changes[label]
             found[path.stem, label] = estimated(kept["config"], setting).peak_bytes / peak - 1

@@ -1,12 +1,11 @@
 """Decoders with parts of their own: the estimate against simulated steps, weights against the models' description."""
 
-import importlib.util
 import json
 import statistics
 from pathlib import Path
 
 import pytest
-from training_cases import estimated
+from training_cases import estimated, script
 
 from sizeup.estimate.training.architectures.decoder import DecoderShape
 from sizeup.estimate.training.models import _elements, subject_of
@@ -54,24 +53,15 @@ OUTSIDE = {
 }  # fmt: skip
 
 
-def script():
+def decoder_script():
     """The settings that the cases are simulated with."""
-    import sys
-
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        spec = importlib.util.spec_from_file_location("training_decoders", ROOT / "scripts" / "training_decoders.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
-    return module
+    return script("training_decoders")
 
 
 @pytest.fixture(scope="module")
 def cases():
     """(decoder, setting, configuration, what is set, simulated peak)."""
-    made = script()
+    made = decoder_script()
     settings = made.SETTINGS | made.SPLIT_SETTINGS
     found = []
     for file in sorted(FOLDER.glob("*.json")):
@@ -107,7 +97,7 @@ def test_decoders_outside_transformers_have_their_weights(model_type):
     assert _elements(found.shape) == pytest.approx(parameters, rel=0.002)
     said = " ".join(found.notes)
     assert model_type == "qwen" or "isn't in transformers" in said or "never simulated" in said
-    assert estimated(config, script().grid.DEFAULT).peak_bytes > 0
+    assert estimated(config, decoder_script().grid.DEFAULT).peak_bytes > 0
 
 
 def test_weights_of_published_models(truth_dir):

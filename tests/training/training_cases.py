@@ -1,6 +1,7 @@
 """What the tests of training share: a small model, the estimate of a case, the script that made the kept ones."""
 
-import importlib.util
+import importlib
+import sys
 from pathlib import Path
 
 from sizeup.estimate.training.checks import check
@@ -11,12 +12,18 @@ from sizeup.estimate.training.settings import TrainSetting
 ROOT = Path(__file__).parents[2]
 
 
+def script(name):
+    """A module of scripts, which finds those beside it."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(ROOT / "scripts"))
+
+
 def grid_script():
     """scripts/training_grid.py."""
-    spec = importlib.util.spec_from_file_location("training_grid", ROOT / "scripts" / "training_grid.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("training_grid")
 
 
 def estimated(config, setting):
