@@ -129,13 +129,16 @@ def layer_kinds(
 ) -> list[str]:
     """The kind of every layer, as the configuration lists them (`layer_types`, or the names given).
 
-    default: without a list, the kind of all layers, or a pattern that repeats. known: the kinds there may be.
+    default: without a list, the kind of all layers, or a pattern that repeats. known: the kinds there may be. A list
+    may go on with the layers that predict further tokens.
     """
     names = names or ("layer_types",)
     kinds = [LEGACY_KINDS.get(kind, kind) for kind in cfg.strs(*names) or ()]
     if not kinds:
         pattern = [default] if isinstance(default, str) else list(default)
         return [pattern[layer % len(pattern)] for layer in range(layers)]
+    if len(kinds) == layers + (cfg.optional_int("num_nextn_predict_layers", min=0) or 0):
+        kinds = kinds[:layers]
     if len(kinds) != layers:
         raise cfg.bad(names[0], f"a list of {len(kinds)}", f"a list with one entry for each of {layers} layers")
     for kind in kinds:

@@ -56,7 +56,7 @@ def step3p5(cfg: Config, prefix: str = "model") -> Anatomy:
         cfg,
         prefix,
         s=s,
-        kinds=_without_prediction(cfg, s.layers),
+        kinds=layer_kinds(cfg, s.layers, known=(FULL, SLIDING)),
         halves=_halves(cfg, s.layers),
         mix=mix,
         feed_forward=half,
@@ -85,14 +85,6 @@ def _step_sizes(cfg: Config) -> Sizes:
     """Key heads are also called attention groups."""
     groups = {"num_key_value_heads": cfg.get("num_attention_groups", "num_key_value_heads")}
     return sizes(Config(cfg.data | groups, cfg.origin, cfg.path))
-
-
-def _without_prediction(cfg: Config, layers: int) -> list[str]:
-    """`layer_types`, which published files go on with the layers of multi-token prediction."""
-    listed = cfg.strs("layer_types")
-    if listed is not None and len(listed) == layers + _predicted(cfg):
-        return list(listed[:layers])
-    return layer_kinds(cfg, layers, known=(FULL, SLIDING))
 
 
 def _halves(cfg: Config, layers: int) -> list[str]:
