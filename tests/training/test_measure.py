@@ -55,9 +55,21 @@ def python():
         pytest.skip(f"{missing.message}; {missing.hint}")
 
 
-@pytest.mark.parametrize("setting", [{}, {"method": "qlora"}, {"optimizer": "adam8bit"}], ids=str)
+def test_eight_bit_states_are_those_of_bitsandbytes(python):
+    """Where it isn't installed, the error names it."""
+    assert python
+    fields = {"precision": "fp32", "sequence": 128, "optimizer": "adam8bit"}
+    try:
+        found = training_host.measure_step(SMALL, TrainSetting(**fields))
+    except MissingPart as missing:
+        assert "bitsandbytes" in missing.message
+    else:
+        assert found["peak_bytes"] == pytest.approx(estimated(SMALL, fields).peak_bytes, rel=0.01)
+
+
+@pytest.mark.parametrize("setting", [{}, {"method": "qlora"}], ids=str)
 def test_a_step_on_the_processor_is_what_is_estimated(python, setting):
-    """fp32, so that processor and GPU keep the same; packed weights and 8-bit states are stand-ins."""
+    """fp32, so that processor and GPU keep the same; packed weights are stand-ins."""
     assert python
     fields = {"precision": "bf16" if "method" in setting else "fp32", "sequence": 128} | setting
     found = training_host.measure_step(SMALL, TrainSetting(**fields))
