@@ -14,6 +14,7 @@ from sizeup.errors import BadInput
 from sizeup.estimate import scaling
 from sizeup.estimate.cost import HOST_WATTS
 from sizeup.estimate.speed.training import TrainingCeilings, TrainingStep, training_speed
+from sizeup.estimate.speed.training_extras import UNKNOWN_LINK
 from sizeup.machines.device import Device
 from sizeup.machines.spec import load_machine
 from sizeup.quantity import Interval
@@ -22,8 +23,6 @@ from sizeup.quantity.units import parse_count
 _HOURS = 3600.0
 #: The model that a size is taken to be: hidden units a layer, words; how a GPU is fed; when activations aren't kept.
 _ASPECT, _VOCABULARY, _MICRO_TOKENS, _RECOMPUTED_FROM = 128, 128_000, 8192, 7e9
-#: PCIe 3.0 with sixteen lanes, taken between GPUs where the link is unknown.
-_UNKNOWN_LINK = 12.5e9
 
 
 class ScaleRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,7 +172,7 @@ def _ceilings(device: Device, precision: str) -> TrainingCeilings | None:
         return None
     link = device.peer_link or device.host_link
     return TrainingCeilings(
-        float(matrix), float(plain), float(device.bandwidth), float(link.bytes_per_s if link else _UNKNOWN_LINK)
+        float(matrix), float(plain), float(device.bandwidth), float(link.bytes_per_s if link else UNKNOWN_LINK)
     )
 
 

@@ -13,9 +13,9 @@ import msgspec
 from sizeup.estimate.training.architectures.programs import Shape
 from sizeup.estimate.training.build import Weight, packed_sizes
 from sizeup.estimate.training.optimizers import Optimizer
-from sizeup.estimate.training.outline import Log, Outline
+from sizeup.estimate.training.outline import Outline
 from sizeup.estimate.training.settings import TrainSetting
-from sizeup.estimate.training.step import Moment
+from sizeup.estimate.training.step import Moment, ran, running
 from sizeup.estimate.training.tape import GRADIENT, ROUND, WEIGHT_COPIES, Blocks, added, rounded
 from sizeup.quantity import Term, leaf
 
@@ -52,15 +52,10 @@ def alive(outline: Outline, blocks: Blocks, moment: Moment) -> list[Tensors]:
 
 def _logged(outline: Outline, moment: Moment) -> Iterable[tuple[str, Iterable[tuple[int, int, int]]]]:
     """What ran before the moment: a segment's key, and what its log adds."""
-    order, place = outline.order, moment.place
-    run: list[tuple[dict[str, Log], tuple[str, ...]]] = [(outline.forward, order if moment.backward else order[:place])]
-    if moment.backward:
-        run += [(outline.release, order), (outline.backward, order[place + 1 :])]
-    for logs, keys in run:
+    for logs, keys in ran(outline, moment):
         for key in keys:
             yield key, logs[key].added()
-    log = (outline.backward if moment.backward else outline.forward)[order[place]]
-    yield order[place], added(log.entries[: moment.entry])
+    yield outline.order[moment.place], added(running(outline, moment).entries[: moment.entry])
 
 
 def _owned(by_part: Counter[str]) -> dict[str, int]:

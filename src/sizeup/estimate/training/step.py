@@ -15,7 +15,7 @@ import msgspec
 
 from sizeup.estimate.training.build import Weight, stored_bytes
 from sizeup.estimate.training.optimizers import Optimizer
-from sizeup.estimate.training.outline import Outline
+from sizeup.estimate.training.outline import Log, Outline
 from sizeup.estimate.training.program import Recording
 from sizeup.estimate.training.tape import COMMUNICATION, GRADIENT, WEIGHT_COPIES, Blocks, rounded
 
@@ -79,16 +79,24 @@ def moments(outline: Outline, blocks: Blocks, static: int) -> tuple[list[Moment]
 def composition(outline: Outline, blocks: Blocks, moment: Moment) -> dict[int, int]:
     """What is alive at a moment beside the static bytes, by label."""
     sums: dict[int, int] = {}
-    order, place = outline.order, moment.place
-    run = [(outline.forward, order if moment.backward else order[:place])]
-    if moment.backward:
-        run += [(outline.release, order), (outline.backward, order[place + 1 :])]
-    for logs, keys in run:
+    for logs, keys in ran(outline, moment):
         for key, count in Counter(keys).items():
             _gather(sums, logs[key].by_label(blocks), count)
-    log = (outline.backward if moment.backward else outline.forward)[order[place]]
-    _gather(sums, log.by_label(blocks, moment.entry), 1)
+    _gather(sums, running(outline, moment).by_label(blocks, moment.entry), 1)
     return sums
+
+
+def ran(outline: Outline, moment: Moment) -> list[tuple[dict[str, Log], tuple[str, ...]]]:
+    """The logs that were written whole before a moment, and of which segments."""
+    order, place = outline.order, moment.place
+    if not moment.backward:
+        return [(outline.forward, order[:place])]
+    return [(outline.forward, order), (outline.release, order), (outline.backward, order[place + 1 :])]
+
+
+def running(outline: Outline, moment: Moment) -> Log:
+    """The log that is being written at a moment."""
+    return (outline.backward if moment.backward else outline.forward)[outline.order[moment.place]]
 
 
 def last_moment(outline: Outline) -> Moment:

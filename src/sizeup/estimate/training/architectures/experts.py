@@ -245,13 +245,6 @@ def clamped_gate(tape: Tape, y: Value, *, halves: bool) -> Value:
     return multiply(tape, shift(tape, up), glu)
 
 
-def _spread(g: Value, n: int) -> Value:
-    """The gradient of a sum: the same values seen n times."""
-    view = Value(n, g.item, g.storage)
-    view.view = view.strided = True
-    return view
-
-
 def _gathered(tape: Tape, x: Value, n: int, index: Value) -> Value:
     """x[index]: the gradient is zeros with the rows added in."""
     tape.saved()
